@@ -1,1 +1,24 @@
-//! To be filled.
+//! Kafka's bytes: frames, headers, the API table, record batches, compression, guarded decoding.
+//!
+//! Owns every byte offset and every limit of the wire format. Never does I/O, never looks at a clock, never decides
+//! what a request means.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod api;
+pub mod batch;
+pub mod builder;
+pub mod compression;
+pub mod frame;
+pub mod legacy;
+pub mod records;
+pub mod safe;
+pub mod validate;
+
+pub use batch::{
+    BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchError, BatchHeader, TimestampType,
+    patch_offset_and_epoch, rewrite_timestamps, verify_crc,
+};
+pub use compression::Compression;
+pub use kafka_protocol;
+pub use kafka_protocol::ResponseError as ErrorCode;
+pub use validate::{ValidateLimits, Validated, validate_produced};
