@@ -4,14 +4,17 @@
 
 use bytes::Bytes;
 
+use crate::batch::{BATCH_HEADER_BYTES, BatchHeader, MAGIC_V2, seal};
+
 /// Collects records into one batch.
 #[derive(Debug, Clone)]
 pub struct BatchBuilder {
     base_timestamp: i64,
-    producer: (i64, i16, i32),
-    records: Vec<u8>,
-    count: i32,
     max_timestamp: i64,
+    producer: (i64, i16, i32),
+    /// The batch, with room for its header.
+    batch: Vec<u8>,
+    count: i32,
 }
 
 impl BatchBuilder {
@@ -19,10 +22,10 @@ impl BatchBuilder {
     pub fn new(base_timestamp: i64) -> Self {
         Self {
             base_timestamp,
+            max_timestamp: i64::MIN,
             producer: (-1, -1, -1),
-            records: Vec::new(),
+            batch: vec![0; BATCH_HEADER_BYTES],
             count: 0,
-            max_timestamp: base_timestamp,
         }
     }
 
@@ -40,12 +43,26 @@ impl BatchBuilder {
     /// Adds a record with a timestamp and headers of its own.
     pub fn push_with(
         &mut self,
-        _timestamp: i64,
-        _key: Option<&[u8]>,
-        _value: Option<&[u8]>,
-        _headers: &[(&[u8], Option<&[u8]>)],
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(&[u8], Option<&[u8]>)],
     ) -> &mut Self {
-        unimplemented!()
+        let mut record = vec![0]; // attributes
+        put_varlong(&mut record, timestamp - self.base_timestamp);
+        put_varlong(&mut record, i64::from(self.count));
+        put_nullable(&mut record, key);
+        put_nullable(&mut record, value);
+        put_varlong(&mut record, headers.len() as i64);
+        for (key, value) in headers {
+            put_nullable(&mut record, Some(key));
+            put_nullable(&mut record, *value);
+        }
+        put_varlong(&mut self.batch, record.len() as i64);
+        self.batch.extend_from_slice(&record);
+        self.count += 1;
+        self.max_timestamp = self.max_timestamp.max(timestamp);
+        self
     }
 
     /// Records so far.
@@ -55,12 +72,52 @@ impl BatchBuilder {
 
     /// Bytes that the batch would have now.
     pub fn size(&self) -> usize {
-        crate::BATCH_HEADER_BYTES + self.records.len()
+        self.batch.len()
     }
 
     /// The batch, base offset 0, leader epoch -1.
-    pub fn build(self) -> Bytes {
-        let _ = self.max_timestamp;
-        unimplemented!()
+    ///
+    /// # Panics
+    /// If no record was added: an empty batch is nothing that a producer may write.
+    pub fn build(mut self) -> Bytes {
+        assert!(self.count > 0, "a batch has at least one record");
+        let (producer_id, producer_epoch, base_sequence) = self.producer;
+        let header = BatchHeader {
+            base_offset: 0,
+            batch_length: 0, // set by seal
+            partition_leader_epoch: -1,
+            magic: MAGIC_V2,
+            crc: 0, // set by seal
+            attributes: 0,
+            last_offset_delta: self.count - 1,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            producer_id,
+            producer_epoch,
+            base_sequence,
+            records_count: self.count,
+        };
+        seal(&mut self.batch, &header);
+        Bytes::from(self.batch)
+    }
+}
+
+/// Zigzag varint; the 32-bit and 64-bit forms of a small value are the same bytes.
+fn put_varlong(out: &mut Vec<u8>, value: i64) {
+    let mut raw = ((value << 1) ^ (value >> 63)) as u64;
+    while raw >= 0x80 {
+        out.push(raw as u8 | 0x80);
+        raw >>= 7;
+    }
+    out.push(raw as u8);
+}
+
+fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        Some(bytes) => {
+            put_varlong(out, bytes.len() as i64);
+            out.extend_from_slice(bytes);
+        }
+        None => put_varlong(out, -1),
     }
 }
