@@ -1,1 +1,27 @@
-//! To be filled.
+//! DISK: the write-ahead log of a data volume, the segments of its partitions, recovery, and what decoding them can say.
+//!
+//! Owns every file below the data directory. Never touches the network, the clock of a client, or an async runtime: plain
+//! threads over a `Disk` trait. What was acknowledged is durable, what is read was verified, and what cannot be decoded
+//! is an error with a place, never an empty answer.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod budget;
+pub mod dump;
+mod health;
+mod ids;
+mod log;
+pub mod metrics;
+mod options;
+mod partition;
+pub mod verify;
+
+pub use budget::{Reservation, TailBudget};
+pub use health::{Health, UNHEALTHY_RANGES_MAX, UnhealthyRange, WalNumbers};
+pub use ids::{BadTopicId, PartitionId, TopicId};
+pub use log::{Entry, Hooks, Identity, Log, OpenError, open};
+pub use metrics::{HealthState, LogMetrics, Reason, Source, Stage};
+pub use options::{FLUSH_PENDING_BYTES, Options, PartitionConfig};
+pub use partition::{
+    AppendError, Appended, Observer, Partition, ProducedBatch, ReadError, ReadOutcome, ReadRequest,
+};

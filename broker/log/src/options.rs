@@ -1,0 +1,89 @@
+//! What a log is opened with, and what a partition is configured with.
+//!
+//! Owns the limits of this crate with their units and reasons. Never reads a configuration file: the binary parses
+//! keys, this module holds values.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A partition is flushed to its segment when this many bytes wait (256 KiB: one large sequential write).
+pub const FLUSH_PENDING_BYTES: u64 = 256 * 1024;
+
+/// Size at which segments roll while a log is replayed before its topic configuration is known (design §6).
+pub const REPLAY_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Open segment files kept at once over all partitions: descriptors are bounded, whatever the number of partitions.
+pub const OPEN_FILES_MAX: usize = 256;
+
+/// Bytes of indexes and checksums that are cached over all partitions.
+pub const INDEX_CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How a data directory is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The data directory; created when it does not exist.
+    pub data_dir: PathBuf,
+    /// This broker's id; must match the one the directory was made with.
+    pub broker_id: i32,
+    /// Cluster id the directory must belong to; `None` takes the stored one or makes a new one.
+    pub cluster_id: Option<String>,
+    /// Upper bound of the WAL in bytes; `None` is the smaller of 2 GiB and a tenth of the volume.
+    pub wal_bytes_max: Option<u64>,
+    /// Size of one WAL file in bytes; `None` is 64 MiB, smaller on small volumes.
+    pub wal_file_bytes: Option<u64>,
+    /// Bound of the memory that holds what is not yet in a segment (`keelson.tail.memory.bytes`).
+    pub tail_bytes_max: u64,
+    /// Pending bytes at which a partition is flushed.
+    pub flush_pending_bytes: u64,
+    /// An idle WAL writer appends a seal group this long after the last group.
+    pub seal_after: Duration,
+    /// Largest record batch that will ever be appended, in bytes; a WAL file and the tail must be able to hold it.
+    pub batch_bytes_max: u64,
+    /// Pending bytes older than this are flushed although nothing presses, so that an idle broker's replay stays short.
+    pub flush_after: Duration,
+    /// Free bytes below which the volume takes no more produce (it resumes above one and a half times this).
+    pub disk_reserve_bytes: Option<u64>,
+}
+
+impl Options {
+    /// Defaults for `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Options {
+            data_dir: data_dir.into(),
+            broker_id: 0,
+            cluster_id: None,
+            wal_bytes_max: None,
+            wal_file_bytes: None,
+            tail_bytes_max: 256 * 1024 * 1024,
+            flush_pending_bytes: FLUSH_PENDING_BYTES,
+            seal_after: Duration::from_millis(50),
+            batch_bytes_max: 1024 * 1024 + 1024,
+            flush_after: Duration::from_secs(10),
+            disk_reserve_bytes: None,
+        }
+    }
+}
+
+/// Segment and retention settings of one partition. Negative retention means "no limit", as in Kafka.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionConfig {
+    /// A segment rolls before it would exceed this size (`segment.bytes`).
+    pub segment_bytes: u64,
+    /// A segment rolls when its first batch is older than this (`segment.ms`).
+    pub segment_ms: i64,
+    /// Segments whose newest timestamp is older than this are deleted (`retention.ms`); negative: never.
+    pub retention_ms: i64,
+    /// Oldest segments are deleted while the rest is still at least this large (`retention.bytes`); negative: never.
+    pub retention_bytes: i64,
+}
+
+impl Default for PartitionConfig {
+    fn default() -> Self {
+        PartitionConfig {
+            segment_bytes: 1024 * 1024 * 1024,
+            segment_ms: 7 * 24 * 60 * 60 * 1000,
+            retention_ms: 7 * 24 * 60 * 60 * 1000,
+            retention_bytes: -1,
+        }
+    }
+}
