@@ -23,7 +23,11 @@ pub struct TailBudget {
 impl TailBudget {
     /// A budget of `bytes_max` bytes.
     pub fn new(bytes_max: u64) -> Arc<Self> {
-        Arc::new(TailBudget { bytes_max, used_bytes: AtomicU64::new(0), hooks: Mutex::new(Vec::new()) })
+        Arc::new(TailBudget {
+            bytes_max,
+            used_bytes: AtomicU64::new(0),
+            hooks: Mutex::new(Vec::new()),
+        })
     }
 
     /// The bound.
@@ -54,7 +58,10 @@ impl TailBudget {
     /// Counts bytes that are already in memory and cannot be refused (a control batch beyond its reserve).
     pub(crate) fn reserve_always(self: &Arc<Self>, bytes: u64) -> Reservation {
         self.used_bytes.fetch_add(bytes, Ordering::AcqRel);
-        Reservation { budget: Arc::clone(self), bytes }
+        Reservation {
+            budget: Arc::clone(self),
+            bytes,
+        }
     }
 
     /// Calls `hook` whenever bytes were given back. It must not block and must not reserve from inside the call.
@@ -63,16 +70,26 @@ impl TailBudget {
     }
 
     fn reserve_below(self: &Arc<Self>, bytes: u64, line: u64) -> Option<Reservation> {
-        let taken = self.used_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-            used.checked_add(bytes).filter(|sum| *sum <= line)
-        });
-        taken.ok().map(|_| Reservation { budget: Arc::clone(self), bytes })
+        let taken = self
+            .used_bytes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+                used.checked_add(bytes).filter(|sum| *sum <= line)
+            });
+        taken.ok().map(|_| Reservation {
+            budget: Arc::clone(self),
+            bytes,
+        })
     }
 }
 
 impl std::fmt::Debug for TailBudget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "TailBudget({} of {} bytes)", self.used_bytes(), self.bytes_max)
+        write!(
+            f,
+            "TailBudget({} of {} bytes)",
+            self.used_bytes(),
+            self.bytes_max
+        )
     }
 }
 
@@ -92,8 +109,15 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let before = self.budget.used_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
-        assert!(before >= self.bytes, "tail budget given back twice: {} of {before} bytes", self.bytes);
+        let before = self
+            .budget
+            .used_bytes
+            .fetch_sub(self.bytes, Ordering::AcqRel);
+        assert!(
+            before >= self.bytes,
+            "tail budget given back twice: {} of {before} bytes",
+            self.bytes
+        );
         for hook in self.budget.hooks.lock().iter() {
             hook();
         }

@@ -42,7 +42,11 @@ impl FromStr for TopicId {
         if bytes.len() != 36 || HYPHENS.iter().any(|at| bytes[*at] != b'-') {
             return Err(bad());
         }
-        let mut digits = bytes.iter().enumerate().filter(|(at, _)| !HYPHENS.contains(at)).map(|(_, b)| *b);
+        let mut digits = bytes
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !HYPHENS.contains(at))
+            .map(|(_, b)| *b);
         let mut id = [0_u8; 16];
         for byte in &mut id {
             for _ in 0..2 {
@@ -87,9 +91,17 @@ mod tests {
         let id = TopicId(*b"0123456789abcdef");
         assert_eq!(id.to_string(), "30313233-3435-3637-3839-616263646566");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "30313233-3435-3637-3839-61626364656", "30313233-3435-3637-3839-61626364656G"] {
+        for bad in [
+            "",
+            "30313233-3435-3637-3839-61626364656",
+            "30313233-3435-3637-3839-61626364656G",
+        ] {
             assert!(bad.parse::<TopicId>().is_err(), "{bad}");
         }
-        assert!("3031323334353637383961626364656600000".parse::<TopicId>().is_err());
+        assert!(
+            "3031323334353637383961626364656600000"
+                .parse::<TopicId>()
+                .is_err()
+        );
     }
 }

@@ -65,7 +65,11 @@ pub enum Entry {
 pub struct Log {}
 
 /// Opens a data directory: takes the lock, replays the WAL, starts the threads. Blocks until all that is done.
-pub fn open(options: Options, metrics: Arc<LogMetrics>, hooks: Arc<dyn Hooks>) -> Result<Log, OpenError> {
+pub fn open(
+    options: Options,
+    metrics: Arc<LogMetrics>,
+    hooks: Arc<dyn Hooks>,
+) -> Result<Log, OpenError> {
     let _ = (options, metrics, hooks);
     unimplemented!()
 }
@@ -99,7 +103,11 @@ impl Log {
     }
 
     /// Commits all entries in one group of the control class; `done` is called on the WAL thread once they are durable.
-    pub fn commit(&self, entries: Vec<Entry>, done: Box<dyn FnOnce() + Send>) -> Result<(), AppendError> {
+    pub fn commit(
+        &self,
+        entries: Vec<Entry>,
+        done: Box<dyn FnOnce() + Send>,
+    ) -> Result<(), AppendError> {
         let _ = (entries, done);
         unimplemented!()
     }
@@ -125,4 +133,3 @@ impl Log {
         unimplemented!()
     }
 }
-

@@ -195,37 +195,92 @@ impl LogMetrics {
                 "Damaged ranges found, once per range",
                 &["stage", "source", "reason"],
             )?,
-            records_decoded: r.counters("keelson_wal_records_decoded_total", "Records decoded", &["stage"])?,
-            bytes_decoded: r.counters("keelson_wal_bytes_decoded_total", "Bytes decoded", &["stage"])?,
+            records_decoded: r.counters(
+                "keelson_wal_records_decoded_total",
+                "Records decoded",
+                &["stage"],
+            )?,
+            bytes_decoded: r.counters(
+                "keelson_wal_bytes_decoded_total",
+                "Bytes decoded",
+                &["stage"],
+            )?,
             health: r.add(GaugeVec::new(
                 Opts::new("keelson_wal_health", "Health of the log as a state set"),
                 &["state"],
             )?)?,
-            append_duration: r.seconds("keelson_wal_append_duration_seconds", "Queue taken to group durable")?,
-            fsync_duration: r.seconds("keelson_wal_fsync_duration_seconds", "Synchronous write of one group")?,
-            group_batches: r.sizes("keelson_wal_group_batches", "Record batches per group", 1.0, 2.0, 14)?,
-            group_bytes: r.sizes("keelson_wal_group_bytes", "Bytes per group", 4096.0, 2.0, 15)?,
+            append_duration: r.seconds(
+                "keelson_wal_append_duration_seconds",
+                "Queue taken to group durable",
+            )?,
+            fsync_duration: r.seconds(
+                "keelson_wal_fsync_duration_seconds",
+                "Synchronous write of one group",
+            )?,
+            group_batches: r.sizes(
+                "keelson_wal_group_batches",
+                "Record batches per group",
+                1.0,
+                2.0,
+                14,
+            )?,
+            group_bytes: r.sizes(
+                "keelson_wal_group_bytes",
+                "Bytes per group",
+                4096.0,
+                2.0,
+                15,
+            )?,
             append_errors: r.counter("keelson_wal_append_errors_total", "Failed group writes")?,
             fsync_errors: r.counter("keelson_wal_fsync_errors_total", "Failed syncs")?,
-            torn_tail_truncations: r
-                .counter("keelson_wal_torn_tail_truncations_total", "Unacknowledged tails cut off at a start")?,
-            truncated_bytes: r.counter("keelson_wal_truncated_bytes_total", "Bytes in tails cut off at a start")?,
+            torn_tail_truncations: r.counter(
+                "keelson_wal_torn_tail_truncations_total",
+                "Unacknowledged tails cut off at a start",
+            )?,
+            truncated_bytes: r.counter(
+                "keelson_wal_truncated_bytes_total",
+                "Bytes in tails cut off at a start",
+            )?,
             wal_size_bytes: r.gauge("keelson_wal_size_bytes", "Bytes in WAL files")?,
             wal_files: r.gauge("keelson_wal_files", "WAL files")?,
-            oldest_unflushed_age: r
-                .float("keelson_wal_oldest_unflushed_age_seconds", "Age of the oldest batch not yet in a segment")?,
-            recovery_in_progress: r.gauge("keelson_wal_recovery_in_progress", "1 while the WAL is replayed")?,
-            recovery_remaining_bytes: r
-                .gauge("keelson_wal_recovery_remaining_bytes", "WAL bytes still to be replayed")?,
-            recovery_duration: r.float("keelson_wal_recovery_duration_seconds", "Duration of the last replay")?,
-            quarantined_ranges: r.gauge("keelson_log_quarantined_ranges", "Offset ranges that cannot be read")?,
-            quarantined_records: r.gauge("keelson_log_quarantined_records", "Offsets in quarantined ranges")?,
-            scrub_last_full_pass: r
-                .float("keelson_log_scrub_last_full_pass_timestamp_seconds", "End of the last full pass, Unix time")?,
-            scrub_bytes: r.counter("keelson_log_scrub_bytes_total", "Bytes read by the background pass")?,
+            oldest_unflushed_age: r.float(
+                "keelson_wal_oldest_unflushed_age_seconds",
+                "Age of the oldest batch not yet in a segment",
+            )?,
+            recovery_in_progress: r.gauge(
+                "keelson_wal_recovery_in_progress",
+                "1 while the WAL is replayed",
+            )?,
+            recovery_remaining_bytes: r.gauge(
+                "keelson_wal_recovery_remaining_bytes",
+                "WAL bytes still to be replayed",
+            )?,
+            recovery_duration: r.float(
+                "keelson_wal_recovery_duration_seconds",
+                "Duration of the last replay",
+            )?,
+            quarantined_ranges: r.gauge(
+                "keelson_log_quarantined_ranges",
+                "Offset ranges that cannot be read",
+            )?,
+            quarantined_records: r.gauge(
+                "keelson_log_quarantined_records",
+                "Offsets in quarantined ranges",
+            )?,
+            scrub_last_full_pass: r.float(
+                "keelson_log_scrub_last_full_pass_timestamp_seconds",
+                "End of the last full pass, Unix time",
+            )?,
+            scrub_bytes: r.counter(
+                "keelson_log_scrub_bytes_total",
+                "Bytes read by the background pass",
+            )?,
             disk_free_bytes: r.gauge("keelson_disk_free_bytes", "Free bytes of the data volume")?,
             disk_total_bytes: r.gauge("keelson_disk_total_bytes", "Size of the data volume")?,
-            tail_memory_bytes: r.gauge("keelson_tail_memory_bytes", "Memory pinned by what is not yet in a segment")?,
+            tail_memory_bytes: r.gauge(
+                "keelson_tail_memory_bytes",
+                "Memory pinned by what is not yet in a segment",
+            )?,
         };
         metrics.zero_all();
         Ok(metrics)
@@ -238,27 +293,38 @@ impl LogMetrics {
 
     /// Counts one damaged range. The caller has made sure that this range was not counted before.
     pub fn decode_error(&self, stage: Stage, source: Source, reason: Reason) {
-        self.decode_errors.with_label_values(&[stage.label(), source.label(), reason.label()]).inc();
+        self.decode_errors
+            .with_label_values(&[stage.label(), source.label(), reason.label()])
+            .inc();
     }
 
     /// Decode errors counted so far, over all labels.
     pub fn decode_errors_total(&self) -> u64 {
         let mut sum = 0;
         for (stage, source, reason) in decode_labels() {
-            sum += self.decode_errors.with_label_values(&[stage.label(), source.label(), reason.label()]).get();
+            sum += self
+                .decode_errors
+                .with_label_values(&[stage.label(), source.label(), reason.label()])
+                .get();
         }
         sum
     }
 
     /// Decode errors counted with exactly these labels.
     pub fn decode_errors_with(&self, stage: Stage, source: Source, reason: Reason) -> u64 {
-        self.decode_errors.with_label_values(&[stage.label(), source.label(), reason.label()]).get()
+        self.decode_errors
+            .with_label_values(&[stage.label(), source.label(), reason.label()])
+            .get()
     }
 
     /// Counts what was decoded, the denominator of the decode errors.
     pub fn decoded(&self, stage: Stage, records: u64, bytes: u64) {
-        self.records_decoded.with_label_values(&[stage.label()]).inc_by(records);
-        self.bytes_decoded.with_label_values(&[stage.label()]).inc_by(bytes);
+        self.records_decoded
+            .with_label_values(&[stage.label()])
+            .inc_by(records);
+        self.bytes_decoded
+            .with_label_values(&[stage.label()])
+            .inc_by(bytes);
     }
 
     /// Sets the state set: 1 for each state in `on`, 0 for all others.
@@ -271,11 +337,17 @@ impl LogMetrics {
 
     fn zero_all(&self) {
         for (stage, source, reason) in decode_labels() {
-            self.decode_errors.with_label_values(&[stage.label(), source.label(), reason.label()]).reset();
+            self.decode_errors
+                .with_label_values(&[stage.label(), source.label(), reason.label()])
+                .reset();
         }
         for stage in Stage::ALL {
-            self.records_decoded.with_label_values(&[stage.label()]).reset();
-            self.bytes_decoded.with_label_values(&[stage.label()]).reset();
+            self.records_decoded
+                .with_label_values(&[stage.label()])
+                .reset();
+            self.bytes_decoded
+                .with_label_values(&[stage.label()])
+                .reset();
         }
         self.set_health(&[HealthState::Ok]);
     }
@@ -283,13 +355,21 @@ impl LogMetrics {
 
 impl std::fmt::Debug for LogMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "LogMetrics({} decode errors)", self.decode_errors_total())
+        write!(
+            f,
+            "LogMetrics({} decode errors)",
+            self.decode_errors_total()
+        )
     }
 }
 
 fn decode_labels() -> impl Iterator<Item = (Stage, Source, Reason)> {
     Stage::ALL.iter().flat_map(|stage| {
-        Source::ALL.iter().flat_map(move |source| Reason::ALL.iter().map(move |reason| (*stage, *source, *reason)))
+        Source::ALL.iter().flat_map(move |source| {
+            Reason::ALL
+                .iter()
+                .map(move |reason| (*stage, *source, *reason))
+        })
     })
 }
 
@@ -308,7 +388,12 @@ impl Families<'_> {
         self.add(IntCounter::new(name, help)?)
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
         self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
     }
 
@@ -325,9 +410,18 @@ impl Families<'_> {
         self.sizes(name, help, 0.000_05, 2.0, 19)
     }
 
-    fn sizes(&self, name: &str, help: &str, start: f64, factor: f64, count: usize) -> Result<Histogram, prometheus::Error> {
+    fn sizes(
+        &self,
+        name: &str,
+        help: &str,
+        start: f64,
+        factor: f64,
+        count: usize,
+    ) -> Result<Histogram, prometheus::Error> {
         let buckets = prometheus::exponential_buckets(start, factor, count)?;
-        self.add(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+        self.add(Histogram::with_opts(
+            HistogramOpts::new(name, help).buckets(buckets),
+        )?)
     }
 }
 
@@ -340,8 +434,14 @@ mod tests {
         let registry = Registry::new();
         let metrics = LogMetrics::register(&registry).unwrap();
         let families = registry.gather();
-        let errors = families.iter().find(|f| f.name() == "keelson_wal_decode_errors_total").unwrap();
-        assert_eq!(errors.get_metric().len(), Stage::ALL.len() * Source::ALL.len() * Reason::ALL.len());
+        let errors = families
+            .iter()
+            .find(|f| f.name() == "keelson_wal_decode_errors_total")
+            .unwrap();
+        assert_eq!(
+            errors.get_metric().len(),
+            Stage::ALL.len() * Source::ALL.len() * Reason::ALL.len()
+        );
         assert_eq!(metrics.decode_errors_total(), 0);
         metrics.decode_error(Stage::Fetch, Source::Segment, Reason::BatchCrc);
         assert_eq!(metrics.decode_errors_total(), 1);
