@@ -1,1 +1,9 @@
-//! To be filled.
+//! Decisions of the broker, and nothing else: producers, groups, committed offsets, topic configs, cluster metadata.
+//!
+//! Every module here is pure. It never does I/O, never asks for the time, never draws a random number and never waits:
+//! time and randomness are arguments, deadlines are data, and what is to be done comes back as values.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod codec;
+pub mod producers;
