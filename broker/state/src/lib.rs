@@ -6,4 +6,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod codec;
+pub mod config;
+pub mod metadata;
 pub mod producers;

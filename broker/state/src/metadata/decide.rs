@@ -1,0 +1,504 @@
+//! Which changes of topics are lawful, and the records they yield. It never applies or writes a record.
+
+use std::collections::BTreeSet;
+
+use super::image::{Image, Topic};
+use super::name::{TopicUuid, collide, is_internal, validate_topic_name};
+use super::record::Record;
+use crate::config::{self, ConfigError, ConfigLimits, Kind, OWNER_KEY, StaticConfig};
+
+/// Partitions of one topic: Kafka's own limit for one request.
+pub const PARTITIONS_PER_TOPIC_MAX: i32 = 10_000;
+
+/// Partitions of all topics: what open bookkeeping of a few hundred bytes each may cost one broker.
+pub const PARTITIONS_TOTAL_MAX: i64 = 50_000;
+
+/// Producer ids taken at once, as Kafka does: one durable record per thousand.
+pub const PRODUCER_ID_BLOCK: i64 = 1_000;
+
+/// What a decision needs to know of the broker.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// This broker.
+    pub broker_id: i32,
+    /// `num.partitions`.
+    pub default_partitions: i32,
+    /// Limits on values.
+    pub limits: ConfigLimits,
+    /// Defaults set by the broker's configuration.
+    pub statics: &'a StaticConfig,
+}
+
+/// A refused change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    /// INVALID_TOPIC_EXCEPTION.
+    #[error("Topic name is invalid: {reason}")]
+    InvalidTopicName {
+        /// What is wrong.
+        reason: String,
+    },
+    /// INVALID_TOPIC_EXCEPTION.
+    #[error("Topic '{name}' collides with existing topic: {other}")]
+    Collision {
+        /// The new name.
+        name: String,
+        /// The old one.
+        other: String,
+    },
+    /// TOPIC_ALREADY_EXISTS.
+    #[error("Topic '{name}' already exists.")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// UNKNOWN_TOPIC_OR_PARTITION.
+    #[error("This server does not host topic '{name}'.")]
+    UnknownName {
+        /// The name.
+        name: String,
+    },
+    /// UNKNOWN_TOPIC_ID.
+    #[error("This server does not host this topic ID.")]
+    UnknownId {
+        /// The id.
+        id: TopicUuid,
+    },
+    /// INVALID_PARTITIONS.
+    #[error("{reason}")]
+    InvalidPartitions {
+        /// What is wrong.
+        reason: String,
+    },
+    /// INVALID_REPLICATION_FACTOR.
+    #[error("{reason}")]
+    InvalidReplicationFactor {
+        /// What is wrong.
+        reason: String,
+    },
+    /// INVALID_REPLICA_ASSIGNMENT.
+    #[error("{reason}")]
+    InvalidReplicaAssignment {
+        /// What is wrong.
+        reason: String,
+    },
+    /// INVALID_CONFIG.
+    #[error(transparent)]
+    InvalidConfig(#[from] ConfigError),
+    /// INVALID_REQUEST.
+    #[error("{reason}")]
+    InvalidRequest {
+        /// What is wrong.
+        reason: String,
+    },
+    /// INVALID_REQUEST: the topic belongs to the broker.
+    #[error("{action} of internal topic {name} is prohibited.")]
+    Internal {
+        /// What was asked.
+        action: &'static str,
+        /// The topic.
+        name: String,
+    },
+}
+
+/// A topic to be created.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateTopic {
+    /// Its name.
+    pub name: String,
+    /// Partitions; −1 is the broker's default.
+    pub partitions: i32,
+    /// Copies of each; −1 is the broker's default.
+    pub replication_factor: i16,
+    /// Brokers of each partition, where the client chose them.
+    pub assignments: Vec<(i32, Vec<i32>)>,
+    /// Configs.
+    pub configs: Vec<(String, Option<String>)>,
+}
+
+/// Decides a creation. `by_broker` allows internal topics.
+pub fn create_topic(
+    image: &Image,
+    rules: &Rules<'_>,
+    want: &CreateTopic,
+    id: TopicUuid,
+    by_broker: bool,
+) -> Result<Record, MetadataError> {
+    validate_topic_name(&want.name)?;
+    if is_internal(&want.name) && !by_broker {
+        return Err(MetadataError::Internal {
+            action: "Creation",
+            name: want.name.clone(),
+        });
+    }
+    check_name_is_free(image, &want.name)?;
+    let partitions = partitions_of(rules, want)?;
+    check_partition_limits(image, partitions, partitions)?;
+    let configs = configs_of(rules, &want.configs)?;
+    let broker_epoch = image.broker_epoch();
+    Ok(Record::TopicCreated {
+        id,
+        name: want.name.clone(),
+        partitions,
+        broker_epoch,
+        configs,
+    })
+}
+
+fn check_name_is_free(image: &Image, name: &str) -> Result<(), MetadataError> {
+    if image.topic(name).is_some() {
+        return Err(MetadataError::Exists {
+            name: name.to_owned(),
+        });
+    }
+    if name.contains(['.', '_'])
+        && let Some(other) = image.topics().find(|topic| collide(&topic.name, name))
+    {
+        return Err(MetadataError::Collision {
+            name: name.to_owned(),
+            other: other.name.to_string(),
+        });
+    }
+    Ok(())
+}
+
+fn partitions_of(rules: &Rules<'_>, want: &CreateTopic) -> Result<i32, MetadataError> {
+    if !want.assignments.is_empty() {
+        if want.replication_factor != -1 {
+            let reason = "A manual partition assignment was specified, but replication factor was not set to -1.";
+            return Err(MetadataError::InvalidRequest {
+                reason: reason.to_owned(),
+            });
+        }
+        if want.partitions != -1 {
+            let reason =
+                "A manual partition assignment was specified, but numPartitions was not set to -1.";
+            return Err(MetadataError::InvalidRequest {
+                reason: reason.to_owned(),
+            });
+        }
+        return assigned_partitions(rules, &want.assignments);
+    }
+    match want.replication_factor {
+        -1 | 1 => {}
+        factor if factor < -1 || factor == 0 => {
+            let reason =
+                "Replication factor must be larger than 0, or -1 to use the default value."
+                    .to_owned();
+            return Err(MetadataError::InvalidReplicationFactor { reason });
+        }
+        factor => {
+            let reason = format!(
+                "Unable to replicate the partition {factor} time(s): this cluster has one broker, so the \
+                 replication factor is 1."
+            );
+            return Err(MetadataError::InvalidReplicationFactor { reason });
+        }
+    }
+    match want.partitions {
+        -1 => Ok(rules.default_partitions),
+        count if count <= 0 => {
+            let reason =
+                "Number of partitions was set to an invalid non-positive value.".to_owned();
+            Err(MetadataError::InvalidPartitions { reason })
+        }
+        count => Ok(count),
+    }
+}
+
+fn assigned_partitions(
+    rules: &Rules<'_>,
+    assignments: &[(i32, Vec<i32>)],
+) -> Result<i32, MetadataError> {
+    let indexes: BTreeSet<i32> = assignments.iter().map(|(index, _)| *index).collect();
+    let count = i32::try_from(assignments.len()).unwrap_or(i32::MAX);
+    let consecutive = indexes.len() == assignments.len()
+        && indexes.first() == Some(&0)
+        && indexes.last() == Some(&(count - 1));
+    if !consecutive {
+        let reason = "Partitions of a manual assignment must be numbered 0, 1, 2, … without a gap."
+            .to_owned();
+        return Err(MetadataError::InvalidReplicaAssignment { reason });
+    }
+    for (index, brokers) in assignments {
+        check_assignment(rules, *index, brokers)?;
+    }
+    Ok(count)
+}
+
+fn check_assignment(rules: &Rules<'_>, index: i32, brokers: &[i32]) -> Result<(), MetadataError> {
+    if brokers != [rules.broker_id] {
+        let reason = format!(
+            "The manual partition assignment of partition {index} must name exactly the one broker {}.",
+            rules.broker_id
+        );
+        return Err(MetadataError::InvalidReplicaAssignment { reason });
+    }
+    Ok(())
+}
+
+fn check_partition_limits(image: &Image, of_topic: i32, more: i32) -> Result<(), MetadataError> {
+    if of_topic > PARTITIONS_PER_TOPIC_MAX {
+        let reason =
+            format!("A topic has at most {PARTITIONS_PER_TOPIC_MAX} partitions, not {of_topic}.");
+        return Err(MetadataError::InvalidPartitions { reason });
+    }
+    let total = image.partitions_total() + i64::from(more);
+    if total > PARTITIONS_TOTAL_MAX {
+        let reason = format!(
+            "A broker has at most {PARTITIONS_TOTAL_MAX} partitions in all; this would make {total}."
+        );
+        return Err(MetadataError::InvalidPartitions { reason });
+    }
+    Ok(())
+}
+
+fn configs_of(
+    rules: &Rules<'_>,
+    wanted: &[(String, Option<String>)],
+) -> Result<Vec<(String, String)>, MetadataError> {
+    let mut seen = BTreeSet::new();
+    let mut configs = Vec::with_capacity(wanted.len());
+    for (key, value) in wanted {
+        if !seen.insert(key.as_str()) {
+            let reason = format!("Error due to duplicate config keys: {key}");
+            return Err(MetadataError::InvalidRequest { reason });
+        }
+        let value = value
+            .as_deref()
+            .ok_or_else(|| ConfigError::Null { key: key.clone() })?;
+        config::validate(key, value, &rules.limits)?;
+        configs.push((key.clone(), value.to_owned()));
+    }
+    Ok(configs)
+}
+
+/// A topic by name or by id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicRef {
+    /// By name.
+    Name(String),
+    /// By id.
+    Id(TopicUuid),
+}
+
+/// Decides a removal.
+pub fn delete_topic(image: &Image, which: &TopicRef) -> Result<Record, MetadataError> {
+    let topic = match which {
+        TopicRef::Name(name) => known(image, name)?,
+        TopicRef::Id(id) => image
+            .topic_by_id(id)
+            .ok_or(MetadataError::UnknownId { id: *id })?,
+    };
+    check_not_internal(topic, "Deletion")?;
+    Ok(Record::TopicRemoved { id: topic.id })
+}
+
+fn known<'a>(image: &'a Image, name: &str) -> Result<&'a Topic, MetadataError> {
+    match image.topic(name) {
+        Some(topic) => Ok(topic),
+        None => Err(MetadataError::UnknownName {
+            name: name.to_owned(),
+        }),
+    }
+}
+
+fn check_not_internal(topic: &Topic, action: &'static str) -> Result<(), MetadataError> {
+    if is_internal(&topic.name) {
+        return Err(MetadataError::Internal {
+            action,
+            name: topic.name.to_string(),
+        });
+    }
+    Ok(())
+}
+
+/// More partitions for a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatePartitions {
+    /// The topic.
+    pub name: String,
+    /// Partitions in all.
+    pub count: i32,
+    /// Brokers of each new partition, where the client chose them.
+    pub assignments: Option<Vec<Vec<i32>>>,
+}
+
+/// Decides a growth.
+pub fn create_partitions(
+    image: &Image,
+    rules: &Rules<'_>,
+    want: &CreatePartitions,
+) -> Result<Record, MetadataError> {
+    let topic = known(image, &want.name)?;
+    check_not_internal(topic, "Growth")?;
+    if want.count == topic.partitions {
+        let reason = format!("Topic already has {} partition(s).", topic.partitions);
+        return Err(MetadataError::InvalidPartitions { reason });
+    }
+    if want.count < topic.partitions {
+        let reason = format!(
+            "The topic {} currently has {} partition(s); {} would not be an increase.",
+            topic.name, topic.partitions, want.count
+        );
+        return Err(MetadataError::InvalidPartitions { reason });
+    }
+    let more = want.count - topic.partitions;
+    check_partition_limits(image, want.count, more)?;
+    if let Some(assignments) = &want.assignments {
+        if i32::try_from(assignments.len()) != Ok(more) {
+            let reason = format!(
+                "Attempted to add {more} additional partition(s), but only {} assignment(s) were specified.",
+                assignments.len()
+            );
+            return Err(MetadataError::InvalidReplicaAssignment { reason });
+        }
+        for (index, brokers) in (topic.partitions..).zip(assignments) {
+            check_assignment(rules, index, brokers)?;
+        }
+    }
+    Ok(Record::PartitionsGrown {
+        id: topic.id,
+        partitions: want.count,
+    })
+}
+
+/// What to do with a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AlterOp {
+    /// Set it.
+    Set,
+    /// Go back to the default.
+    Delete,
+    /// Add elements to a list.
+    Append,
+    /// Take elements from a list.
+    Subtract,
+}
+
+/// One change of a config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alteration {
+    /// The key.
+    pub key: String,
+    /// What to do.
+    pub op: AlterOp,
+    /// With what; unused by Delete.
+    pub value: Option<String>,
+}
+
+/// Decides changes of a topic's configs. No records when nothing would change.
+pub fn alter_configs(
+    image: &Image,
+    rules: &Rules<'_>,
+    name: &str,
+    alterations: &[Alteration],
+) -> Result<Vec<Record>, MetadataError> {
+    let topic = known(image, name)?;
+    check_not_internal(topic, "Alteration")?;
+    let mut seen = BTreeSet::new();
+    let mut records = Vec::new();
+    for alteration in alterations {
+        let key = alteration.key.as_str();
+        if !seen.insert(key) {
+            let reason = format!("Error due to duplicate config keys: {key}");
+            return Err(MetadataError::InvalidRequest { reason });
+        }
+        let value = altered_value(topic, rules, alteration)?;
+        if let Some(value) = &value {
+            config::validate(key, value, &rules.limits)?;
+        }
+        if key == OWNER_KEY {
+            check_owner(topic, value.as_deref())?;
+        }
+        if topic.configs.get(key) != value.as_ref() {
+            records.push(Record::ConfigChanged {
+                id: topic.id,
+                key: key.to_owned(),
+                value,
+            });
+        }
+    }
+    Ok(records)
+}
+
+/// The value a key would have on the topic; none is absent.
+fn altered_value(
+    topic: &Topic,
+    rules: &Rules<'_>,
+    alteration: &Alteration,
+) -> Result<Option<String>, MetadataError> {
+    let key = config::find(&alteration.key)?;
+    let given = || match &alteration.value {
+        Some(value) => Ok(value.as_str()),
+        None => {
+            let reason = format!("Null value not supported for : {}", alteration.key);
+            Err(MetadataError::InvalidRequest { reason })
+        }
+    };
+    let operation = match alteration.op {
+        AlterOp::Delete => return Ok(None),
+        AlterOp::Set => return Ok(Some(given()?.to_owned())),
+        AlterOp::Append => "APPEND",
+        AlterOp::Subtract => "SUBTRACT",
+    };
+    if key.kind != Kind::List {
+        return Err(ConfigError::NotAList {
+            key: alteration.key.clone(),
+            operation,
+        }
+        .into());
+    }
+    let current = match topic.configs.get(key.name) {
+        Some(value) => value.clone(),
+        None => config::broker_default(key, rules.statics)
+            .0
+            .unwrap_or_default(),
+    };
+    let change = config::list_elements(given()?);
+    let mut elements = config::list_elements(&current);
+    if alteration.op == AlterOp::Append {
+        for element in change {
+            if !elements.contains(&element) {
+                elements.push(element);
+            }
+        }
+    } else {
+        elements.retain(|element| !change.contains(element));
+    }
+    Ok(Some(elements.join(",")))
+}
+
+fn check_owner(topic: &Topic, wanted: Option<&str>) -> Result<(), MetadataError> {
+    let current = topic.configs.get(OWNER_KEY).map_or("", String::as_str);
+    let wanted = wanted.unwrap_or("");
+    if !current.is_empty() && !wanted.is_empty() && current != wanted {
+        let error = ConfigError::Owned {
+            current: current.to_owned(),
+            wanted: wanted.to_owned(),
+        };
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// The record of a broker's start.
+pub fn register_start(image: &Image, broker_id: i32) -> Record {
+    Record::BrokerStarted {
+        broker_id,
+        epoch: image.broker_epoch() + 1,
+    }
+}
+
+/// A block of producer ids: the first one, and the record that must be durable before any of them is given out.
+pub fn producer_id_block(image: &Image, broker_id: i32) -> (i64, Record) {
+    let first = image.next_producer_id();
+    let next_producer_id = first + PRODUCER_ID_BLOCK;
+    (
+        first,
+        Record::ProducerIds {
+            broker_id,
+            next_producer_id,
+        },
+    )
+}
