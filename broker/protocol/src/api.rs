@@ -4,6 +4,8 @@
 
 use kafka_protocol::messages::ApiKey;
 
+use crate::shape::{self, Shape};
+
 /// Which budget and limit a request frame falls under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FrameClass {
@@ -28,12 +30,19 @@ pub struct ApiSpec {
     pub advertised_min: i16,
     /// Which budget its requests draw on.
     pub class: FrameClass,
+    /// What its request bodies look like.
+    pub body: &'static Shape,
 }
 
 impl ApiSpec {
     /// True if this version is served.
     pub fn supports(&self, version: i16) -> bool {
         (self.min..=self.max).contains(&version)
+    }
+
+    /// True if this version uses compact types and tagged fields (KIP-482).
+    pub fn flexible(&self, version: i16) -> bool {
+        self.request_header_version(version) >= 2
     }
 
     /// Version of the request header.
@@ -47,51 +56,50 @@ impl ApiSpec {
     }
 }
 
-const fn row(key: ApiKey, name: &'static str, min: i16, max: i16) -> ApiSpec {
-    ApiSpec {
-        key,
-        name,
-        min,
-        max,
-        advertised_min: min,
-        class: FrameClass::Control,
-    }
+/// Builds the table: name, versions, shape.
+macro_rules! apis {
+    ($($key:ident: $min:literal..=$max:literal, $body:expr;)*) => {
+        &[$(ApiSpec {
+            key: ApiKey::$key,
+            name: stringify!($key),
+            min: $min,
+            max: $max,
+            advertised_min: if matches!(ApiKey::$key, ApiKey::Produce) { 0 } else { $min },
+            class: if matches!(ApiKey::$key, ApiKey::Produce) { FrameClass::Records } else { FrameClass::Control },
+            body: &$body,
+        },)*]
+    };
 }
 
-/// Every API that is served, by key.
-pub const APIS: &[ApiSpec] = &[
-    ApiSpec {
-        advertised_min: 0,
-        class: FrameClass::Records,
-        ..row(ApiKey::Produce, "Produce", 3, 13)
-    },
-    row(ApiKey::Fetch, "Fetch", 4, 17),
-    row(ApiKey::ListOffsets, "ListOffsets", 1, 10),
-    row(ApiKey::Metadata, "Metadata", 0, 13),
-    row(ApiKey::OffsetCommit, "OffsetCommit", 2, 9),
-    row(ApiKey::OffsetFetch, "OffsetFetch", 1, 9),
-    row(ApiKey::FindCoordinator, "FindCoordinator", 0, 6),
-    row(ApiKey::JoinGroup, "JoinGroup", 0, 9),
-    row(ApiKey::Heartbeat, "Heartbeat", 0, 4),
-    row(ApiKey::LeaveGroup, "LeaveGroup", 0, 5),
-    row(ApiKey::SyncGroup, "SyncGroup", 0, 5),
-    row(ApiKey::DescribeGroups, "DescribeGroups", 0, 6),
-    row(ApiKey::ListGroups, "ListGroups", 0, 5),
-    row(ApiKey::ApiVersions, "ApiVersions", 0, 4),
-    row(ApiKey::CreateTopics, "CreateTopics", 2, 7),
-    row(ApiKey::DeleteTopics, "DeleteTopics", 1, 6),
-    row(ApiKey::InitProducerId, "InitProducerId", 0, 5),
-    row(ApiKey::DescribeConfigs, "DescribeConfigs", 1, 4),
-    row(ApiKey::CreatePartitions, "CreatePartitions", 0, 3),
-    row(ApiKey::DeleteGroups, "DeleteGroups", 0, 2),
-    row(
-        ApiKey::IncrementalAlterConfigs,
-        "IncrementalAlterConfigs",
-        0,
-        1,
-    ),
-    row(ApiKey::DescribeCluster, "DescribeCluster", 0, 2),
-];
+/// Every API that is served.
+///
+/// The lowest versions are those of Kafka 4 (KIP-896), which every client of the last years speaks: librdkafka 2.0,
+/// kafka-python, franz-go, Java. The highest are what `kafka-protocol` decodes, less what only brokers and transactions
+/// of a later kind need (Fetch 18, InitProducerId 6).
+pub const APIS: &[ApiSpec] = apis! {
+    Produce: 3..=13, shape::PRODUCE;
+    Fetch: 4..=17, shape::FETCH;
+    ListOffsets: 1..=10, shape::LIST_OFFSETS;
+    Metadata: 0..=13, shape::METADATA;
+    OffsetCommit: 2..=9, shape::OFFSET_COMMIT;
+    OffsetFetch: 1..=9, shape::OFFSET_FETCH;
+    FindCoordinator: 0..=6, shape::FIND_COORDINATOR;
+    JoinGroup: 0..=9, shape::JOIN_GROUP;
+    Heartbeat: 0..=4, shape::HEARTBEAT;
+    LeaveGroup: 0..=5, shape::LEAVE_GROUP;
+    SyncGroup: 0..=5, shape::SYNC_GROUP;
+    DescribeGroups: 0..=6, shape::DESCRIBE_GROUPS;
+    ListGroups: 0..=5, shape::LIST_GROUPS;
+    ApiVersions: 0..=4, shape::API_VERSIONS;
+    CreateTopics: 2..=7, shape::CREATE_TOPICS;
+    DeleteTopics: 1..=6, shape::DELETE_TOPICS;
+    InitProducerId: 0..=5, shape::INIT_PRODUCER_ID;
+    DescribeConfigs: 1..=4, shape::DESCRIBE_CONFIGS;
+    CreatePartitions: 0..=3, shape::CREATE_PARTITIONS;
+    DeleteGroups: 0..=2, shape::DELETE_GROUPS;
+    IncrementalAlterConfigs: 0..=1, shape::INCREMENTAL_ALTER_CONFIGS;
+    DescribeCluster: 0..=2, shape::DESCRIBE_CLUSTER;
+};
 
 /// The row of an API, if it is served.
 pub fn spec(api_key: i16) -> Option<&'static ApiSpec> {

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod legacy;
 pub mod records;
 pub mod safe;
+pub mod shape;
 pub mod validate;
 
 pub use batch::{
