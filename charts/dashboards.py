@@ -242,7 +242,7 @@ def topics(b):
     b.graph("Busiest partitions", "Records appended per second in the ten busiest partitions: a hot key shows here.", "rowsps",
             [{"expr": f"topk(10, sum by (topic, partition) (rate(kafka_topic_partition_current_offset{{{TOPIC}}}[$__rate_interval])))",
               "legend": "{{topic}} {{partition}}"}])
-    b.table("Topics", "Partitions of each topic.", "none", f"sum by (topic) (kafka_topic_partitions{{{TOPIC}}})", width=12)
+    b.table("Partitions of topics", "Partitions of each topic.", "none", f"sum by (topic) (kafka_topic_partitions{{{TOPIC}}})", width=12)
     b.graph("Replicas in sync", "In-sync replicas, summed over the partitions of a topic.", "none",
             [{"expr": f"sum by (topic) (kafka_topic_partition_in_sync_replica{{{TOPIC}}})", "legend": "{{topic}} in sync"},
              {"expr": f"sum by (topic) (kafka_topic_partition_replicas{{{TOPIC}}})", "legend": "{{topic}} replicas"}], width=12)

@@ -63,6 +63,20 @@ capabilities:
 {{- .Values.operator.watchNamespaces | default (list .Release.Namespace) | uniq | toJson -}}
 {{- end -}}
 
+{{- /* What reconciling takes, as RBAC rules. */ -}}
+{{- define "keelson.reconcileRules" -}}
+# What reconciling takes. Resources are only read and patched, never created or deleted.
+- apiGroups: [keelson.dev]
+  resources: [topics, consumergroups]
+  verbs: [get, list, watch, patch]
+- apiGroups: [keelson.dev]
+  resources: [topics/status, consumergroups/status]
+  verbs: [get, patch]
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
 {{- /* Scheduling, from (dict "values" .Values.broker "root" $). */ -}}
 {{- define "keelson.scheduling" -}}
 {{- with .root.Values.imagePullSecrets }}

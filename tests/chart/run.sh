@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Tests of the chart, the dashboards and the alerts: tests/chart/run.sh [--update | --live]
+#   (nothing)  everything that needs no broker: lint, schemas, goldens, Pod Security, promtool, dashboards
+#   --live     only the test with a real broker and a real Prometheus (BROKER=path, default target/debug/keelson-broker)
+#   --update   rewrites what is generated: goldens, dashboards, the table in the chart's README, the copies of the CRDs
+# Installs what it needs: a venv, Helm from its Go module, Debian's prometheus.
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+cd "$root"
+cache="${KEELSON_CACHE:-$HOME/.cache/keelson}"
+requirements="$root/tests/chart/requirements.txt"
+venv="$cache/venv-chart-$(sha256sum "$requirements" | cut -c1-12)"
+if [[ ! -x "$venv/ready" ]]; then
+  mkdir -p "$cache"
+  (
+    flock 9
+    [[ -x "$venv/ready" ]] && exit 0
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+    ln -s /bin/true "$venv/ready"
+  ) 9>"$cache/venv-chart.lock"
+fi
+if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >/dev/null
+fi
+export PATH="${KUBE_BENCH_HOME:-$HOME/.cache/kube-bench}/bin:$PATH"
+if [[ "${1:-}" != --live ]] && ! command -v helm >/dev/null; then
+  tests/kube/tools/build.sh helm >&2
+fi
+export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root/tests/chart"
+case "${1:-}" in
+  --update) exec "$venv/bin/python" tests/chart/update.py ;;
+  --live) exec "$venv/bin/python" -m unittest -v test_live ;;
+  "") exec "$venv/bin/python" -m unittest -v test_render test_values test_security test_rules test_dashboards ;;
+  *) sed -n '2,6s/^# //p' "$0"; exit 2 ;;
+esac
