@@ -12,6 +12,9 @@ pub const SEGMENT_BYTES_MIN: i64 = 4_096;
 /// Longest `keelson.owner`: a cluster uid, a namespace (63) and a name (253) with room to spare.
 pub const OWNER_BYTES_MAX: usize = 512;
 
+/// Longest value of any key: numbers may carry leading zeros, but not for ever.
+const VALUE_BYTES_MAX: usize = 1_024;
+
 /// Longest text echoed from a refused value, so that an answer stays small.
 const ECHO_CHARS_MAX: usize = 128;
 
@@ -354,6 +357,10 @@ pub fn validate(
 }
 
 fn check_value(key: &TopicKey, value: &str) -> Result<(), ConfigError> {
+    if value.len() > VALUE_BYTES_MAX {
+        let reason = format!("A value has at most {VALUE_BYTES_MAX} bytes");
+        return Err(bad_value(key.name, value, reason));
+    }
     match key.rule {
         Rule::Range { min, max } => check_number(key.name, value, min, max).map(|_| ()),
         Rule::OneOf(words) => {

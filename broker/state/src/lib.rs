@@ -8,4 +8,5 @@
 pub mod codec;
 pub mod config;
 pub mod metadata;
+pub mod offsets;
 pub mod producers;
