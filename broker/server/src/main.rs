@@ -1,2 +1,3 @@
-//! To be filled.
+//! `keelson-broker`: see `keelson_broker::cli`.
+
 fn main() {}

@@ -1,0 +1,3 @@
+//! One file per Kafka API: each opens with its versions, what each changed, and what is left out.
+
+pub mod api_versions;

@@ -1,0 +1,221 @@
+//! From a request frame to its handler: the table of routes.
+//!
+//! Owns which handler answers which API. Never knows what a body means. A new API is one file in [`crate::api`] that
+//! implements [`Api`], and one line in [`ROUTES`].
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use keelson_protocol::ErrorCode;
+use keelson_protocol::api::{self, ApiSpec};
+use keelson_protocol::frame::{FrameError, RequestHeader};
+use keelson_protocol::kafka_protocol::protocol::{Request, StrBytes};
+use keelson_protocol::safe::{self, DecodeError};
+use thiserror::Error;
+
+use crate::api as apis;
+use crate::broker::Broker;
+use crate::reply::{Body, Reply};
+
+/// Memory that one decoded request may take beyond its own bytes.
+pub const DECODED_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The name the client gives itself.
+    pub id: Option<StrBytes>,
+    /// Where it connects from.
+    pub host: IpAddr,
+}
+
+/// A decoded request.
+#[derive(Debug)]
+pub struct Call<M> {
+    /// Version of the request; the answer has the same.
+    pub version: i16,
+    /// The body. Strings and record batches in it are slices of the frame.
+    pub body: M,
+    /// Who asks.
+    pub client: Client,
+}
+
+/// A response body and the name of its first error for the metrics.
+#[derive(Debug)]
+pub struct Answer<M> {
+    /// The body.
+    pub body: M,
+    /// The first error in it, `None` if there is none.
+    pub error: Option<ErrorCode>,
+}
+
+impl<M> Answer<M> {
+    /// An answer without any error.
+    pub fn ok(body: M) -> Self {
+        Self { body, error: None }
+    }
+
+    /// An answer whose first error is `error`.
+    pub fn failed(body: M, error: ErrorCode) -> Self {
+        Self {
+            body,
+            error: Some(error),
+        }
+    }
+
+    /// An answer that may hold an error.
+    pub fn new(body: M, error: Option<ErrorCode>) -> Self {
+        Self { body, error }
+    }
+}
+
+/// An answer that comes later.
+pub type Later<M> = Pin<Box<dyn Future<Output = Answer<M>> + Send>>;
+
+/// What a handler gives back. The handler itself runs to the end without waiting: what must happen in the order of the
+/// requests (offsets, queue entries) happens before it returns.
+pub enum Outcome<M> {
+    /// Answered at once.
+    Ready(Answer<M>),
+    /// Answered when the future ends; other connections go on meanwhile.
+    Later(Later<M>),
+    /// No answer is due (Produce with acks=0).
+    Silent,
+    /// The connection must close: the reason is logged.
+    Close(&'static str),
+}
+
+impl<M> Outcome<M> {
+    /// Answered at once, without an error.
+    pub fn ok(body: M) -> Self {
+        Self::Ready(Answer::ok(body))
+    }
+
+    /// Answered when `future` ends.
+    pub fn later(future: impl Future<Output = Answer<M>> + Send + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+}
+
+/// One Kafka API.
+pub trait Api {
+    /// The request as `kafka-protocol` decodes it.
+    type Request: Request;
+    /// The response body.
+    type Response: Body + 'static;
+
+    /// Works on a request. Never blocks: files are for blocking threads, waiting is for [`Outcome::Later`].
+    fn handle(broker: &Arc<Broker>, call: Call<Self::Request>) -> Outcome<Self::Response>;
+}
+
+/// An encoded answer and its error label.
+pub struct Answered {
+    /// The frame.
+    pub reply: Reply,
+    /// The first error in it.
+    pub error: Option<ErrorCode>,
+}
+
+/// [`Outcome`] without the type of the body.
+pub enum Dispatched {
+    /// The frame is ready.
+    Ready(Answered),
+    /// The frame comes later.
+    Later(Pin<Box<dyn Future<Output = Result<Answered, FrameError>> + Send>>),
+    /// No frame is due.
+    Silent,
+    /// Close the connection.
+    Close(&'static str),
+}
+
+/// Why a request is not answered; the connection closes.
+#[derive(Debug, Error)]
+pub enum DispatchError {
+    /// The body does not decode.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The answer does not encode: a fault of ours.
+    #[error(transparent)]
+    Encode(#[from] FrameError),
+}
+
+type Handler = fn(&Arc<Broker>, RequestHeader, IpAddr, Bytes) -> Result<Dispatched, DispatchError>;
+
+/// One line of the table.
+pub struct Route {
+    /// The API's row in the protocol's table.
+    pub key: i16,
+    handler: Handler,
+}
+
+impl Route {
+    const fn of<A: Api>() -> Self {
+        Self {
+            key: <A::Request as Request>::KEY,
+            handler: handle::<A>,
+        }
+    }
+
+    /// Decodes the body and calls the handler.
+    ///
+    /// # Errors
+    /// If the body is malformed or the answer does not encode.
+    pub fn call(
+        &self,
+        broker: &Arc<Broker>,
+        header: RequestHeader,
+        host: IpAddr,
+        body: Bytes,
+    ) -> Result<Dispatched, DispatchError> {
+        (self.handler)(broker, header, host, body)
+    }
+}
+
+/// Every API that has a handler.
+pub static ROUTES: &[Route] = &[Route::of::<apis::api_versions::ApiVersions>()];
+
+/// The row and the route of an API that is served.
+pub fn route(api_key: i16) -> Option<(&'static ApiSpec, &'static Route)> {
+    let route = ROUTES.iter().find(|route| route.key == api_key)?;
+    Some((api::spec(api_key)?, route))
+}
+
+fn handle<A: Api>(
+    broker: &Arc<Broker>,
+    header: RequestHeader,
+    host: IpAddr,
+    body: Bytes,
+) -> Result<Dispatched, DispatchError> {
+    let (key, version, correlation) = (header.api_key, header.api_version, header.correlation_id);
+    let decoded = safe::decode::<A::Request>(version, body, DECODED_BYTES_MAX)?;
+    let call = Call {
+        version,
+        body: decoded.body,
+        client: Client {
+            id: header.client_id,
+            host,
+        },
+    };
+    Ok(match A::handle(broker, call) {
+        Outcome::Ready(answer) => Dispatched::Ready(encode(answer, key, version, correlation)?),
+        Outcome::Later(later) => Dispatched::Later(Box::pin(async move {
+            encode(later.await, key, version, correlation)
+        })),
+        Outcome::Silent => Dispatched::Silent,
+        Outcome::Close(reason) => Dispatched::Close(reason),
+    })
+}
+
+fn encode<M: Body>(
+    answer: Answer<M>,
+    key: i16,
+    version: i16,
+    correlation: i32,
+) -> Result<Answered, FrameError> {
+    Ok(Answered {
+        reply: answer.body.frame(key, version, correlation)?,
+        error: answer.error,
+    })
+}
