@@ -1,1 +1,17 @@
-//! To be filled.
+//! The harness: real processes, real clients and real files, for tests that judge the broker from outside.
+//!
+//! Owns: starting, stopping and killing brokers, altering bytes of a stopped one, reaching it over the Kafka port and HTTP,
+//! and waiting on conditions with deadlines. Never looks inside a broker process, never sleeps for luck, and never lets a
+//! process outlive its test.
+
+pub mod broker;
+pub mod disk;
+pub mod http;
+pub mod python;
+pub mod records;
+pub mod tools;
+pub mod wait;
+pub mod wire;
+
+pub use broker::{Broker, BrokerSetup};
+pub use wait::{wait_for, wait_until};
