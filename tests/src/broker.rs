@@ -87,7 +87,10 @@ impl BrokerSetup {
     pub fn start(self) -> Broker {
         match self.try_start() {
             Ok(broker) => broker,
-            Err(failed) => panic!("the broker ended ({}) before it was ready:\n{}", failed.status, failed.log),
+            Err(failed) => panic!(
+                "the broker ended ({}) before it was ready:\n{}",
+                failed.status, failed.log
+            ),
         }
     }
 
@@ -95,7 +98,10 @@ impl BrokerSetup {
     #[track_caller]
     pub fn try_start(self) -> Result<Broker, StartFailed> {
         let home = scratch_dir();
-        let data_dir = self.data_dir.clone().unwrap_or_else(|| home.path().join("data"));
+        let data_dir = self
+            .data_dir
+            .clone()
+            .unwrap_or_else(|| home.path().join("data"));
         let mut broker = Broker {
             setup: self,
             home,
@@ -179,11 +185,18 @@ impl Broker {
 
     /// Resident memory in bytes.
     pub fn rss_bytes(&self) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the broker runs");
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .expect("the broker runs");
         let kib = text
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
+            .and_then(|rest| {
+                rest.trim()
+                    .trim_end_matches("kB")
+                    .trim()
+                    .parse::<u64>()
+                    .ok()
+            })
             .expect("the kernel tells VmRSS");
         kib * 1024
     }
@@ -216,7 +229,11 @@ impl Broker {
     pub fn stop(&mut self) {
         self.signal(Signal::TERM);
         let status = self.wait_exit(STOP_WITHIN);
-        assert!(status.success(), "after SIGTERM: {status}\n{}", self.log_tail());
+        assert!(
+            status.success(),
+            "after SIGTERM: {status}\n{}",
+            self.log_tail()
+        );
     }
 
     /// Sends SIGKILL and waits for the end.
@@ -229,7 +246,10 @@ impl Broker {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a pid");
+        let pid = i32::try_from(self.pid())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a pid");
         kill_process(pid, signal).expect("an own child can be signalled");
     }
 
@@ -256,7 +276,10 @@ impl Broker {
     pub fn restart(&mut self) -> Duration {
         let started = Instant::now();
         if let Err(failed) = self.try_restart() {
-            panic!("the restart ended ({}) before it was ready:\n{}", failed.status, failed.log);
+            panic!(
+                "the restart ended ({}) before it was ready:\n{}",
+                failed.status, failed.log
+            );
         }
         started.elapsed()
     }
@@ -304,7 +327,9 @@ impl Broker {
             .expect("the log file can be made");
         writeln!(log, "--- start").expect("the log file can be written");
         let mut command = Command::new(tools::require("setpriv"));
-        command.args(["--pdeathsig", "KILL", "--"]).args(&self.setup.wrapper);
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .args(&self.setup.wrapper);
         command
             .arg(tools::workspace_bin("keelson-broker"))
             .arg("start")
@@ -312,7 +337,10 @@ impl Broker {
             .arg(&self.data_dir)
             .arg("--ready-file")
             .arg(self.ready_path());
-        let defaults = [("listeners", "PLAINTEXT://127.0.0.1:0"), ("http.listen", "127.0.0.1:0")];
+        let defaults = [
+            ("listeners", "PLAINTEXT://127.0.0.1:0"),
+            ("http.listen", "127.0.0.1:0"),
+        ];
         for (key, value) in defaults {
             if !self.setup.settings.iter().any(|(known, _)| known == key) {
                 command.arg("--set").arg(format!("{key}={value}"));
@@ -338,7 +366,10 @@ impl Broker {
             if let Ok(text) = std::fs::read(&ready_path) {
                 return Some(Ok(text));
             }
-            child.try_wait().expect("an own child can be waited for").map(Err)
+            child
+                .try_wait()
+                .expect("an own child can be waited for")
+                .map(Err)
         });
         match outcome {
             Ok(text) => {
@@ -347,7 +378,10 @@ impl Broker {
             }
             Err(status) => {
                 self.child = None;
-                Err(StartFailed { status, log: self.log() })
+                Err(StartFailed {
+                    status,
+                    log: self.log(),
+                })
             }
         }
     }
@@ -357,7 +391,11 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.kill9();
         if std::thread::panicking() {
-            eprintln!("--- log of the broker on {}:\n{}", self.data_dir.display(), self.log_tail());
+            eprintln!(
+                "--- log of the broker on {}:\n{}",
+                self.data_dir.display(),
+                self.log_tail()
+            );
         }
     }
 }

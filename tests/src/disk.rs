@@ -42,7 +42,10 @@ pub fn find_all(dir: &Path, needle: &[u8]) -> Vec<Place> {
         let mut from = 0;
         while let Some(at) = position(&bytes[from..], needle) {
             let start = from + at;
-            found.push(Place { file: file.clone(), position: start as u64 });
+            found.push(Place {
+                file: file.clone(),
+                position: start as u64,
+            });
             from = start + 1;
         }
     }
@@ -69,8 +72,10 @@ pub fn flip(place: &Place) {
         .open(&place.file)
         .expect("the file can be opened");
     let mut byte = [0];
-    file.read_exact_at(&mut byte, place.position).expect("the place exists");
-    file.write_all_at(&[!byte[0]], place.position).expect("the place can be written");
+    file.read_exact_at(&mut byte, place.position)
+        .expect("the place exists");
+    file.write_all_at(&[!byte[0]], place.position)
+        .expect("the place can be written");
     file.sync_all().expect("the file can be synced");
 }
 

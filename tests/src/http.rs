@@ -27,8 +27,15 @@ pub fn get(address: &str, path: &str) -> std::io::Result<Answer> {
     let text = String::from_utf8_lossy(&text);
     let bad = || std::io::Error::new(std::io::ErrorKind::InvalidData, "not an HTTP answer");
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(bad)?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(bad)?;
-    Ok(Answer { status, body: body.to_owned() })
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .ok_or_else(bad)?;
+    Ok(Answer {
+        status,
+        body: body.to_owned(),
+    })
 }
 
 /// One scrape: series with their values.
@@ -51,7 +58,9 @@ impl Metrics {
                 metrics.types.insert(name.to_owned(), kind.to_owned());
             } else if !line.starts_with('#') {
                 let (series, value) = line.rsplit_once(' ').expect("a sample has a value");
-                let value = value.parse().unwrap_or_else(|error| panic!("{line}: {error}"));
+                let value = value
+                    .parse()
+                    .unwrap_or_else(|error| panic!("{line}: {error}"));
                 metrics.series.insert(series.to_owned(), value);
             }
         }
@@ -64,12 +73,18 @@ impl Metrics {
     }
 
     /// All series of a name whose labels hold every given pair, with their values.
-    pub fn select<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (&'a str, f64)> {
+    pub fn select<'a>(
+        &'a self,
+        name: &'a str,
+        labels: &'a [(&'a str, &'a str)],
+    ) -> impl Iterator<Item = (&'a str, f64)> {
         self.series.iter().filter_map(move |(series, value)| {
             let (found, rest) = series.split_once('{').unwrap_or((series, ""));
             let wanted = |(label, value): &(&str, &str)| {
                 let pair = format!("{label}=\"{value}\"");
-                rest.trim_end_matches('}').split("\",").any(|part| part.trim_end_matches('"') == pair.trim_end_matches('"'))
+                rest.trim_end_matches('}')
+                    .split("\",")
+                    .any(|part| part.trim_end_matches('"') == pair.trim_end_matches('"'))
             };
             (found == name && labels.iter().all(wanted)).then_some((series.as_str(), *value))
         })

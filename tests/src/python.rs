@@ -32,5 +32,6 @@ pub fn command(script: &str) -> Command {
 #[track_caller]
 pub fn run(script: &str, args: &[&str]) -> Value {
     let text = tools::run(command(script).args(args));
-    serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{script} {args:?}: {error}\n{text}"))
+    serde_json::from_str(text.trim())
+        .unwrap_or_else(|error| panic!("{script} {args:?}: {error}\n{text}"))
 }

@@ -15,7 +15,10 @@ pub const PAYLOAD_BYTES_MIN: usize = 16;
 /// # Panics
 /// When it is shorter than [`PAYLOAD_BYTES_MIN`].
 pub fn fill_payload(payload: &mut [u8], stream: u32, sequence: u64) {
-    assert!(payload.len() >= PAYLOAD_BYTES_MIN, "a payload has at least {PAYLOAD_BYTES_MIN} bytes");
+    assert!(
+        payload.len() >= PAYLOAD_BYTES_MIN,
+        "a payload has at least {PAYLOAD_BYTES_MIN} bytes"
+    );
     payload[4..8].copy_from_slice(&stream.to_be_bytes());
     payload[8..16].copy_from_slice(&sequence.to_be_bytes());
     let mut state = sequence ^ (u64::from(stream) << 40) ^ 0x9e37_79b9_7f4a_7c15;
@@ -57,10 +60,16 @@ pub fn batch(values: &[&[u8]], timestamp_ms: i64) -> Vec<u8> {
         put_varint(&mut record, 0); // timestamp delta
         put_varint(&mut record, i64::try_from(delta).expect("a few records"));
         put_varint(&mut record, -1); // no key
-        put_varint(&mut record, i64::try_from(value.len()).expect("a value fits"));
+        put_varint(
+            &mut record,
+            i64::try_from(value.len()).expect("a value fits"),
+        );
         record.extend_from_slice(value);
         put_varint(&mut record, 0); // headers
-        put_varint(&mut batch, i64::try_from(record.len()).expect("a record fits"));
+        put_varint(
+            &mut batch,
+            i64::try_from(record.len()).expect("a record fits"),
+        );
         batch.extend_from_slice(&record);
     }
     let count = i32::try_from(values.len()).expect("a few records");
@@ -103,7 +112,11 @@ pub fn read_batches(mut bytes: &[u8]) -> Vec<(i64, Bytes)> {
         }
         let batch = &bytes[..end];
         let sum = u32::from_be_bytes(batch[17..21].try_into().expect("four bytes"));
-        assert_eq!(sum, crc32c::crc32c(&batch[21..]), "CRC of the batch at offset {base}");
+        assert_eq!(
+            sum,
+            crc32c::crc32c(&batch[21..]),
+            "CRC of the batch at offset {base}"
+        );
         assert_eq!(batch[22] & 7, 0, "an uncompressed batch");
         let mut rest = &batch[BATCH_HEADER_BYTES..];
         while !rest.is_empty() {
@@ -171,11 +184,15 @@ mod tests {
         let value = payload(200, 1, 2);
         let batch = batch(&[&value], 99);
         let mut bytes = Bytes::from(batch.clone());
-        let set = kafka_protocol::records::RecordBatchDecoder::decode(&mut bytes).expect("a valid batch");
+        let set =
+            kafka_protocol::records::RecordBatchDecoder::decode(&mut bytes).expect("a valid batch");
         assert_eq!(set.records.len(), 1);
         assert_eq!(set.records[0].value.as_deref(), Some(value.as_slice()));
         assert_eq!(set.records[0].timestamp, 99);
-        assert_eq!(&batch[single_value_position(&batch, 200)..][..200], value.as_slice());
+        assert_eq!(
+            &batch[single_value_position(&batch, 200)..][..200],
+            value.as_slice()
+        );
     }
 
     #[test]

@@ -64,7 +64,11 @@ pub fn require(name: &str) -> PathBuf {
 #[track_caller]
 pub fn run(command: &mut Command) -> String {
     let (output, text) = run_any(command);
-    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{text}",
+        output.status
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

@@ -19,10 +19,7 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Op
         if let Some(value) = probe() {
             return value;
         }
-        assert!(
-            Instant::now() < end,
-            "not within {deadline:?}: {what}"
-        );
+        assert!(Instant::now() < end, "not within {deadline:?}: {what}");
         std::thread::sleep(POLL_EVERY);
     }
 }

@@ -16,8 +16,8 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, MetadataResponse, ProduceRequest,
-    RequestHeader, ResponseHeader, TopicName,
+    BrokerId, CreateTopicsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest,
+    MetadataResponse, ProduceRequest, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
@@ -55,10 +55,16 @@ impl Wire {
     /// Connects to `host:port`.
     #[track_caller]
     pub fn connect(address: &str) -> Self {
-        let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        let stream =
+            TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         stream.set_nodelay(true).expect("a socket option");
-        stream.set_read_timeout(Some(ANSWER_WITHIN)).expect("a socket option");
-        Self { stream, correlation_id: 0 }
+        stream
+            .set_read_timeout(Some(ANSWER_WITHIN))
+            .expect("a socket option");
+        Self {
+            stream,
+            correlation_id: 0,
+        }
     }
 
     /// The socket, for raw bytes.
@@ -75,8 +81,12 @@ impl Wire {
             .with_correlation_id(self.correlation_id)
             .with_client_id(Some(StrBytes::from_static_str("keelson-tests")));
         let mut frame = BytesMut::from(&[0; 4][..]);
-        header.encode(&mut frame, R::header_version(version)).expect("a header encodes");
-        request.encode(&mut frame, version).expect("a request encodes");
+        header
+            .encode(&mut frame, R::header_version(version))
+            .expect("a header encodes");
+        request
+            .encode(&mut frame, version)
+            .expect("a request encodes");
         let length = u32::try_from(frame.len() - 4).expect("a frame fits");
         frame[..4].copy_from_slice(&length.to_be_bytes());
         self.stream.write_all(&frame)?;
@@ -84,12 +94,25 @@ impl Wire {
     }
 
     /// Reads the next answer, which must belong to `correlation_id`.
-    pub fn receive<R: Request>(&mut self, version: i16, correlation_id: i32) -> std::io::Result<R::Response> {
+    pub fn receive<R: Request>(
+        &mut self,
+        version: i16,
+        correlation_id: i32,
+    ) -> std::io::Result<R::Response> {
         let mut frame = self.receive_frame()?;
-        let header = ResponseHeader::decode(&mut frame, R::Response::header_version(version)).expect("an answer's header decodes");
-        assert_eq!(header.correlation_id, correlation_id, "answers come in request order");
+        let header = ResponseHeader::decode(&mut frame, R::Response::header_version(version))
+            .expect("an answer's header decodes");
+        assert_eq!(
+            header.correlation_id, correlation_id,
+            "answers come in request order"
+        );
         let answer = R::Response::decode(&mut frame, version).expect("an answer decodes");
-        assert!(frame.is_empty(), "{} bytes after the answer of API {} v{version}", frame.len(), R::KEY);
+        assert!(
+            frame.is_empty(),
+            "{} bytes after the answer of API {} v{version}",
+            frame.len(),
+            R::KEY
+        );
         Ok(answer)
     }
 
@@ -107,11 +130,16 @@ impl Wire {
     /// Sends a request and reads its answer.
     #[track_caller]
     pub fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
-        self.try_call(version, request).unwrap_or_else(|error| panic!("API {} v{version}: {error}", R::KEY))
+        self.try_call(version, request)
+            .unwrap_or_else(|error| panic!("API {} v{version}: {error}", R::KEY))
     }
 
     /// Sends a request and reads its answer, or tells how the connection ended.
-    pub fn try_call<R: Request>(&mut self, version: i16, request: &R) -> std::io::Result<R::Response> {
+    pub fn try_call<R: Request>(
+        &mut self,
+        version: i16,
+        request: &R,
+    ) -> std::io::Result<R::Response> {
         let id = self.send(version, request)?;
         self.receive::<R>(version, id)
     }
@@ -147,7 +175,9 @@ impl Wire {
             .with_num_partitions(partitions)
             .with_replication_factor(1)
             .with_configs(configs);
-        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+        let request = CreateTopicsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(30_000);
         let answer = self.call(5, &request);
         let topic = answer.topics.first().expect("the topic is in the answer");
         (
@@ -167,7 +197,12 @@ impl Wire {
     }
 
     /// A produce request for one batch.
-    pub fn produce_request(topic: &str, partition: i32, batch: Vec<u8>, acks: i16) -> ProduceRequest {
+    pub fn produce_request(
+        topic: &str,
+        partition: i32,
+        batch: Vec<u8>,
+        acks: i16,
+    ) -> ProduceRequest {
         let data = PartitionProduceData::default()
             .with_index(partition)
             .with_records(Some(Bytes::from(batch)));
@@ -182,7 +217,12 @@ impl Wire {
 
     /// Produces one batch; gives its base offset or the error.
     #[track_caller]
-    pub fn produce(&mut self, topic: &str, partition: i32, batch: Vec<u8>) -> Result<i64, ResponseError> {
+    pub fn produce(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        batch: Vec<u8>,
+    ) -> Result<i64, ResponseError> {
         let answer = self.call(8, &Self::produce_request(topic, partition, batch, 1));
         let partition = &answer.responses[0].partition_responses[0];
         match ResponseError::try_from_code(partition.error_code) {
@@ -195,7 +235,9 @@ impl Wire {
     #[track_caller]
     pub fn fetch(&mut self, topic: &str, partition: i32, offset: i64) -> Fetched {
         let mut answer = self.fetch_many(topic, &[(partition, offset)], 50 << 20, 1 << 20);
-        answer.remove(&partition).expect("the partition is in the answer")
+        answer
+            .remove(&partition)
+            .expect("the partition is in the answer")
     }
 
     /// Fetches several partitions of a topic in one request with a byte limit for all and one for each.
@@ -218,7 +260,9 @@ impl Wire {
                     .with_partition_max_bytes(partition_bytes_max)
             })
             .collect();
-        let topic = FetchTopic::default().with_topic(TopicName(text(topic))).with_partitions(partitions);
+        let topic = FetchTopic::default()
+            .with_topic(TopicName(text(topic)))
+            .with_partitions(partitions);
         let request = FetchRequest::default()
             .with_replica_id(BrokerId(-1))
             .with_max_wait_ms(0)
@@ -245,7 +289,12 @@ impl Wire {
 
     /// Everything in a partition from `offset` to its high watermark; the first error ends it.
     #[track_caller]
-    pub fn read_all(&mut self, topic: &str, partition: i32, offset: i64) -> Result<Vec<(i64, Bytes)>, (i64, ResponseError)> {
+    pub fn read_all(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Result<Vec<(i64, Bytes)>, (i64, ResponseError)> {
         let mut next = offset;
         let mut records = Vec::new();
         loop {
@@ -257,7 +306,9 @@ impl Wire {
                 return Ok(records);
             }
             let read = fetched.records();
-            let (last, _) = read.last().unwrap_or_else(|| panic!("nothing at {next} below {}", fetched.high_watermark));
+            let (last, _) = read
+                .last()
+                .unwrap_or_else(|| panic!("nothing at {next} below {}", fetched.high_watermark));
             let from = next;
             next = last + 1;
             records.extend(read.into_iter().filter(|(offset, _)| *offset >= from));
@@ -266,7 +317,12 @@ impl Wire {
 
     /// The offset that ListOffsets answers for a timestamp (−1 latest, −2 earliest).
     #[track_caller]
-    pub fn list_offset(&mut self, topic: &str, partition: i32, timestamp: i64) -> Result<i64, ResponseError> {
+    pub fn list_offset(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        timestamp: i64,
+    ) -> Result<i64, ResponseError> {
         let partition = ListOffsetsPartition::default()
             .with_partition_index(partition)
             .with_current_leader_epoch(-1)
