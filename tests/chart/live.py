@@ -1,0 +1,172 @@
+"""The programs of the live test: broker, operator, API server, Prometheus, each ended by its own process id.
+
+Knows how to start, ask and end them; expects nothing."""
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+import chart
+
+BINARIES = pathlib.Path(os.environ.get("KEELSON_BINARIES", chart.ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug"))
+DEADLINE_S = 60
+
+
+def wait(what, condition, seconds=DEADLINE_S):
+    """The first true answer of condition(), asked again and again; what is in the message when there is none in time."""
+    end, last = time.monotonic() + seconds, None
+    while time.monotonic() < end:
+        try:
+            last = condition()
+            if last:
+                return last
+        except (OSError, ValueError, KeyError) as error:
+            last = repr(error)
+        time.sleep(0.1)  # the pause between two looks, not an assumption about time
+    raise AssertionError(f"waited {seconds} s for {what}; last seen: {last}")
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return answer.read().decode()
+
+
+def free_port():
+    with contextlib.closing(socket.socket()) as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Process:
+    """A program with its output in a file; ended with the test."""
+
+    def __init__(self, folder, name, args, env=None):
+        self.log = folder / f"{name}.log"
+        with open(self.log, "ab") as out:
+            self.child = subprocess.Popen([str(a) for a in args], stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+                                          env={**os.environ, **(env or {})})
+
+    def end(self, how=signal.SIGTERM, seconds=20):
+        if self.child.poll() is None:
+            self.child.send_signal(how)
+            try:
+                self.child.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.child.kill()
+                self.child.wait()
+        return self.child.returncode
+
+    def tail(self):
+        return "".join(self.log.read_text(errors="replace").splitlines(keepends=True)[-30:])
+
+
+def ready(folder, name, args, **more):
+    """Starts a program that writes a ready file; (process, content of the file)."""
+    file = folder / f"{name}.ready"
+    file.unlink(missing_ok=True)
+    process = Process(folder, name, [*args, "--ready-file", file], **more)
+
+    def there():
+        if process.child.poll() is not None:
+            raise AssertionError(f"{name} ended with {process.child.returncode}:\n{process.tail()}")
+        return file.exists() and json.loads(file.read_text())
+    return process, wait(f"{name} to be ready", there)
+
+
+class Broker:
+    def __init__(self, folder):
+        self.folder, self.data = folder, folder / "data"
+
+    def start(self):
+        self.process, answer = ready(self.folder, "broker", [
+            BINARIES / "keelson-broker", "start", "--data-dir", self.data, "--set", "listeners=PLAINTEXT://127.0.0.1:0",
+            "--set", "http.listen=127.0.0.1:0"])
+        self.kafka, self.http = answer["kafka"][0], answer["http"]
+        return self
+
+    def log_state(self):
+        return json.loads(get(f"http://{self.http}/admin/v1/log"))
+
+    def flip_byte_after(self, marker):
+        """Changes one byte right behind the last place in the write-ahead log that holds marker."""
+        for path in sorted((self.data / "wal").iterdir(), reverse=True):
+            content = path.read_bytes()
+            at = content.rfind(marker)
+            if at >= 0:
+                with open(path, "r+b") as file:
+                    file.seek(at + len(marker))
+                    byte = file.read(1)
+                    file.seek(at + len(marker))
+                    file.write(bytes([byte[0] ^ 0x01]))
+                return path
+        raise AssertionError(f"{marker!r} is in no file of the write-ahead log")
+
+
+class ControlPlane:
+    """etcd and the API server of tests/kube, without pods."""
+
+    def __init__(self):
+        self.env = {**os.environ, "KUBE_BENCH_CP": f"chart-live-{os.getpid()}"}
+        done = subprocess.run([chart.ROOT / "tests/kube/control-plane.sh", "up", "--no-kcm"], env=self.env,
+                              capture_output=True, text=True)
+        if done.returncode:
+            self.end()
+            raise AssertionError(done.stderr)
+        self.kubeconfig = done.stdout.strip().splitlines()[-1]
+
+    def kubectl(self, *args, stdin=None):
+        return subprocess.run(["kubectl", "--kubeconfig", self.kubeconfig, *args], input=stdin, check=True,
+                              capture_output=True, text=True).stdout
+
+    def end(self):
+        subprocess.run([chart.ROOT / "tests/kube/control-plane.sh", "down"], env=self.env, capture_output=True)
+
+
+class Prometheus:
+    """Debian's Prometheus with the rules of the chart, looking every second."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        self.targets = {}
+        self._write_targets()
+        (folder / "prometheus.yml").write_text(json.dumps({
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": [str(chart.RULES)],
+            "scrape_configs": [{"job_name": "keelson", "file_sd_configs": [{"files": [str(folder / "targets.json")]}]}],
+        }))
+        self.process = Process(folder, "prometheus", [
+            "prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'prometheus'}",
+            f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"])
+        wait("Prometheus", lambda: get(self.url("/-/ready")))
+
+    def url(self, path, **query):
+        return f"http://127.0.0.1:{self.port}{path}" + ("?" + urllib.parse.urlencode(query) if query else "")
+
+    def scrape(self, **jobs):
+        """Job to address. The instance is the job's name, so that a restart on another port goes on with its series."""
+        self.targets.update(jobs)
+        self._write_targets()
+
+    def _write_targets(self):
+        new = self.folder / "targets.json.new"
+        new.write_text(json.dumps([{"targets": [address], "labels": {"job": job, "instance": job}}
+                                   for job, address in self.targets.items()]))
+        new.rename(self.folder / "targets.json")
+
+    def query(self, expression):
+        try:
+            answer = json.loads(get(self.url("/api/v1/query", query=expression)))
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{expression}: {error.read().decode()}") from error
+        return answer["data"]["result"]
+
+    def firing(self):
+        answer = json.loads(get(self.url("/api/v1/alerts")))
+        return {a["labels"]["alertname"]: a for a in answer["data"]["alerts"] if a["state"] == "firing"}

@@ -1,0 +1,187 @@
+"""Every query of the dashboards and alerts against a live broker and operator under a scripted fault, through a real
+Prometheus: a broker with traffic is killed, one byte of its write-ahead log is flipped, and it is started again.
+
+The healthy phase must be silent, the damage must be told, and no panel may ask for a series that nobody exposes."""
+import pathlib
+import re
+import shutil
+import signal
+import tempfile
+import threading
+import unittest
+
+import kafka
+import kafka.errors
+
+import chart
+import live
+from test_dashboards import BOARDS
+from test_rules import alerts
+
+MARKER = b"damage-goes-right-behind-this:"
+TOPIC = """
+apiVersion: keelson.dev/v1alpha1
+kind: Topic
+metadata: {name: declared}
+spec: {clusterRef: {name: demo}, partitions: 2}
+"""
+# Label values that no ordinary run has: the family must be there, these values cannot be.
+NEVER_IN_THIS_RUN = {'error="UNKNOWN_SERVER_ERROR"', 'reason!~"none|clean"'}
+# What the fault must set off.
+TOLD = {"KeelsonDecodeErrors", "KeelsonQuarantinedRanges", "KeelsonLogCorrupt"}
+
+
+class Traffic(threading.Thread):
+    """Produces to topic orders and consumes it in group readers, until ended; survives the broker's restarts."""
+
+    def __init__(self, address):
+        super().__init__(daemon=True)
+        self.address, self.stopped, self.error = address, threading.Event(), None
+        self.start()
+
+    def run(self):
+        try:
+            producer = kafka.KafkaProducer(bootstrap_servers=self.address, acks="all", linger_ms=5)
+            consumer = kafka.KafkaConsumer("orders", bootstrap_servers=self.address, group_id="readers",
+                                           auto_offset_reset="earliest", enable_auto_commit=False)
+            while not self.stopped.is_set():
+                for i in range(20):
+                    producer.send("orders", b"x" * 200, key=str(i).encode())
+                producer.flush(10)
+                if consumer.poll(timeout_ms=200):
+                    consumer.commit()
+            consumer.close()
+            producer.close()
+        except Exception as error:  # told by the test that ends the thread
+            self.error = error
+
+    def end(self):
+        self.stopped.set()
+        self.join(30)
+        if self.error:
+            raise self.error
+
+
+def damage(broker):
+    """A killed broker, one byte of an acknowledged batch flipped, started again."""
+    producer = kafka.KafkaProducer(bootstrap_servers=broker.kafka, acks="all")
+    for i in range(5):
+        producer.send("broken", MARKER + b"%05d" % i, partition=0).get(10)
+    producer.close()
+    # Two more topics get a group each, so that a later group testifies for the damaged one.
+    late = kafka.KafkaProducer(bootstrap_servers=broker.kafka, acks="all")
+    late.send("orders", b"later").get(10)
+    late.close()
+    broker.process.end(signal.SIGKILL)
+    broker.flip_byte_after(MARKER)
+    broker.start()
+
+
+def read_damaged(broker):
+    """What a consumer of the damaged partition gets: an error, not silence."""
+    consumer = kafka.KafkaConsumer(bootstrap_servers=broker.kafka, enable_auto_commit=False)
+    partition = kafka.TopicPartition("broken", 0)
+    consumer.assign([partition])
+    consumer.seek(partition, consumer.end_offsets([partition])[partition] - 1)
+    try:
+        for _ in range(20):
+            consumer.poll(timeout_ms=500)
+    except kafka.errors.KafkaError as error:
+        return error
+    finally:
+        consumer.close()
+    return None
+
+
+def concrete(query):
+    """A panel's query with its variables set to All, and the interval to a few scrapes."""
+    return re.sub(r'"\$\w+"', '".*"', query.replace("$__rate_interval", "15s"))
+
+
+class Live(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="keelson-live-"))
+        cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
+        cls.cluster = live.ControlPlane()
+        cls.addClassCleanup(cls.cluster.end)
+        cls.broker = live.Broker(cls.folder).start()
+        cls.addClassCleanup(lambda: cls.broker.process.end())
+        cls._topics()
+        cls._operator()
+        cls.prometheus = live.Prometheus(cls.folder)
+        cls.addClassCleanup(cls.prometheus.process.end)
+        cls.prometheus.scrape(broker=cls.broker.http, operator=cls.operator_http)
+        traffic = Traffic(cls.broker.kafka)
+        live.wait("a committed offset in the metrics", lambda: cls.prometheus.query('kafka_consumergroup_current_offset{topic="orders"}'))
+        live.wait("ten scrapes", lambda: cls.prometheus.query("count_over_time(keelson_build_info[1m]) > 10"))
+        cls.healthy_alerts = cls.prometheus.firing()
+        traffic.end()
+        damage(cls.broker)
+        cls.prometheus.scrape(broker=cls.broker.http)
+        cls.reader_saw = read_damaged(cls.broker)
+        cls.operator.end()
+        cls._operator()
+        cls.prometheus.scrape(operator=cls.operator_http)
+        cls.traffic = Traffic(cls.broker.kafka)
+        cls.addClassCleanup(cls.traffic.stopped.set)
+
+    @classmethod
+    def _topics(cls):
+        admin = kafka.KafkaAdminClient(bootstrap_servers=cls.broker.kafka)
+        admin.create_topics([kafka.admin.NewTopic("orders", 3, 1), kafka.admin.NewTopic("broken", 1, 1)])
+        admin.close()
+
+    @classmethod
+    def _operator(cls):
+        for path in sorted((chart.ROOT / "crds").glob("*.yaml")):
+            cls.cluster.kubectl("apply", "--server-side", "-f", str(path))
+        cls.cluster.kubectl("wait", "--for=condition=Established", "crd/topics.keelson.dev", "crd/consumergroups.keelson.dev")
+        cls.cluster.kubectl("apply", "-n", "default", "-f", "-", stdin=TOPIC)
+        cls.operator, answer = live.ready(cls.folder, "operator", [
+            live.BINARIES / "keelson-operator", "run", "--cluster", "demo", "--bootstrap", cls.broker.kafka,
+            "--broker-http-port", cls.broker.http.rsplit(":", 1)[1], "--namespace", "default", "--http", "127.0.0.1:0"],
+            env={"KUBECONFIG": cls.cluster.kubeconfig})
+        cls.addClassCleanup(cls.operator.end)
+        cls.operator_http = answer["http"]
+
+    def test_a_healthy_broker_is_silent(self):
+        self.assertEqual(self.healthy_alerts, {})
+
+    def test_the_damage_is_told(self):
+        firing = live.wait("the alerts", lambda: TOLD <= set(f := self.prometheus.firing()) and f)
+        self.assertEqual(firing["KeelsonDecodeErrors"]["labels"]["severity"], "critical")
+        self.assertEqual(firing["KeelsonDecodeErrors"]["labels"]["source"], "wal")
+        self.assertEqual(set(firing) - TOLD - {"KeelsonLogDegraded", "KeelsonExitedOnError"}, set())
+        total = self.prometheus.query("sum(keelson_wal_decode_errors_total)")
+        self.assertEqual([s["value"][1] for s in total], ["1"], "counted once")
+        state = self.broker.log_state()
+        self.assertIn("corrupt", state["health"])
+        self.assertEqual([(r["topic"], r["partition"]) for r in state["unhealthy"]], [("broken", 0)])
+
+    def test_the_reader_got_an_error(self):
+        self.assertIsNotNone(self.reader_saw)
+
+    def test_every_panel_has_data(self):
+        for name, board in BOARDS.items():
+            for title, query in chart.expressions(board):
+                with self.subTest(f"{name}: {title}"):
+                    live.wait(f"data for {query}", lambda q=concrete(query): self.prometheus.query(q), 20)
+
+    def test_every_selector_of_the_alerts_matches(self):
+        for rule in alerts():
+            for selector in re.findall(r"\b(?:keelson|kafka|process)_\w+\{[^}]*\}", rule["expr"]):
+                for rare in NEVER_IN_THIS_RUN:
+                    selector = selector.replace("," + rare, "")
+                with self.subTest(f"{rule['alert']}: {selector}"):
+                    live.wait(f"a series for {selector}", lambda s=selector: self.prometheus.query(f"last_over_time({s}[5m])"), 20)
+
+    def test_every_variable_has_values(self):
+        for board in BOARDS.values():
+            for variable in board["templating"]["list"]:
+                if variable["type"] == "query":
+                    selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"]).groups()
+                    if label == "namespace":  # only in Kubernetes
+                        continue
+                    with self.subTest(variable["name"]):
+                        live.wait(f"values of {label}", lambda s=concrete(selector), n=label: self.prometheus.query(f"group by ({n}) ({s})"), 20)
