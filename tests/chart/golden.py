@@ -6,6 +6,13 @@ import yaml
 import chart
 
 
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines as they are."""
+
+
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None))
+
+
 def _shorten(o):
     """Keeps a golden readable: contents that other tests compare become a word."""
     if o["kind"] == "CustomResourceDefinition":
@@ -20,7 +27,7 @@ def _shorten(o):
 def text(case):
     rendered = [_shorten(o) for o in copy.deepcopy(chart.case_objects(case))]
     rendered.sort(key=lambda o: (o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]))
-    return yaml.safe_dump_all(rendered, sort_keys=True, width=120)
+    return yaml.dump_all(rendered, Dumper=_Dumper, sort_keys=True, width=120)
 
 
 def path(case):

@@ -9,7 +9,6 @@ ALLOWED_CLUSTER_RULES = {  # (group, resource): verbs
     ("", "namespaces"): {"get", "list", "watch"},
     ("apps", "statefulsets"): {"get"},
     ("keelson.dev", "topics"): {"get", "list", "patch"},
-    ("keelson.dev", "consumergroups"): {"get", "list", "patch"},
 }
 
 

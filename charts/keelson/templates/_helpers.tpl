@@ -77,6 +77,13 @@ capabilities:
   verbs: [create, patch]
 {{- end -}}
 
+{{- /* Annotations of what exists only while `helm uninstall` begins. */ -}}
+{{- define "keelson.uninstallHook" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: {{ .weight | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}
+
 {{- /* Scheduling, from (dict "values" .Values.broker "root" $). */ -}}
 {{- define "keelson.scheduling" -}}
 {{- with .root.Values.imagePullSecrets }}
