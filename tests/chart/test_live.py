@@ -185,3 +185,18 @@ class Live(unittest.TestCase):
                         continue
                     with self.subTest(variable["name"]):
                         live.wait(f"values of {label}", lambda s=concrete(selector), n=label: self.prometheus.query(f"group by ({n}) ({s})"), 20)
+
+    def test_the_page_of_metrics_is_true(self):
+        """docs/metrics.md names each family that is exposed, no other, and each value of stage, source and reason."""
+        text = (chart.ROOT / "docs" / "metrics.md").read_text()
+        documented = set(re.findall(r"`((?:keelson|kafka)_\w+)`", text))
+        exposed = set()
+        for address in (self.broker.http, self.operator_http):
+            exposed |= set(re.findall(r"^# TYPE ((?:keelson|kafka)_\w+) ", live.get(f"http://{address}/metrics"), re.M))
+        self.assertEqual(exposed - documented, set(), "exposed, not documented")
+        self.assertEqual(documented - exposed, set(), "documented, not exposed")
+        words = set(re.findall(r"`(\w+)`", text))
+        for label in ("stage", "source", "reason"):
+            values = set(re.findall(rf'keelson_wal_decode_errors_total{{[^}}]*\b{label}="(\w+)"', live.get(f"http://{self.broker.http}/metrics")))
+            self.assertTrue(values)
+            self.assertEqual(values - words, set(), label)
