@@ -7,6 +7,7 @@
 
 pub mod codec;
 pub mod config;
+pub mod groups;
 pub mod metadata;
 pub mod offsets;
 pub mod producers;

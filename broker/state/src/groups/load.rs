@@ -1,0 +1,137 @@
+//! Rebuilding the machine from the records of its partition, after a start. It never persists.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::group::{Group, Member};
+use super::machine::{GroupCoordinator, context};
+use super::timers::Deadline;
+use super::view::{CommittedOffset, GroupState};
+use crate::codec::CodecError;
+use crate::offsets::{GroupValue, Key, MemberValue, OffsetValue};
+
+impl GroupCoordinator {
+    /// Takes over one record, in log order.
+    pub fn replay(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), CodecError> {
+        match (Key::decode(key)?, value) {
+            (
+                Key::Offset {
+                    group,
+                    topic,
+                    partition,
+                },
+                Some(value),
+            ) => {
+                let value = OffsetValue::decode(value)?;
+                let committed = CommittedOffset {
+                    offset: value.offset,
+                    leader_epoch: value.leader_epoch,
+                    metadata: value.metadata,
+                    commit_ms: value.commit_ms,
+                };
+                self.replayed_group(&group)
+                    .offsets
+                    .insert((topic.into(), partition), committed);
+            }
+            (
+                Key::Offset {
+                    group,
+                    topic,
+                    partition,
+                },
+                None,
+            ) => {
+                if let Some(held) = self.groups.get_mut(group.as_str()) {
+                    held.offsets.remove(&(topic.into(), partition));
+                }
+                self.forget_if_trivial(&group);
+            }
+            (Key::Group { group }, Some(value)) => {
+                let value = GroupValue::decode(value)?;
+                self.replayed_group(&group).restore(value);
+            }
+            (Key::Group { group }, None) => {
+                if let Some(held) = self.groups.get_mut(group.as_str()) {
+                    let offsets = std::mem::take(&mut held.offsets);
+                    *held = Group {
+                        offsets,
+                        ..Group::new(held.id.clone(), 0)
+                    };
+                }
+                self.forget_if_trivial(&group);
+            }
+        }
+        Ok(())
+    }
+
+    fn replayed_group(&mut self, group: &str) -> &mut Group {
+        let id: Arc<str> = group.into();
+        self.groups
+            .entry(id.clone())
+            .or_insert_with(|| Group::new(id, 0))
+    }
+
+    /// All records are in: sessions begin now, as the members could not be heard meanwhile.
+    pub fn finish_load(&mut self, now_ms: i64) {
+        let mut out = Vec::new();
+        let mut cx = context!(self, now_ms, &mut out);
+        for group in self.groups.values_mut() {
+            let ids: Vec<Arc<str>> = group.members.keys().cloned().collect();
+            for id in ids {
+                group.refresh_session(&mut cx, &id);
+            }
+        }
+    }
+}
+
+impl Group {
+    fn restore(&mut self, value: GroupValue) {
+        self.state = if value.members.is_empty() {
+            GroupState::Empty
+        } else {
+            GroupState::Stable
+        };
+        self.state_since_ms = value.state_since_ms;
+        self.generation = value.generation;
+        self.protocol_type = Some(value.protocol_type).filter(|name| !name.is_empty());
+        self.members.clear();
+        self.statics.clear();
+        let protocol = value.protocol.clone().unwrap_or_default();
+        for member in value.members {
+            let id: Arc<str> = member.member_id.as_str().into();
+            if let Some(instance) = &member.instance_id {
+                self.statics.insert(instance.clone(), id.clone());
+            }
+            self.members.insert(id, restored(member, &protocol));
+        }
+        let leader = value
+            .leader
+            .map(Arc::from)
+            .filter(|leader| self.members.contains_key(leader));
+        self.leader = leader.or_else(|| self.members.keys().next().cloned());
+        self.protocol = value.protocol;
+    }
+}
+
+fn restored(value: MemberValue, protocol: &str) -> Member {
+    let rebalance = if value.rebalance_timeout_ms < 0 {
+        value.session_timeout_ms
+    } else {
+        value.rebalance_timeout_ms
+    };
+    let protocols: Vec<(String, Bytes)> = vec![(protocol.to_owned(), value.subscription)];
+    Member {
+        instance_id: value.instance_id,
+        client_id: value.client_id,
+        client_host: value.client_host,
+        rebalance_timeout_ms: rebalance,
+        session_timeout_ms: value.session_timeout_ms,
+        protocols,
+        assignment: value.assignment,
+        joining: None,
+        syncing: None,
+        is_new: false,
+        session: Deadline::default(),
+    }
+}

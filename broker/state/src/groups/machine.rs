@@ -1,0 +1,304 @@
+//! The machine: finds the group of an input, keeps the persists under way, fires deadlines. The rules of each request
+//! stand in the modules beside it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::group::{Group, OffsetKey};
+use super::timers::{Deadline, TimerKey, Timers};
+use super::types::{
+    Effect, FailedBecause, GROUPS_MAX, GroupConfig, GroupError, Input, JoinRefused, NAME_BYTES_MAX,
+    PersistId, Reply, StoredRecord, Token,
+};
+use super::view::CommittedOffset;
+
+/// A persist under way, and what it decides.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// The leader's assignment of a generation.
+    Assignment {
+        group: Arc<str>,
+        generation: i32,
+        assignments: HashMap<Arc<str>, Bytes>,
+    },
+    /// A group that has lost its last member. Nobody waits for it.
+    Emptied,
+    /// A static member under a new id, while the group stays stable.
+    StaticReplaced {
+        group: Arc<str>,
+        generation: i32,
+        token: Token,
+        member: Arc<str>,
+        old_leader: Option<Arc<str>>,
+    },
+    /// Offsets.
+    Commit {
+        group: Arc<str>,
+        token: Token,
+        results: Vec<Result<(), GroupError>>,
+        values: Vec<(usize, OffsetKey, CommittedOffset)>,
+    },
+    /// Part of a deletion.
+    Delete {
+        group: Arc<str>,
+        keys: Vec<OffsetKey>,
+    },
+    /// Offsets of a deleted topic.
+    Drop {
+        topic: String,
+        keys: Vec<(Arc<str>, OffsetKey)>,
+    },
+}
+
+/// What the rules work with besides their group.
+pub(super) struct Context<'a> {
+    pub(super) now_ms: i64,
+    pub(super) config: &'a GroupConfig,
+    pub(super) timers: &'a mut Timers,
+    pub(super) persists: &'a mut Persists,
+    pub(super) out: &'a mut Vec<Effect>,
+}
+
+/// The persists under way.
+#[derive(Debug, Default)]
+pub(super) struct Persists {
+    last: u64,
+    pub(super) pending: HashMap<PersistId, Pending>,
+}
+
+impl Context<'_> {
+    pub(super) fn reply(&mut self, token: Token, reply: Reply) {
+        self.out.push(Effect::Reply(token, reply));
+    }
+
+    pub(super) fn refuse_join(&mut self, token: Token, error: GroupError, member_id: &str) {
+        let refused = JoinRefused {
+            error,
+            member_id: member_id.to_owned(),
+        };
+        self.reply(token, Reply::Join(Err(refused)));
+    }
+
+    pub(super) fn refuse_sync(&mut self, token: Token, error: GroupError) {
+        self.reply(token, Reply::Sync(Err(error)));
+    }
+
+    pub(super) fn persist(&mut self, records: Vec<StoredRecord>, pending: Pending) -> PersistId {
+        self.persists.last += 1;
+        let id = PersistId(self.persists.last);
+        self.persists.pending.insert(id, pending);
+        self.out.push(Effect::Persist(id, records));
+        id
+    }
+}
+
+/// All groups of one `__consumer_offsets` partition.
+#[derive(Debug)]
+pub struct GroupCoordinator {
+    pub(super) config: GroupConfig,
+    pub(super) groups: HashMap<Arc<str>, Group>,
+    pub(super) timers: Timers,
+    pub(super) persists: Persists,
+    /// Deleted topics whose offsets could not be dropped yet.
+    pub(super) drops_owed: BTreeSet<String>,
+    pub(super) drop_retry: Deadline,
+}
+
+/// Splits a machine into one group's map and the context, so that both can be changed at once.
+macro_rules! context {
+    ($machine:expr, $now:expr, $out:expr) => {
+        $crate::groups::machine::Context {
+            now_ms: $now,
+            config: &$machine.config,
+            timers: &mut $machine.timers,
+            persists: &mut $machine.persists,
+            out: $out,
+        }
+    };
+}
+pub(super) use context;
+
+impl GroupCoordinator {
+    /// A machine without groups.
+    pub fn new(mut config: GroupConfig) -> Self {
+        config.group_size_max = config
+            .group_size_max
+            .min(super::types::MEMBERS_PER_GROUP_MAX);
+        config.offset_metadata_bytes_max = config.offset_metadata_bytes_max.min(i16::MAX as usize);
+        GroupCoordinator {
+            config,
+            groups: HashMap::new(),
+            timers: Timers::default(),
+            persists: Persists::default(),
+            drops_owed: BTreeSet::new(),
+            drop_retry: Deadline::default(),
+        }
+    }
+
+    /// When `Input::Tick` is due next. It may turn out that nothing happens then.
+    pub fn next_deadline(&self) -> Option<i64> {
+        self.timers.next()
+    }
+
+    /// Takes one input, changes the state and says what is to be done, in order.
+    pub fn apply(&mut self, now_ms: i64, input: Input, out: &mut Vec<Effect>) {
+        match input {
+            Input::Join(token, request) => self.join(now_ms, token, &request, out),
+            Input::Sync(token, request) => self.sync(now_ms, token, request, out),
+            Input::Heartbeat(token, request) => self.heartbeat(now_ms, token, &request, out),
+            Input::Leave(token, request) => self.leave(now_ms, token, &request, out),
+            Input::Commit(token, request) => self.commit(now_ms, token, request, out),
+            Input::Delete(token, group) => self.delete(now_ms, token, &group, out),
+            Input::TopicDeleted(topic) => self.drop_topic(now_ms, &topic, out),
+            Input::Persisted(id) => self.persisted(now_ms, id, out),
+            Input::PersistFailed(id, why) => self.persist_failed(now_ms, id, why, out),
+            Input::Tick => self.tick(now_ms, out),
+        }
+    }
+
+    /// The group of this id, made if there is none and there is room.
+    pub(super) fn get_or_create(
+        &mut self,
+        group: &str,
+        now_ms: i64,
+    ) -> Result<&mut Group, GroupError> {
+        if !self.groups.contains_key(group) {
+            if self.groups.len() >= GROUPS_MAX {
+                return Err(GroupError::CoordinatorNotAvailable);
+            }
+            let id: Arc<str> = group.into();
+            self.groups.insert(id.clone(), Group::new(id, now_ms));
+        }
+        Ok(self
+            .groups
+            .get_mut(group)
+            .expect("it was there or has just been made"))
+    }
+
+    /// Forgets a group of which nothing is left.
+    pub(super) fn forget_if_trivial(&mut self, group: &str) {
+        if self.groups.get(group).is_some_and(Group::is_trivial) {
+            self.groups.remove(group);
+        }
+    }
+
+    fn persisted(&mut self, now_ms: i64, id: PersistId, out: &mut Vec<Effect>) {
+        let pending = self
+            .persists
+            .pending
+            .remove(&id)
+            .expect("each persist is confirmed once");
+        match pending {
+            Pending::Assignment {
+                group,
+                generation,
+                assignments,
+            } => {
+                let mut cx = context!(self, now_ms, out);
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.assigned(&mut cx, id, generation, assignments);
+                }
+            }
+            Pending::Emptied => {}
+            Pending::StaticReplaced {
+                group,
+                generation,
+                token,
+                member,
+                old_leader,
+            } => {
+                let mut cx = context!(self, now_ms, out);
+                match self.groups.get_mut(&group) {
+                    Some(group) => group.replaced(&mut cx, token, generation, &member, old_leader),
+                    None => cx.refuse_join(token, GroupError::UnknownMemberId, ""),
+                }
+            }
+            Pending::Commit {
+                group,
+                token,
+                results,
+                values,
+            } => {
+                self.committed(now_ms, &group, values);
+                out.push(Effect::Reply(token, Reply::Commit(results)));
+            }
+            Pending::Delete { group, keys } => self.deleted_part(&group, &keys, true, out),
+            Pending::Drop { keys, .. } => self.dropped(&keys),
+        }
+    }
+
+    fn persist_failed(
+        &mut self,
+        now_ms: i64,
+        id: PersistId,
+        why: FailedBecause,
+        out: &mut Vec<Effect>,
+    ) {
+        let pending = self
+            .persists
+            .pending
+            .remove(&id)
+            .expect("each persist is confirmed once");
+        let error = match why {
+            FailedBecause::Unavailable => GroupError::CoordinatorNotAvailable,
+            FailedBecause::TooLarge => GroupError::RecordTooLarge,
+        };
+        match pending {
+            Pending::Assignment {
+                group, generation, ..
+            } => {
+                let mut cx = context!(self, now_ms, out);
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.assignment_failed(&mut cx, id, generation, error);
+                }
+            }
+            Pending::Emptied => {}
+            Pending::StaticReplaced { token, member, .. } => {
+                context!(self, now_ms, out).refuse_join(token, error, &member);
+            }
+            Pending::Commit {
+                group,
+                token,
+                mut results,
+                values,
+            } => {
+                for (index, key, _) in values {
+                    results[index] = Err(error);
+                    self.settle_inflight(&group, &key);
+                }
+                self.forget_if_trivial(&group);
+                out.push(Effect::Reply(token, Reply::Commit(results)));
+            }
+            Pending::Delete { group, keys } => self.deleted_part(&group, &keys, false, out),
+            Pending::Drop { topic, .. } => self.owe_drop(now_ms, topic),
+        }
+    }
+
+    fn tick(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
+        while let Some(key) = self.timers.pop_due(now_ms) {
+            let group_id = match &key {
+                TimerKey::Member(group, _) | TimerKey::Pending(group, _) => group.clone(),
+                TimerKey::Join(group) | TimerKey::Sync(group) => group.clone(),
+                TimerKey::DropRetry => {
+                    self.retry_drops(now_ms, out);
+                    continue;
+                }
+            };
+            let mut cx = context!(self, now_ms, out);
+            if let Some(group) = self.groups.get_mut(&group_id) {
+                group.due(&mut cx, key);
+            }
+            self.forget_if_trivial(&group_id);
+        }
+    }
+}
+
+/// Whether a group id can be stored and makes sense.
+pub(super) fn check_group_id(group: &str) -> Result<(), GroupError> {
+    if group.is_empty() || group.len() > NAME_BYTES_MAX {
+        return Err(GroupError::InvalidGroupId);
+    }
+    Ok(())
+}
