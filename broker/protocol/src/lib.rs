@@ -8,6 +8,7 @@ pub mod api;
 pub mod batch;
 pub mod builder;
 pub mod compression;
+mod error_names;
 pub mod frame;
 pub mod legacy;
 pub mod records;
@@ -20,6 +21,7 @@ pub use batch::{
     patch_offset_and_epoch, rewrite_timestamps, verify_crc,
 };
 pub use compression::Compression;
+pub use error_names::error_name;
 pub use kafka_protocol;
 pub use kafka_protocol::ResponseError as ErrorCode;
 pub use validate::{ValidateLimits, Validated, validate_produced};
