@@ -1,0 +1,150 @@
+//! The closed list of reasons: one vocabulary for conditions, Events, metric labels and the lines of `apply`.
+//!
+//! Owns each word and its one sentence. Nothing else in the project may invent a reason.
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Why a condition is what it is, why an Event was sent, why a reconciliation failed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the documentation.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)+];
+
+            /// The word itself.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+
+            /// What the word means, in one sentence.
+            #[must_use]
+            pub fn doc(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The topic is as the spec describes it.
+    AsDescribed,
+    /// The group is being observed.
+    Observed,
+    /// No group of this id exists; it appears when its first consumer joins or commits.
+    GroupAbsent,
+    /// The spec was applied to the topic.
+    Applied,
+    /// The object is paused: the operator observes and changes nothing.
+    Paused,
+    /// The object breaks a rule of its kind, or cannot be read at all.
+    InvalidSpec,
+    /// The brokers could not be reached.
+    BrokerUnreachable,
+    /// The broker refused the request; its own error stands in the message.
+    BrokerRefused,
+    /// The broker answered something that does not make sense here; a retry follows.
+    BrokerAnswerUnexpected,
+    /// The topic has more partitions than the spec asks for, and Kafka cannot remove partitions.
+    PartitionsCannotShrink,
+    /// The topic has another number of replicas than the spec asks for, and that cannot be changed.
+    ReplicationFactorCannotChange,
+    /// The broker accepted the changes, yet the topic still differs from the spec.
+    NotConverging,
+    /// The topic is as the spec describes it.
+    NoDrift,
+    /// The topic differs from the spec.
+    DriftFound,
+    /// The topic differed from the spec and was changed back.
+    DriftCorrected,
+    /// The topic that belonged to this object is gone.
+    TopicMissing,
+    /// The topic does not exist yet.
+    TopicAbsent,
+    /// The topic belongs to this object.
+    NoConflict,
+    /// The topic belongs to another object.
+    OwnedByAnother,
+    /// The topic existed before and is not as described, so it was not adopted.
+    DoesNotMatch,
+    /// The topic existed before and `adoptionPolicy` is Never.
+    AdoptionRefused,
+    /// Everything that the brokers hold of the topic decodes.
+    LogHealthy,
+    /// Records of the topic cannot be decoded; the place stands in the message.
+    LogDamaged,
+    /// A broker accepts no writes.
+    LogReadOnly,
+    /// A broker reports trouble with its log that is not tied to a topic.
+    LogDegraded,
+    /// Not every broker could be asked for the state of its log.
+    LogUnknown,
+    /// The object is not being deleted.
+    NotDeleting,
+    /// The topic is being deleted.
+    DeletingTopic,
+    /// The object is held until the broker can be reached or the time for it is up.
+    DeletionHeld,
+    /// The lag is within the objective.
+    LagWithinObjective,
+    /// The lag is over the objective.
+    LagAboveObjective,
+    /// The spec has no lag objective.
+    NoObjective,
+    /// The lag is not known, since committed offsets or topics are missing.
+    LagUnknown,
+    /// The topic was created.
+    TopicCreated,
+    /// The topic existed before and now belongs to this object.
+    TopicAdopted,
+    /// Partitions were added.
+    PartitionsAdded,
+    /// Configs were changed.
+    ConfigChanged,
+    /// The topic was deleted.
+    TopicDeleted,
+    /// The object was let go, and the topic was left as it is.
+    TopicRetained,
+    /// The object was let go, since the cluster is gone.
+    ClusterGone,
+    /// The object was let go without deleting the topic, since the brokers stayed unreachable.
+    DeletionGivenUp,
+    /// The Kubernetes API refused or failed a request.
+    KubernetesError,
+}
+
+/// The list as a Markdown table, for docs/operator.md.
+#[must_use]
+pub fn reasons_markdown() -> String {
+    let rows = Reason::ALL
+        .iter()
+        .map(|it| format!("| `{}` | {} |\n", it.as_str(), it.doc()));
+    format!(
+        "| Reason | Meaning |\n|---|---|\n{}",
+        rows.collect::<String>()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_a_word_with_a_sentence() {
+        for reason in Reason::ALL {
+            let word = reason.as_str();
+            assert!(
+                word.len() <= 128 && word.bytes().all(|it| it.is_ascii_alphanumeric()),
+                "{word}"
+            );
+            assert!(
+                reason.doc().ends_with('.') && reason.doc().len() > 10,
+                "{word}: {}",
+                reason.doc()
+            );
+        }
+    }
+}
