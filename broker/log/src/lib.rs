@@ -7,7 +7,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod budget;
-pub mod disk;
 pub mod dump;
 mod health;
 mod ids;
@@ -16,7 +15,6 @@ pub mod metrics;
 mod options;
 mod partition;
 pub mod verify;
-pub mod wal;
 
 pub use budget::{Reservation, TailBudget};
 pub use health::{Health, UNHEALTHY_RANGES_MAX, UnhealthyRange, WalNumbers};
