@@ -272,6 +272,9 @@ def requests(b):
     b.graph("Request latency, p99", "99th percentile by API. Fetch and JoinGroup wait on purpose.", "s",
             [{"expr": f"histogram_quantile(0.99, sum by (le, api) (rate(keelson_kafka_request_duration_seconds_bucket{{{BROKER}}}[$__rate_interval])))",
               "legend": "{{api}}"}])
+    b.graph("Connections", "Open client connections. Refused ones, per second: a limit was reached.", "none",
+            per_broker("keelson_kafka_connections", "{{instance}} open")
+            + [{"expr": f"rate(keelson_kafka_connections_refused_total{{{BROKER}}}[$__rate_interval])", "legend": "{{instance}} refused"}], width=24)
 
 
 def operator(b):

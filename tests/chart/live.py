@@ -13,6 +13,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import yaml
+
 import chart
 
 BINARIES = pathlib.Path(os.environ.get("KEELSON_BINARIES", chart.ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug"))
@@ -120,6 +122,26 @@ class ControlPlane:
             self.end()
             raise AssertionError(done.stderr)
         self.kubeconfig = done.stdout.strip().splitlines()[-1]
+
+    def install(self, release, namespace):
+        """The chart, for its CRDs, roles and accounts: without nodes no pod starts."""
+        self.kubectl("create", "namespace", namespace)
+        self.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+        done = subprocess.run(["helm", "--kubeconfig", self.kubeconfig, "--namespace", namespace, "install", release, str(chart.CHART)],
+                              capture_output=True, text=True)
+        if done.returncode:
+            raise AssertionError(done.stderr)
+        self.kubectl("wait", "--for=condition=Established", "crd/topics.keelson.dev", "crd/consumergroups.keelson.dev")
+
+    def kubeconfig_of(self, folder, namespace, account):
+        """Access with the rights of a service account, as its pods have it."""
+        config = yaml.safe_load(pathlib.Path(self.kubeconfig).read_text())
+        config["users"] = [{"name": account, "user": {"token": self.kubectl("-n", namespace, "create", "token", account).strip()}}]
+        config["contexts"] = [{"name": "c", "context": {"cluster": config["clusters"][0]["name"], "user": account}}]
+        config["current-context"] = "c"
+        path = folder / f"{account}.kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        return path
 
     def kubectl(self, *args, stdin=None):
         return subprocess.run(["kubectl", "--kubeconfig", self.kubeconfig, *args], input=stdin, check=True,

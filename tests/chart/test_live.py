@@ -105,6 +105,8 @@ class Live(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
         cls.cluster = live.ControlPlane()
         cls.addClassCleanup(cls.cluster.end)
+        cls.cluster.install("demo", "streams")
+        cls.cluster.kubectl("apply", "-n", "streams", "-f", "-", stdin=TOPIC)
         cls.broker = live.Broker(cls.folder).start()
         cls.addClassCleanup(lambda: cls.broker.process.end())
         cls._topics()
@@ -134,14 +136,11 @@ class Live(unittest.TestCase):
 
     @classmethod
     def _operator(cls):
-        for path in sorted((chart.ROOT / "crds").glob("*.yaml")):
-            cls.cluster.kubectl("apply", "--server-side", "-f", str(path))
-        cls.cluster.kubectl("wait", "--for=condition=Established", "crd/topics.keelson.dev", "crd/consumergroups.keelson.dev")
-        cls.cluster.kubectl("apply", "-n", "default", "-f", "-", stdin=TOPIC)
+        """With the rights of the chart's service account, so that its roles are shown to be enough."""
         cls.operator, answer = live.ready(cls.folder, "operator", [
             live.BINARIES / "keelson-operator", "run", "--cluster", "demo", "--bootstrap", cls.broker.kafka,
-            "--broker-http-port", cls.broker.http.rsplit(":", 1)[1], "--namespace", "default", "--http", "127.0.0.1:0"],
-            env={"KUBECONFIG": cls.cluster.kubeconfig})
+            "--broker-http-port", cls.broker.http.rsplit(":", 1)[1], "--namespace", "streams", "--http", "127.0.0.1:0"],
+            env={"KUBECONFIG": str(cls.cluster.kubeconfig_of(cls.folder, "streams", "demo-operator"))})
         cls.addClassCleanup(cls.operator.end)
         cls.operator_http = answer["http"]
 
@@ -158,6 +157,10 @@ class Live(unittest.TestCase):
         state = self.broker.log_state()
         self.assertIn("corrupt", state["health"])
         self.assertEqual([(r["topic"], r["partition"]) for r in state["unhealthy"]], [("broken", 0)])
+
+    def test_the_operator_has_the_rights_it_needs(self):
+        self.cluster.kubectl("-n", "streams", "wait", "--for=condition=Ready", "topics.keelson.dev/declared", "--timeout=30s")
+        self.assertNotIn("orbidden", self.operator.log.read_text())
 
     def test_the_reader_got_an_error(self):
         self.assertIsNotNone(self.reader_saw)

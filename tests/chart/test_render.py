@@ -165,7 +165,7 @@ class Render(unittest.TestCase):
         self.assertEqual(code, 0, err)
         notes = yaml.safe_load(out)["data"]["notes"]
         self.assertIn("demo-bootstrap.streams.svc.cluster.local:9092", notes)
-        manifest = re.search(r"<<EOF\n(.*?)\n  EOF", notes, re.S)[1]
+        manifest = re.search(r"<<EOF\n(.*?)\nEOF\n", notes, re.S)[1]
         topic = yaml.safe_load(manifest)
         self.assertEqual((topic["kind"], topic["spec"]["clusterRef"]["name"]), ("Topic", "demo"))
 
