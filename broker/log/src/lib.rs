@@ -7,14 +7,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod budget;
+pub mod disk;
 pub mod dump;
 mod health;
 mod ids;
 mod log;
 pub mod metrics;
+pub mod node;
 mod options;
 mod partition;
 pub mod verify;
+pub mod wal;
 
 pub use budget::{Reservation, TailBudget};
 pub use health::{Health, UNHEALTHY_RANGES_MAX, UnhealthyRange, WalNumbers};
