@@ -2,11 +2,120 @@
 //!
 //! Owns nothing but the handles. Never holds state of its own: each field is the client of one owner.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use keelson_log::{Identity, Log};
+use keelson_state::metadata::Image;
+use tokio::sync::Semaphore;
+
+use crate::budgets::Budgets;
+use crate::config::{Config, Listener};
+use crate::metrics::Metrics;
+use crate::partitions::Partitions;
+
+/// Reads that touch a file, at once, over all connections: enough to keep a disk busy, few enough to bound threads.
+pub const COLD_READS_MAX: usize = 8;
+
 /// The shared context of the process, behind one `Arc`.
-#[derive(Debug)]
 pub struct Broker {
+    /// The configuration in force.
+    pub config: Config,
+    /// Cluster, broker and directory, and the number of this start.
+    pub identity: Identity,
+    /// The data volume.
+    pub log: Arc<Log>,
+    /// Topics and partitions with their logs.
+    pub partitions: Partitions,
+    /// What requests and replies may take of memory.
+    pub budgets: Budgets,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    /// Permits for reads that touch a file.
+    pub cold_reads: Semaphore,
+    image: ArcSwap<Image>,
+    advertised: OnceLock<Listener>,
+    tickets: AtomicU64,
+}
+
+/// What a [`Broker`] is made of.
+pub struct Parts {
+    /// The configuration in force.
+    pub config: Config,
+    /// The open data volume.
+    pub log: Arc<Log>,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    /// The metadata image as of the start.
+    pub image: Arc<Image>,
+}
+
+impl Broker {
+    /// Puts the context together.
+    pub fn new(parts: Parts) -> Self {
+        let Parts {
+            config,
+            log,
+            metrics,
+            image,
+        } = parts;
+        Self {
+            identity: log.identity().clone(),
+            partitions: Partitions::new(Arc::clone(&log), config.topic_defaults.clone()),
+            budgets: Budgets::new(log.tail_budget()),
+            cold_reads: Semaphore::new(COLD_READS_MAX),
+            image: ArcSwap::new(image),
+            advertised: OnceLock::new(),
+            tickets: AtomicU64::new(0),
+            config,
+            log,
+            metrics,
+        }
+    }
+
     /// This broker's id.
-    pub id: i32,
-    /// The cluster's id.
-    pub cluster_id: String,
+    pub fn id(&self) -> i32 {
+        self.identity.broker_id
+    }
+
+    /// The metadata image of this moment.
+    pub fn image(&self) -> Arc<Image> {
+        self.image.load_full()
+    }
+
+    /// Replaces the image. Only the owner of the metadata calls this, after the records are durable and before
+    /// [`Partitions::sync`].
+    pub fn publish_image(&self, image: Arc<Image>) {
+        self.image.store(image);
+    }
+
+    /// The address that clients are told, once the listener is bound.
+    pub fn advertised(&self) -> Option<&Listener> {
+        self.advertised.get()
+    }
+
+    /// Sets the address that clients are told; the first call counts.
+    pub fn set_advertised(&self, listener: Listener) {
+        self.advertised.get_or_init(|| listener);
+    }
+
+    /// A number that nobody else has in this run, for places in queues.
+    pub fn ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Unix time in milliseconds.
+    pub fn now_ms(&self) -> i64 {
+        now_ms()
+    }
+}
+
+/// Unix time in milliseconds; 0 for a clock before 1970.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

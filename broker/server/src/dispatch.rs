@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use keelson_log::Reservation;
 use keelson_protocol::ErrorCode;
 use keelson_protocol::api::{self, ApiSpec};
 use keelson_protocol::frame::{FrameError, RequestHeader};
@@ -40,6 +41,21 @@ pub struct Call<M> {
     pub body: M,
     /// Who asks.
     pub client: Client,
+    /// What the frame's memory is charged to: for Produce the log's tail, else the budget of large requests. A request
+    /// that parks (Fetch, JoinGroup) drops it together with the body.
+    pub pin: Option<Arc<Reservation>>,
+}
+
+/// A request frame on its way to the handler.
+pub struct Frame {
+    /// The header.
+    pub header: RequestHeader,
+    /// What follows it.
+    pub body: Bytes,
+    /// Where it comes from.
+    pub host: IpAddr,
+    /// What its memory is charged to.
+    pub pin: Option<Arc<Reservation>>,
 }
 
 /// A response body and the name of its first error for the metrics.
@@ -141,7 +157,7 @@ pub enum DispatchError {
     Encode(#[from] FrameError),
 }
 
-type Handler = fn(&Arc<Broker>, RequestHeader, IpAddr, Bytes) -> Result<Dispatched, DispatchError>;
+type Handler = fn(&Arc<Broker>, Frame) -> Result<Dispatched, DispatchError>;
 
 /// One line of the table.
 pub struct Route {
@@ -158,36 +174,38 @@ impl Route {
         }
     }
 
+    /// The API's row in the protocol's table.
+    ///
+    /// # Panics
+    /// If the API is not in it, which a test excludes.
+    pub fn spec(&self) -> &'static ApiSpec {
+        api::spec(self.key).expect("every route is in the protocol's table")
+    }
+
     /// Decodes the body and calls the handler.
     ///
     /// # Errors
     /// If the body is malformed or the answer does not encode.
-    pub fn call(
-        &self,
-        broker: &Arc<Broker>,
-        header: RequestHeader,
-        host: IpAddr,
-        body: Bytes,
-    ) -> Result<Dispatched, DispatchError> {
-        (self.handler)(broker, header, host, body)
+    pub fn call(&self, broker: &Arc<Broker>, frame: Frame) -> Result<Dispatched, DispatchError> {
+        (self.handler)(broker, frame)
     }
 }
 
 /// Every API that has a handler.
 pub static ROUTES: &[Route] = &[Route::of::<apis::api_versions::ApiVersions>()];
 
-/// The row and the route of an API that is served.
-pub fn route(api_key: i16) -> Option<(&'static ApiSpec, &'static Route)> {
-    let route = ROUTES.iter().find(|route| route.key == api_key)?;
-    Some((api::spec(api_key)?, route))
+/// The place of an API in [`ROUTES`], if it is served.
+pub fn route(api_key: i16) -> Option<usize> {
+    ROUTES.iter().position(|route| route.key == api_key)
 }
 
-fn handle<A: Api>(
-    broker: &Arc<Broker>,
-    header: RequestHeader,
-    host: IpAddr,
-    body: Bytes,
-) -> Result<Dispatched, DispatchError> {
+fn handle<A: Api>(broker: &Arc<Broker>, frame: Frame) -> Result<Dispatched, DispatchError> {
+    let Frame {
+        header,
+        body,
+        host,
+        pin,
+    } = frame;
     let (key, version, correlation) = (header.api_key, header.api_version, header.correlation_id);
     let decoded = safe::decode::<A::Request>(version, body, DECODED_BYTES_MAX)?;
     let call = Call {
@@ -197,6 +215,7 @@ fn handle<A: Api>(
             id: header.client_id,
             host,
         },
+        pin,
     };
     Ok(match A::handle(broker, call) {
         Outcome::Ready(answer) => Dispatched::Ready(encode(answer, key, version, correlation)?),
@@ -218,4 +237,18 @@ fn encode<M: Body>(
         reply: answer.body.frame(key, version, correlation)?,
         error: answer.error,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_advertised_has_a_handler_and_the_other_way_round() {
+        let mut routed: Vec<i16> = ROUTES.iter().map(|route| route.key).collect();
+        let mut listed: Vec<i16> = api::APIS.iter().map(|spec| spec.key as i16).collect();
+        routed.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(routed, listed);
+    }
 }

@@ -6,5 +6,11 @@
 
 pub mod api;
 pub mod broker;
+pub mod budgets;
+pub mod config;
 pub mod dispatch;
+pub mod errors;
+pub mod metrics;
+pub mod net;
+pub mod partitions;
 pub mod reply;

@@ -6,17 +6,17 @@
 //! - 3: flexible; the client names its software (KIP-511); features (KIP-584). The response header stays version 0.
 //! - 4: features may start at 0.
 //!
-//! Left out: features (none is supported), throttling. The list is printed from `keelson_protocol::api`, narrowed to
-//! what has a route. An unknown version is answered with a body of version 0, error 35 and the list.
+//! Left out: features (none is supported), throttling. The list is printed from `keelson_protocol::api`; a test
+//! holds that each row has a handler. An unknown version is answered by the connection, with a body of version 0, error
+//! 35 and the list.
 
 use std::sync::Arc;
 
-use keelson_protocol::ErrorCode;
-use keelson_protocol::kafka_protocol::messages::api_versions_response::ApiVersion;
 use keelson_protocol::kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use keelson_protocol::legacy;
 
 use crate::broker::Broker;
-use crate::dispatch::{Api, Call, Outcome, ROUTES, route};
+use crate::dispatch::{Api, Call, Outcome};
 
 /// The handler.
 pub struct ApiVersions;
@@ -26,27 +26,6 @@ impl Api for ApiVersions {
     type Response = ApiVersionsResponse;
 
     fn handle(_broker: &Arc<Broker>, _call: Call<ApiVersionsRequest>) -> Outcome<Self::Response> {
-        Outcome::ok(response())
+        Outcome::ok(ApiVersionsResponse::default().with_api_keys(legacy::advertised()))
     }
-}
-
-/// The list of what is served, without an error.
-fn response() -> ApiVersionsResponse {
-    let mut keys: Vec<ApiVersion> = ROUTES
-        .iter()
-        .filter_map(|r| route(r.key))
-        .map(|(spec, _)| {
-            ApiVersion::default()
-                .with_api_key(spec.key as i16)
-                .with_min_version(spec.advertised_min)
-                .with_max_version(spec.max)
-        })
-        .collect();
-    keys.sort_by_key(|key| key.api_key);
-    ApiVersionsResponse::default().with_api_keys(keys)
-}
-
-/// What a client gets that asks in a version we do not speak; to be encoded as version 0.
-pub fn unsupported_version() -> ApiVersionsResponse {
-    response().with_error_code(ErrorCode::UnsupportedVersion.code())
 }

@@ -1,0 +1,101 @@
+//! The list of keys for people: `keelson-broker config` and `docs/configuration.md`.
+//!
+//! Owns the text around the tables. Never has a key of its own: everything comes from the tables that the start uses.
+
+use std::fmt::Write;
+
+use keelson_state::config::{Kind, StaticConfig, TOPIC_KEYS};
+
+use super::keys::KEYS;
+
+const INTRO: &str = "# Configuration
+
+Printed by `keelson-broker config`; do not edit. Keys are given in a properties file (`--config FILE`) or as `--set
+key=value`, which wins. An unknown key, a bad value or an impossible combination stops the start. There is no
+configuration by environment variables.
+
+## Broker
+
+| Key | Type | Default | Meaning |
+|---|---|---|---|
+";
+
+const TOPIC_DEFAULTS: &str = "
+## Defaults of topics
+
+Set on the broker, in force for every topic that does not set the topic key itself. Of several keys for one topic key
+the one listed first wins.
+
+| Key | Type | Default | Topic key |
+|---|---|---|---|
+";
+
+const TOPICS: &str = "
+## Topics
+
+Set at creation or with IncrementalAlterConfigs. Any other key is refused with INVALID_CONFIG.
+
+| Key | Type | Default | Meaning |
+|---|---|---|---|
+";
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Boolean => "boolean",
+        Kind::String => "string",
+        Kind::Int => "int",
+        Kind::Long => "long",
+        Kind::List => "list",
+    }
+}
+
+fn code(value: Option<&str>) -> String {
+    value.map_or_else(|| "–".to_owned(), |v| format!("`{v}`"))
+}
+
+fn row(out: &mut String, cells: [&str; 4]) {
+    writeln!(out, "| {} |", cells.join(" | ")).expect("a string takes everything");
+}
+
+/// The whole document.
+pub fn markdown() -> String {
+    let mut out = INTRO.to_owned();
+    for key in KEYS {
+        let name = format!("`{}`", key.name);
+        row(
+            &mut out,
+            [&name, kind(key.kind), &code(key.default), key.doc],
+        );
+    }
+    out.push_str(TOPIC_DEFAULTS);
+    for (key, synonym) in StaticConfig::keys() {
+        let name = format!("`{}`", synonym.name);
+        let topic_key = format!("`{}`", key.name);
+        row(
+            &mut out,
+            [&name, kind(key.kind), &code(synonym.default), &topic_key],
+        );
+    }
+    out.push_str(TOPICS);
+    for key in TOPIC_KEYS {
+        let name = format!("`{}`", key.name);
+        row(
+            &mut out,
+            [&name, kind(key.kind), &code(key.default), key.doc],
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_document_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        let stored = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            stored == super::markdown(),
+            "docs/configuration.md is stale: keelson-broker config > docs/configuration.md"
+        );
+    }
+}

@@ -1,0 +1,311 @@
+//! Every key of the broker's configuration: name, type, default, meaning, and how a value is taken over.
+//!
+//! Owns the list; a key that is not here stops the start. Keys that set defaults of topics stand in
+//! `keelson_state::config` and are listed from there.
+
+use std::path::PathBuf;
+
+use keelson_state::config::Kind;
+
+use super::{Config, LogFormat, listener};
+
+/// One key.
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its default as text; `None` where the default is worked out (see `doc`).
+    pub default: Option<&'static str>,
+    /// What it means.
+    pub doc: &'static str,
+    /// Takes a value over, or says what is wrong with it.
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+}
+
+fn number<T: TryFrom<i64>>(value: &str, min: i64, max: i64) -> Result<T, String> {
+    let parsed: i64 = value
+        .trim()
+        .parse()
+        .map_err(|_| "it is not a whole number".to_owned())?;
+    let out_of_range = || format!("it must be from {min} to {max}");
+    if !(min..=max).contains(&parsed) {
+        return Err(out_of_range());
+    }
+    T::try_from(parsed).map_err(|_| out_of_range())
+}
+
+fn boolean(value: &str) -> Result<bool, String> {
+    match value.trim().to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("it must be true or false".to_owned()),
+    }
+}
+
+const INT_MAX: i64 = i32::MAX as i64;
+/// Tail memory below this cannot hold one batch of Kafka's default size beside the reserve for control writes.
+const TAIL_MEMORY_BYTES_MIN: i64 = 8 * 1024 * 1024;
+
+/// Every key, in alphabetical order.
+pub static KEYS: &[Key] = &[
+    Key {
+        name: "advertised.listeners",
+        kind: Kind::String,
+        default: None,
+        doc: "The address that clients are told to connect to. Port 0 stands for the bound port. Default: the address \
+              of `listeners`; the host's name where that is every interface.",
+        set: |config, value| {
+            config.advertised = Some(listener::parse_one(value)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "auto.create.topics.enable",
+        kind: Kind::Boolean,
+        default: Some("true"),
+        doc: "Whether a Metadata request that asks for it creates the topics it names.",
+        set: |config, value| {
+            config.auto_create_topics = boolean(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "broker.id",
+        kind: Kind::Int,
+        default: None,
+        doc: "Older name of `node.id`; where both are set they must agree.",
+        set: |config, value| {
+            config.broker_id_old = Some(number(value, 0, INT_MAX)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "connections.max.idle.ms",
+        kind: Kind::Long,
+        default: Some("600000"),
+        doc: "A connection without a request for this long is closed; -1 never.",
+        set: |config, value| {
+            config.connections_max_idle_ms = number(value, -1, i64::MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "fetch.max.bytes",
+        kind: Kind::Int,
+        default: Some("57671680"),
+        doc: "The most bytes of records that one Fetch is answered with; a single larger batch is still returned.",
+        set: |config, value| {
+            config.fetch_max_bytes = number(value, 1024, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "group.initial.rebalance.delay.ms",
+        kind: Kind::Int,
+        default: Some("3000"),
+        doc: "How long the first rebalance of an empty group waits for more members.",
+        set: |config, value| {
+            config.group_initial_rebalance_delay_ms = number(value, 0, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "group.max.session.timeout.ms",
+        kind: Kind::Int,
+        default: Some("1800000"),
+        doc: "The longest session timeout that a group member may ask for.",
+        set: |config, value| {
+            config.group_max_session_timeout_ms = number(value, 1, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "group.max.size",
+        kind: Kind::Int,
+        default: Some("2147483647"),
+        doc: "The most members of one group.",
+        set: |config, value| {
+            config.group_max_size = number(value, 1, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "group.min.session.timeout.ms",
+        kind: Kind::Int,
+        default: Some("6000"),
+        doc: "The shortest session timeout that a group member may ask for.",
+        set: |config, value| {
+            config.group_min_session_timeout_ms = number(value, 1, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "http.listen",
+        kind: Kind::String,
+        default: Some("127.0.0.1:9080"),
+        doc: "Address of the HTTP server (metrics, probes, log health); port 0 picks a free one.",
+        set: |config, value| {
+            config.http_listen = listener::split(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "keelson.cluster.id",
+        kind: Kind::String,
+        default: None,
+        doc: "The cluster that the data directory must belong to. Default: the one it was made with; a new one for an \
+              empty directory.",
+        set: |config, value| {
+            let lawful = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+            if value.is_empty() || value.len() > 64 || !value.chars().all(lawful) {
+                return Err("it must be 1 to 64 letters, digits, '-' or '_'".to_owned());
+            }
+            config.cluster_id = Some(value.to_owned());
+            Ok(())
+        },
+    },
+    Key {
+        name: "keelson.log.format",
+        kind: Kind::String,
+        default: Some("text"),
+        doc: "Form of the program's own log lines on stderr: text or json.",
+        set: |config, value| {
+            config.log_format = match value {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => return Err("it must be text or json".to_owned()),
+            };
+            Ok(())
+        },
+    },
+    Key {
+        name: "keelson.log.level",
+        kind: Kind::String,
+        default: Some("info"),
+        doc: "Lowest level of the program's own log lines: error, warn, info, debug or trace.",
+        set: |config, value| {
+            config.log_level = value
+                .parse()
+                .map_err(|_| "it must be error, warn, info, debug or trace".to_owned())?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "keelson.metrics.partitions",
+        kind: Kind::Boolean,
+        default: Some("true"),
+        doc: "Whether /metrics has the series per partition (kafka_topic_partition_*, kafka_consumergroup_*).",
+        set: |config, value| {
+            config.metrics_partitions = boolean(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "keelson.tail.memory.bytes",
+        kind: Kind::Long,
+        default: None,
+        doc: "Bound of the memory for records that are not yet in a segment file. Default: the smaller of 256 MiB and \
+              a quarter of the container's memory limit.",
+        set: |config, value| {
+            config.tail_memory_bytes = Some(number(value, TAIL_MEMORY_BYTES_MIN, i64::MAX)?);
+            Ok(())
+        },
+    },
+    Key {
+        name: "keelson.termination.message.path",
+        kind: Kind::String,
+        default: None,
+        doc: "File that the reason of a fatal end is written to (Kubernetes: /dev/termination-log). Default: none.",
+        set: |config, value| {
+            config.termination_message = Some(PathBuf::from(value));
+            Ok(())
+        },
+    },
+    Key {
+        name: "listeners",
+        kind: Kind::String,
+        default: Some("PLAINTEXT://127.0.0.1:9092"),
+        doc: "The one address that clients are served on; without it only this machine is served. An empty host is \
+              every interface, port 0 picks a free one.",
+        set: |config, value| {
+            config.listener = listener::parse_one(value)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "log.retention.check.interval.ms",
+        kind: Kind::Long,
+        default: Some("300000"),
+        doc: "How often old segments are looked for.",
+        set: |config, value| {
+            config.retention_check_interval_ms = number(value, 1, i64::MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "max.connections",
+        kind: Kind::Int,
+        default: Some("2147483647"),
+        doc: "The most client connections at once; a further one is closed at once. Open files are the other bound.",
+        set: |config, value| {
+            config.max_connections = number(value, 0, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "node.id",
+        kind: Kind::Int,
+        default: Some("0"),
+        doc: "The number of this broker; it must stay the one that the data directory was made with.",
+        set: |config, value| {
+            config.node_id = number(value, 0, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "num.partitions",
+        kind: Kind::Int,
+        default: Some("1"),
+        doc: "Partitions of a topic that is created without a number of them.",
+        set: |config, value| {
+            config.num_partitions = number(value, 1, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "offsets.topic.num.partitions",
+        kind: Kind::Int,
+        default: Some("50"),
+        doc: "Partitions of __consumer_offsets; counts only when that topic is created.",
+        set: |config, value| {
+            config.offsets_topic_partitions = number(value, 1, 10_000)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "producer.id.expiration.ms",
+        kind: Kind::Int,
+        default: Some("86400000"),
+        doc: "How long the sequence numbers of an idle producer are remembered.",
+        set: |config, value| {
+            config.producer_id_expiration_ms = number(value, 1, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "socket.request.max.bytes",
+        kind: Kind::Int,
+        default: Some("104857600"),
+        doc: "The largest Produce request; other requests are bounded by 1 MiB.",
+        set: |config, value| {
+            config.socket_request_max_bytes = number(value, 1024, INT_MAX)?;
+            Ok(())
+        },
+    },
+];
+
+/// The key of this name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}

@@ -1,0 +1,467 @@
+//! The broker's configuration: a properties file, `--set` on top, defaults below.
+//!
+//! Owns the values in force and where each comes from. Nothing is read from the environment, and nothing is ignored:
+//! an unknown key, a bad value or an impossible combination stops the start with the key and the reason.
+
+pub mod doc;
+mod keys;
+mod listener;
+mod memory;
+mod properties;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use keelson_state::config::{ConfigLimits, StaticConfig};
+use thiserror::Error;
+use tracing::Level;
+
+pub use keys::{KEYS, Key};
+pub use listener::{Listener, join};
+pub use memory::overcommit_warning;
+
+use properties::Assignment;
+
+/// Names closer than this (0 = nothing in common, 1 = equal) are worth suggesting.
+const SIMILARITY_MIN: f64 = 0.7;
+
+/// The largest batch that any topic may allow, as a part of the tail memory: the rest must hold others' batches.
+const TAIL_DIVISOR_PER_BATCH: u64 = 4;
+
+/// The largest batch that any topic may allow: a group must fit a WAL file of 64 MiB with room to spare.
+const BATCH_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// Form of the program's own log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration file {path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// A line is no assignment.
+    #[error("{origin}: {reason}")]
+    Syntax {
+        /// File or option.
+        origin: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The key does not exist.
+    #[error("{origin}: unknown key {key}{}", .nearest.as_ref().map(|n| format!(", did you mean {n}?")).unwrap_or_default())]
+    UnknownKey {
+        /// File and line, or option.
+        origin: String,
+        /// The key.
+        key: String,
+        /// The most similar key there is.
+        nearest: Option<String>,
+    },
+    /// The value is not lawful.
+    #[error("{origin}: {key} = {value:?}: {reason}")]
+    BadValue {
+        /// File and line, or option.
+        origin: String,
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Values that do not go together.
+    #[error("{keys}: {reason}")]
+    Impossible {
+        /// The keys.
+        keys: &'static str,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// The values in force.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `listeners`.
+    pub listener: Listener,
+    /// `advertised.listeners`.
+    pub advertised: Option<Listener>,
+    /// `http.listen`.
+    pub http_listen: Listener,
+    /// `node.id` (or `broker.id`).
+    pub node_id: i32,
+    broker_id_old: Option<i32>,
+    /// `keelson.cluster.id`.
+    pub cluster_id: Option<String>,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `num.partitions`.
+    pub num_partitions: i32,
+    /// `offsets.topic.num.partitions`.
+    pub offsets_topic_partitions: i32,
+    /// `group.initial.rebalance.delay.ms`.
+    pub group_initial_rebalance_delay_ms: i64,
+    /// `group.min.session.timeout.ms`.
+    pub group_min_session_timeout_ms: i32,
+    /// `group.max.session.timeout.ms`.
+    pub group_max_session_timeout_ms: i32,
+    /// `group.max.size`.
+    pub group_max_size: i32,
+    /// `socket.request.max.bytes`.
+    pub socket_request_max_bytes: usize,
+    /// `max.connections`.
+    pub max_connections: usize,
+    /// `connections.max.idle.ms`; -1 is never.
+    pub connections_max_idle_ms: i64,
+    /// `fetch.max.bytes`.
+    pub fetch_max_bytes: i32,
+    /// `log.retention.check.interval.ms`.
+    pub retention_check_interval_ms: i64,
+    /// `producer.id.expiration.ms`.
+    pub producer_id_expiration_ms: i64,
+    tail_memory_bytes: Option<u64>,
+    /// `keelson.log.format`.
+    pub log_format: LogFormat,
+    /// `keelson.log.level`.
+    pub log_level: Level,
+    /// `keelson.metrics.partitions`.
+    pub metrics_partitions: bool,
+    /// `keelson.termination.message.path`.
+    pub termination_message: Option<PathBuf>,
+    /// Broker keys that set defaults of topics (`log.retention.ms` …).
+    pub topic_defaults: StaticConfig,
+    set: BTreeMap<String, String>,
+}
+
+/// One key with the value in force, for `DescribeConfigs` of the broker.
+#[derive(Clone)]
+pub struct Entry {
+    /// The key.
+    pub key: &'static Key,
+    /// Its value; `None` where the default is worked out.
+    pub value: Option<String>,
+    /// Whether the configuration set it.
+    pub set: bool,
+}
+
+impl Config {
+    fn unset() -> Self {
+        let nowhere = Listener {
+            host: String::new(),
+            port: 0,
+        };
+        Self {
+            listener: nowhere.clone(),
+            advertised: None,
+            http_listen: nowhere,
+            node_id: 0,
+            broker_id_old: None,
+            cluster_id: None,
+            auto_create_topics: false,
+            num_partitions: 0,
+            offsets_topic_partitions: 0,
+            group_initial_rebalance_delay_ms: 0,
+            group_min_session_timeout_ms: 0,
+            group_max_session_timeout_ms: 0,
+            group_max_size: 0,
+            socket_request_max_bytes: 0,
+            max_connections: 0,
+            connections_max_idle_ms: 0,
+            fetch_max_bytes: 0,
+            retention_check_interval_ms: 0,
+            producer_id_expiration_ms: 0,
+            tail_memory_bytes: None,
+            log_format: LogFormat::Text,
+            log_level: Level::INFO,
+            metrics_partitions: false,
+            termination_message: None,
+            topic_defaults: StaticConfig::default(),
+            set: BTreeMap::new(),
+        }
+    }
+
+    /// The configuration of a broker that sets nothing.
+    ///
+    /// # Panics
+    /// If a default in the table is not lawful, which a test excludes.
+    pub fn defaults() -> Self {
+        let mut config = Self::unset();
+        for key in KEYS {
+            if let Some(value) = key.default {
+                (key.set)(&mut config, value).expect("defaults in the table are lawful");
+            }
+        }
+        config
+    }
+
+    /// Reads the file, lays the `--set` options over it, and checks what must go together.
+    ///
+    /// # Errors
+    /// At the first thing that is wrong, with its place.
+    pub fn load(file: Option<&Path>, sets: &[String]) -> Result<Self, ConfigError> {
+        let mut config = Self::defaults();
+        let mut late = Vec::new();
+        if let Some(path) = file {
+            let name = path.display().to_string();
+            for assignment in properties::parse(&read(path)?).map_err(|e| syntax(&name, e))? {
+                late.push((format!("{name}:{}", assignment.line), assignment));
+            }
+        }
+        for set in sets {
+            let origin = format!("--set {set}");
+            let assignment = properties::assignment(set, 1).map_err(|_| ConfigError::Syntax {
+                origin: origin.clone(),
+                reason: "it is not key=value".to_owned(),
+            })?;
+            late.push((origin, assignment));
+        }
+        // Limits on topic defaults depend on other keys: those come first.
+        let (own, topic): (Vec<_>, Vec<_>) = late
+            .into_iter()
+            .partition(|(_, a)| !StaticConfig::is_key(&a.key));
+        for (origin, assignment) in own.into_iter().chain(topic) {
+            config.take(&origin, &assignment)?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    fn take(&mut self, origin: &str, assignment: &Assignment) -> Result<(), ConfigError> {
+        let Assignment { key, value, .. } = assignment;
+        let bad = |reason| ConfigError::BadValue {
+            origin: origin.to_owned(),
+            key: key.clone(),
+            value: value.clone(),
+            reason,
+        };
+        if let Some(known) = keys::find(key) {
+            (known.set)(self, value).map_err(bad)?;
+        } else if StaticConfig::is_key(key) {
+            let limits = self.limits();
+            self.topic_defaults
+                .set(key, value, &limits)
+                .map_err(|error| bad(error.to_string()))?;
+        } else {
+            return Err(ConfigError::UnknownKey {
+                origin: origin.to_owned(),
+                key: key.clone(),
+                nearest: nearest(key),
+            });
+        }
+        self.set.insert(key.clone(), value.clone());
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<(), ConfigError> {
+        if let Some(old) = self.broker_id_old {
+            if self.set.contains_key("node.id") && old != self.node_id {
+                return Err(ConfigError::Impossible {
+                    keys: "broker.id, node.id",
+                    reason: format!("{old} and {} are two ids for one broker", self.node_id),
+                });
+            }
+            self.node_id = old;
+        }
+        if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms {
+            return Err(ConfigError::Impossible {
+                keys: "group.min.session.timeout.ms, group.max.session.timeout.ms",
+                reason: format!(
+                    "the minimum {} is above the maximum {}",
+                    self.group_min_session_timeout_ms, self.group_max_session_timeout_ms
+                ),
+            });
+        }
+        if let Some(advertised) = &self.advertised
+            && advertised.is_wildcard()
+        {
+            return Err(ConfigError::Impossible {
+                keys: "advertised.listeners",
+                reason: format!("clients cannot connect to {advertised}: name a host"),
+            });
+        }
+        let one_request = self.socket_request_max_bytes as u64;
+        let set = |key: &str| self.set.contains_key(key);
+        if one_request > self.tail_memory_bytes() && set("socket.request.max.bytes") {
+            return Err(ConfigError::Impossible {
+                keys: "socket.request.max.bytes, keelson.tail.memory.bytes",
+                reason: format!(
+                    "a request of {one_request} bytes does not fit the tail memory of {} bytes",
+                    self.tail_memory_bytes()
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    /// `keelson.tail.memory.bytes`, worked out where it is not set.
+    pub fn tail_memory_bytes(&self) -> u64 {
+        self.tail_memory_bytes
+            .unwrap_or_else(memory::tail_memory_default_bytes)
+    }
+
+    /// What the values of topics must respect.
+    pub fn limits(&self) -> ConfigLimits {
+        let bytes = BATCH_BYTES_MAX.min(self.tail_memory_bytes() / TAIL_DIVISOR_PER_BATCH);
+        ConfigLimits {
+            message_bytes_max: i32::try_from(bytes).unwrap_or(i32::MAX),
+        }
+    }
+
+    /// Every key of the broker with its value, in order of name (without the defaults of topics, which
+    /// [`Config::topic_defaults`] holds).
+    pub fn entries(&self) -> Vec<Entry> {
+        KEYS.iter()
+            .map(|key| Entry {
+                key,
+                value: self
+                    .set
+                    .get(key.name)
+                    .cloned()
+                    .or_else(|| key.default.map(str::to_owned)),
+                set: self.set.contains_key(key.name),
+            })
+            .collect()
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let fail = |reason: String| ConfigError::File {
+        path: path.display().to_string(),
+        reason,
+    };
+    let size = std::fs::metadata(path)
+        .map_err(|e| fail(e.to_string()))?
+        .len();
+    if size > properties::PROPERTIES_BYTES_MAX {
+        return Err(fail(format!(
+            "{size} bytes are more than {}",
+            properties::PROPERTIES_BYTES_MAX
+        )));
+    }
+    std::fs::read_to_string(path).map_err(|e| fail(e.to_string()))
+}
+
+fn syntax(file: &str, bad: properties::BadLine) -> ConfigError {
+    ConfigError::Syntax {
+        origin: file.to_owned(),
+        reason: bad.to_string(),
+    }
+}
+
+fn nearest(key: &str) -> Option<String> {
+    let names = KEYS
+        .iter()
+        .map(|k| k.name)
+        .chain(StaticConfig::keys().map(|(_, synonym)| synonym.name));
+    names
+        .map(|name| (strsim::jaro_winkler(key, name), name))
+        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(sets: &[&str]) -> Result<Config, ConfigError> {
+        let sets: Vec<String> = sets.iter().map(|s| (*s).to_owned()).collect();
+        Config::load(None, &sets)
+    }
+
+    #[test]
+    fn defaults_are_kafkas_and_only_loopback_is_served() {
+        let config = load(&[]).unwrap();
+        assert_eq!(config.listener.to_string(), "PLAINTEXT://127.0.0.1:9092");
+        assert_eq!(config.num_partitions, 1);
+        assert!(config.auto_create_topics);
+        assert_eq!(config.group_initial_rebalance_delay_ms, 3000);
+    }
+
+    #[test]
+    fn keys_are_sorted_and_unique() {
+        let names: Vec<&str> = KEYS.iter().map(|k| k.name).collect();
+        let mut sorted = names.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(names, sorted);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let check = |sets: &[&str], words: &[&str]| {
+            let text = load(sets).unwrap_err().to_string();
+            for word in words {
+                assert!(text.contains(word), "{text:?} lacks {word:?}");
+            }
+        };
+        check(
+            &["num.partition=3"],
+            &["num.partition", "did you mean num.partitions?"],
+        );
+        check(&["zzz=1"], &["unknown key zzz"]);
+        check(&["num.partitions=0"], &["num.partitions", "from 1"]);
+        check(&["num.partitions=x"], &["whole number"]);
+        check(&["nonsense"], &["not key=value"]);
+        check(&["listeners=SSL://:1"], &["SSL is not served"]);
+        check(
+            &["listeners=PLAINTEXT://a:1,PLAINTEXT://b:2"],
+            &["only one listener"],
+        );
+        check(&["advertised.listeners=PLAINTEXT://:1"], &["name a host"]);
+        check(&["broker.id=1", "node.id=2"], &["two ids"]);
+        check(
+            &[
+                "group.min.session.timeout.ms=10",
+                "group.max.session.timeout.ms=5",
+            ],
+            &["above the maximum"],
+        );
+        check(
+            &[
+                "keelson.tail.memory.bytes=8388608",
+                "message.max.bytes=9000000",
+            ],
+            &["message.max.bytes"],
+        );
+        check(
+            &[
+                "keelson.tail.memory.bytes=8388608",
+                "socket.request.max.bytes=9000000",
+            ],
+            &["does not fit the tail memory"],
+        );
+    }
+
+    #[test]
+    fn options_win_over_the_file_and_files_are_read() {
+        let dir = std::env::temp_dir().join(format!("keelson-config-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("server.properties");
+        std::fs::write(
+            &file,
+            "num.partitions=3\nbroker.id=7\nlog.retention.hours=1\n",
+        )
+        .unwrap();
+        let config = Config::load(Some(&file), &["num.partitions=5".to_owned()]).unwrap();
+        assert_eq!((config.num_partitions, config.node_id), (5, 7));
+        assert_eq!(config.topic_defaults.get("log.retention.hours"), Some("1"));
+        std::fs::write(&file, "a=b\nnum.partitions=3\n").unwrap();
+        let error = Config::load(Some(&file), &[]).unwrap_err().to_string();
+        assert!(error.contains("server.properties:1"), "{error}");
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert!(Config::load(Some(&file), &[]).is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! From our errors to Kafka's codes: the one place.
+//!
+//! Owns which code a client sees, and why that one: a retriable code makes clients try again silently, another makes
+//! them tell somebody. Every match is exhaustive, so that a new error cannot become a wrong code by default.
+
+use keelson_log::{AppendError, ReadError};
+use keelson_protocol::{BatchError, ErrorCode};
+use keelson_state::config::ConfigError;
+use keelson_state::metadata::MetadataError;
+use keelson_state::producers::ProducerError;
+
+/// Why an append was refused.
+pub fn append(error: &AppendError) -> ErrorCode {
+    match error {
+        AppendError::ReadOnly => ErrorCode::KafkaStorageError,
+        // Retriable, and true: the client waits and comes back.
+        AppendError::TailFull => ErrorCode::RequestTimedOut,
+        AppendError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        AppendError::TooLarge { .. } => ErrorCode::MessageTooLarge,
+        AppendError::Closed => ErrorCode::NotLeaderOrFollower,
+    }
+}
+
+/// Why a read failed. Damage is never OFFSET_OUT_OF_RANGE (clients would reset) nor KAFKA_STORAGE_ERROR (clients would
+/// retry silently).
+pub fn read(error: &ReadError) -> ErrorCode {
+    match error {
+        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        ReadError::Corrupt { .. } => ErrorCode::CorruptMessage,
+        ReadError::Deleted => ErrorCode::UnknownTopicOrPartition,
+        ReadError::Io { .. } => ErrorCode::UnknownServerError,
+    }
+}
+
+/// Why a produced batch was refused.
+pub fn batch(error: &BatchError) -> ErrorCode {
+    match error {
+        // The bytes changed on the way: trying again helps.
+        BatchError::Truncated { .. } | BatchError::Length { .. } | BatchError::Crc { .. } => {
+            ErrorCode::CorruptMessage
+        }
+        // Clients answer this by splitting the batch.
+        BatchError::TooLarge { .. } | BatchError::Bomb { .. } => ErrorCode::MessageTooLarge,
+        BatchError::UnknownCompression { .. } | BatchError::CompressionVersion { .. } => {
+            ErrorCode::UnsupportedCompressionType
+        }
+        // The bytes are what the client meant to send, and will be the same next time.
+        BatchError::Trailing { .. }
+        | BatchError::Magic { .. }
+        | BatchError::Counts { .. }
+        | BatchError::Producer { .. }
+        | BatchError::Attributes { .. }
+        | BatchError::Decompress { .. }
+        | BatchError::Record { .. }
+        | BatchError::RecordsTrailing { .. } => ErrorCode::InvalidRecord,
+    }
+}
+
+/// Why an idempotent producer's batch was refused.
+pub fn producer(error: &ProducerError) -> ErrorCode {
+    match error {
+        ProducerError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        ProducerError::InvalidEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+    }
+}
+
+/// Why a change of a topic was refused.
+pub fn metadata(error: &MetadataError) -> ErrorCode {
+    match error {
+        MetadataError::InvalidTopicName { .. } | MetadataError::Collision { .. } => {
+            ErrorCode::InvalidTopicException
+        }
+        MetadataError::Exists { .. } => ErrorCode::TopicAlreadyExists,
+        MetadataError::UnknownName { .. } => ErrorCode::UnknownTopicOrPartition,
+        MetadataError::UnknownId { .. } => ErrorCode::UnknownTopicId,
+        MetadataError::InvalidPartitions { .. } => ErrorCode::InvalidPartitions,
+        MetadataError::InvalidReplicationFactor { .. } => ErrorCode::InvalidReplicationFactor,
+        MetadataError::InvalidReplicaAssignment { .. } => ErrorCode::InvalidReplicaAssignment,
+        MetadataError::InvalidConfig(error) => config(error),
+        MetadataError::InvalidRequest { .. } | MetadataError::Internal { .. } => {
+            ErrorCode::InvalidRequest
+        }
+    }
+}
+
+/// Why a topic configuration was refused.
+pub fn config(error: &ConfigError) -> ErrorCode {
+    match error {
+        ConfigError::UnknownKey { .. }
+        | ConfigError::BadValue { .. }
+        | ConfigError::Null { .. }
+        | ConfigError::NotAList { .. }
+        | ConfigError::Owned { .. } => ErrorCode::InvalidConfig,
+    }
+}

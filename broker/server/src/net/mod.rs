@@ -1,0 +1,157 @@
+//! The Kafka port: accepting connections, and ending them.
+//!
+//! Owns the listener and the number of connections. Never knows what a request means.
+
+mod connection;
+mod inbox;
+mod outbox;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::Broker;
+use connection::Connection;
+
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: i32 = 1024;
+/// After a failed accept (no descriptor left) the next try waits this long: descriptors come back when clients leave.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long replies may take to get out when the broker stops.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// Faults of clients that are logged per second; a flood of them must not become a flood of log lines.
+const FAULTS_LOGGED_PER_SECOND: i64 = 5;
+
+/// Binds an address.
+///
+/// # Errors
+/// What the system says: the port is taken, the address is not ours.
+pub async fn bind(address: &str) -> io::Result<TcpListener> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for resolved in tokio::net::lookup_host(address).await? {
+        match bind_one(resolved) {
+            Ok(listener) => return TcpListener::from_std(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until `stopping` is cancelled, then lets the connections answer what they were asked.
+pub async fn serve(listener: TcpListener, broker: Arc<Broker>, stopping: CancellationToken) {
+    let tracker = TaskTracker::new();
+    let faults = Arc::new(FaultLog::new());
+    loop {
+        let accepted = tokio::select! {
+            () = stopping.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                if tracker.len() >= broker.config.max_connections {
+                    broker.metrics.connections_refused.inc();
+                    faults.log(peer, &"max.connections is reached");
+                    continue;
+                }
+                tracker.spawn(one(
+                    stream,
+                    peer,
+                    Arc::clone(&broker),
+                    stopping.clone(),
+                    Arc::clone(&faults),
+                ));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(DRAIN_TIME, tracker.wait())
+        .await
+        .is_err()
+    {
+        tracing::info!(
+            connections = tracker.len(),
+            "not every connection was done in time"
+        );
+    }
+}
+
+async fn one(
+    stream: TcpStream,
+    peer: SocketAddr,
+    broker: Arc<Broker>,
+    stopping: CancellationToken,
+    faults: Arc<FaultLog>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        faults.log(peer, &error);
+        return;
+    }
+    broker.metrics.connections.inc();
+    let end = Connection::new(stream, Arc::clone(&broker), peer.ip())
+        .serve(stopping.cancelled_owned())
+        .await;
+    broker.metrics.connections.dec();
+    if end.is_fault() {
+        broker.metrics.connections_refused.inc();
+        faults.log(peer, &end);
+    } else {
+        tracing::debug!(%peer, %end, "connection ended");
+    }
+}
+
+/// Faults of clients, in the log at a bounded rate.
+struct FaultLog {
+    started: Instant,
+    /// Seconds since the start, and how many were logged in that second.
+    second: AtomicI64,
+    logged: AtomicI64,
+}
+
+impl FaultLog {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            second: AtomicI64::new(0),
+            logged: AtomicI64::new(0),
+        }
+    }
+
+    fn log(&self, peer: SocketAddr, fault: &dyn std::fmt::Display) {
+        let now = i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX);
+        if self.second.swap(now, Ordering::Relaxed) != now {
+            self.logged.store(0, Ordering::Relaxed);
+        }
+        if self.logged.fetch_add(1, Ordering::Relaxed) < FAULTS_LOGGED_PER_SECOND {
+            tracing::warn!(%peer, %fault, "connection closed");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Every topic and partition that this broker serves, by name and by id.
+//!
+//! Owns the map from names to owners. It follows the metadata image: whoever applied records calls
+//! [`Partitions::sync`] with the topics they touched. Never creates or deletes anything on its own.
+
+mod owner;
+mod waiters;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use keelson_log::{Log, Partition, PartitionConfig, PartitionId, TopicId};
+use keelson_protocol::BatchHeader;
+use keelson_state::config::{StaticConfig, TopicSettings, settings};
+use keelson_state::metadata::{Image, Topic, TopicUuid};
+use keelson_state::producers::{ProducerBatch, ProducerTable};
+use parking_lot::RwLock;
+
+pub use owner::{EnterError, Incoming, PartitionOwner, Placed};
+pub use waiters::{AckGroup, Waiters};
+
+/// A topic with the values in force and its partitions.
+pub struct TopicState {
+    /// What the image says.
+    pub topic: Arc<Topic>,
+    /// Its configuration in force.
+    pub settings: TopicSettings,
+    /// Leader epoch of its partitions.
+    pub leader_epoch: i32,
+    /// Its partitions, by number.
+    pub partitions: Vec<Arc<PartitionOwner>>,
+}
+
+impl TopicState {
+    /// The partition of this number.
+    pub fn partition(&self, index: i32) -> Option<&Arc<PartitionOwner>> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+}
+
+#[derive(Default)]
+struct Maps {
+    by_name: HashMap<Arc<str>, Arc<TopicState>>,
+    by_id: HashMap<TopicUuid, Arc<TopicState>>,
+}
+
+/// All topics and partitions.
+pub struct Partitions {
+    log: Arc<Log>,
+    statics: StaticConfig,
+    maps: RwLock<Maps>,
+}
+
+impl Partitions {
+    /// None yet.
+    pub fn new(log: Arc<Log>, statics: StaticConfig) -> Self {
+        Self {
+            log,
+            statics,
+            maps: RwLock::new(Maps::default()),
+        }
+    }
+
+    /// The topic of this name.
+    pub fn topic(&self, name: &str) -> Option<Arc<TopicState>> {
+        self.maps.read().by_name.get(name).cloned()
+    }
+
+    /// The topic of this id.
+    pub fn topic_by_id(&self, id: &TopicUuid) -> Option<Arc<TopicState>> {
+        self.maps.read().by_id.get(id).cloned()
+    }
+
+    /// The partition of this topic and number.
+    pub fn partition(&self, topic: &str, index: i32) -> Option<Arc<PartitionOwner>> {
+        self.maps
+            .read()
+            .by_name
+            .get(topic)?
+            .partition(index)
+            .cloned()
+    }
+
+    /// All topics, in no order.
+    pub fn topics(&self) -> Vec<Arc<TopicState>> {
+        self.maps.read().by_name.values().cloned().collect()
+    }
+
+    /// Takes over what the image says about these topics: new ones, grown ones, changed configurations, removed ones.
+    /// Called by the owner of the metadata after each change, in the order of the changes. Touches no file: a new
+    /// partition's folder comes with its first flush.
+    pub fn sync(&self, image: &Image, changed: &[TopicUuid]) {
+        for id in changed {
+            match image.topic_by_id(id) {
+                Some(topic) => self.upsert(image, topic),
+                None => self.remove(id),
+            }
+        }
+    }
+
+    /// Takes over every topic of the image: once, at the start.
+    pub fn sync_all(&self, image: &Image) {
+        for topic in image.topics() {
+            self.upsert(image, topic);
+        }
+    }
+
+    fn upsert(&self, image: &Image, topic: &Arc<Topic>) {
+        let settings = settings(&topic.configs, &self.statics);
+        let config = partition_config(&settings);
+        let mut partitions = self
+            .topic_by_id(&topic.id)
+            .map(|state| state.partitions.clone())
+            .unwrap_or_default();
+        for partition in &partitions {
+            partition.log().update_config(config.clone());
+        }
+        for index in i32::try_from(partitions.len()).unwrap_or(i32::MAX)..topic.partitions {
+            partitions.push(self.open(topic.id, index, config.clone()));
+        }
+        let state = Arc::new(TopicState {
+            topic: Arc::clone(topic),
+            settings,
+            leader_epoch: image.leader_epoch(topic),
+            partitions,
+        });
+        let mut maps = self.maps.write();
+        maps.by_name
+            .insert(Arc::clone(&topic.name), Arc::clone(&state));
+        maps.by_id.insert(topic.id, state);
+    }
+
+    fn open(&self, topic: TopicUuid, index: i32, config: PartitionConfig) -> Arc<PartitionOwner> {
+        let id = PartitionId {
+            topic: TopicId(topic),
+            index,
+        };
+        let waiters = Arc::new(Waiters::new(0));
+        let log = self
+            .log
+            .open_partition(id, config, Arc::clone(&waiters) as Arc<_>);
+        keelson_log::Observer::durable(&*waiters, log.durable_offset());
+        let producers = recovered_producers(&log);
+        Arc::new(PartitionOwner::new(log, producers, waiters))
+    }
+
+    fn remove(&self, id: &TopicUuid) {
+        let removed = {
+            let mut maps = self.maps.write();
+            let removed = maps.by_id.remove(id);
+            if let Some(state) = &removed {
+                maps.by_name.remove(&state.topic.name);
+            }
+            removed
+        };
+        if let Some(state) = removed {
+            for partition in &state.partitions {
+                partition.waiters().remove();
+            }
+        }
+    }
+}
+
+/// What the log knows of producers. A new partition has none; nothing is read for it.
+fn recovered_producers(log: &Partition) -> ProducerTable {
+    let mut producers = ProducerTable::new();
+    if log.durable_offset() == 0 {
+        return producers;
+    }
+    let mut see = |header: &BatchHeader, _batch: bytes::Bytes| {
+        if header.has_producer_id() {
+            let batch = ProducerBatch {
+                producer_id: header.producer_id,
+                epoch: header.producer_epoch,
+                base_sequence: header.base_sequence,
+                last_sequence: header.last_sequence(),
+            };
+            producers.record(
+                &batch,
+                header.base_offset,
+                header.last_offset(),
+                header.max_timestamp,
+            );
+        }
+    };
+    if let Err(error) = log.replay_batches(log.log_start(), &mut see) {
+        // The log has counted and quarantined the damage; a producer that is not remembered may go on (KIP-360).
+        tracing::warn!(partition = %log.id(), %error, "the state of producers is not complete");
+    }
+    producers
+}
+
+fn partition_config(settings: &TopicSettings) -> PartitionConfig {
+    PartitionConfig {
+        segment_bytes: u64::try_from(settings.segment_bytes).unwrap_or(0),
+        segment_ms: settings.segment_ms,
+        retention_ms: settings.retention_ms,
+        retention_bytes: settings.retention_bytes,
+    }
+}

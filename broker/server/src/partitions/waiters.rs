@@ -1,0 +1,258 @@
+//! Who waits for a partition: acks for their offset to be durable, fetches for something to read.
+//!
+//! Owns both lists of one partition and the durable offset they are measured by. Called by the WAL thread once per
+//! group, so nothing here blocks; completing an ack wakes at most one task.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use keelson_log::Observer;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// The acks of one request: how many of its partitions are not durable yet.
+#[derive(Debug, Default)]
+pub struct AckGroup {
+    state: Mutex<AckState>,
+}
+
+#[derive(Debug, Default)]
+struct AckState {
+    pending: usize,
+    /// Slots whose partition was removed before its offset was durable.
+    removed: Vec<usize>,
+    waker: Option<Waker>,
+}
+
+impl AckGroup {
+    fn add(&self) {
+        self.state.lock().pending += 1;
+    }
+
+    fn complete(&self, removed_slot: Option<usize>) {
+        let mut state = self.state.lock();
+        state.removed.extend(removed_slot);
+        state.pending -= 1;
+        if state.pending == 0
+            && let Some(waker) = state.waker.take()
+        {
+            drop(state);
+            waker.wake();
+        }
+    }
+
+    /// True once nothing is waited for.
+    pub fn is_done(&self) -> bool {
+        self.state.lock().pending == 0
+    }
+
+    /// Ready once nothing is waited for.
+    pub fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.pending == 0 {
+            return Poll::Ready(());
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Slots whose partition was removed before its offset was durable.
+    pub fn removed_slots(&self) -> Vec<usize> {
+        self.state.lock().removed.clone()
+    }
+}
+
+struct AckWaiter {
+    /// Durable once the durable offset is at least this.
+    end_offset: i64,
+    slot: usize,
+    group: Arc<AckGroup>,
+}
+
+struct FetchWaiter {
+    ticket: u64,
+    /// Woken once the durable offset is above this.
+    offset: i64,
+    wake: Arc<Notify>,
+}
+
+struct State {
+    durable_offset: i64,
+    removed: bool,
+    acks: VecDeque<AckWaiter>,
+    fetches: Vec<FetchWaiter>,
+}
+
+/// The waiters of one partition; the log's observer of it.
+pub struct Waiters {
+    state: Mutex<State>,
+}
+
+impl Waiters {
+    /// Nobody waits yet.
+    pub fn new(durable_offset: i64) -> Self {
+        Self {
+            state: Mutex::new(State {
+                durable_offset,
+                removed: false,
+                acks: VecDeque::new(),
+                fetches: Vec::new(),
+            }),
+        }
+    }
+
+    /// Completes `slot` of `group` when all offsets below `end_offset` are durable. Called in the order of offsets.
+    pub fn await_durable(&self, end_offset: i64, slot: usize, group: &Arc<AckGroup>) {
+        let mut state = self.state.lock();
+        group.add();
+        if state.removed {
+            group.complete(Some(slot));
+        } else if state.durable_offset >= end_offset {
+            group.complete(None);
+        } else {
+            let waiter = AckWaiter {
+                end_offset,
+                slot,
+                group: Arc::clone(group),
+            };
+            // A duplicate waits for an offset that others behind it may have passed.
+            let at = state.acks.partition_point(|w| w.end_offset <= end_offset);
+            state.acks.insert(at, waiter);
+        }
+    }
+
+    /// Wakes `wake` when the durable offset goes above `offset`, when the log start moves, or when the partition goes.
+    /// True if there is no need to wait.
+    pub fn await_readable(&self, ticket: u64, offset: i64, wake: &Arc<Notify>) -> bool {
+        let mut state = self.state.lock();
+        if state.removed || state.durable_offset > offset {
+            return true;
+        }
+        state.fetches.push(FetchWaiter {
+            ticket,
+            offset,
+            wake: Arc::clone(wake),
+        });
+        false
+    }
+
+    /// Takes a fetch off the list.
+    pub fn forget_readable(&self, ticket: u64) {
+        self.state.lock().fetches.retain(|w| w.ticket != ticket);
+    }
+
+    /// The partition is gone: everybody who waits is told.
+    pub fn remove(&self) {
+        let mut state = self.state.lock();
+        state.removed = true;
+        for ack in state.acks.drain(..) {
+            ack.group.complete(Some(ack.slot));
+        }
+        for fetch in state.fetches.drain(..) {
+            fetch.wake.notify_one();
+        }
+    }
+}
+
+impl Observer for Waiters {
+    fn durable(&self, durable_offset: i64) {
+        let mut state = self.state.lock();
+        assert!(
+            durable_offset >= state.durable_offset,
+            "the durable offset went back from {} to {durable_offset}",
+            state.durable_offset
+        );
+        state.durable_offset = durable_offset;
+        while state
+            .acks
+            .front()
+            .is_some_and(|w| w.end_offset <= durable_offset)
+        {
+            if let Some(ack) = state.acks.pop_front() {
+                ack.group.complete(None);
+            }
+        }
+        for fetch in &state.fetches {
+            if fetch.offset < durable_offset {
+                fetch.wake.notify_one();
+            }
+        }
+    }
+
+    fn log_start(&self, _offset: i64) {
+        for fetch in &self.state.lock().fetches {
+            fetch.wake.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group() -> Arc<AckGroup> {
+        Arc::new(AckGroup::default())
+    }
+
+    #[test]
+    fn acks_complete_in_the_order_of_offsets() {
+        let waiters = Waiters::new(0);
+        let groups = [group(), group(), group()];
+        for (end, group) in [10, 20, 15].iter().zip(&groups) {
+            waiters.await_durable(*end, 0, group);
+        }
+        let done = |n: usize| groups[n].is_done();
+        waiters.durable(9);
+        assert!(!done(0) && !done(1) && !done(2));
+        waiters.durable(15);
+        assert!(done(0) && !done(1) && done(2));
+        waiters.durable(20);
+        assert!(done(1));
+        let late = group();
+        waiters.await_durable(20, 0, &late);
+        assert!(late.is_done(), "already durable");
+    }
+
+    #[test]
+    fn a_removed_partition_fails_what_waits() {
+        let waiters = Waiters::new(0);
+        let group = group();
+        waiters.await_durable(1, 7, &group);
+        let wake = Arc::new(Notify::new());
+        assert!(!waiters.await_readable(1, 0, &wake));
+        waiters.remove();
+        assert!(group.is_done());
+        assert_eq!(group.removed_slots(), [7]);
+        assert!(waiters.await_readable(1, 0, &wake));
+        waiters.await_durable(1, 8, &group);
+        assert_eq!(group.removed_slots(), [7, 8]);
+    }
+
+    #[tokio::test]
+    async fn a_fetch_is_woken_by_what_it_waits_for() {
+        let waiters = Waiters::new(5);
+        let wake = Arc::new(Notify::new());
+        assert!(waiters.await_readable(1, 4, &wake));
+        assert!(!waiters.await_readable(1, 5, &wake));
+        waiters.durable(6);
+        wake.notified().await;
+        waiters.forget_readable(1);
+        waiters.durable(7);
+        assert!(
+            tokio::time::timeout(std::time::Duration::from_millis(1), wake.notified())
+                .await
+                .is_err()
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "went back")]
+    fn the_durable_offset_never_goes_back() {
+        let waiters = Waiters::new(5);
+        waiters.durable(4);
+    }
+}
