@@ -306,6 +306,6 @@ pub static KEYS: &[Key] = &[
 ];
 
 /// The key of this name.
-pub fn find(name: &str) -> Option<&'static Key> {
+pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 
 /// The only protocol of this version.
-pub const PROTOCOL: &str = "PLAINTEXT";
+const PROTOCOL: &str = "PLAINTEXT";
 
 /// A listener or an advertised listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub fn join(host: &str, port: u16) -> String {
 ///
 /// # Errors
 /// A sentence that says what is wrong.
-pub fn parse_one(value: &str) -> Result<Listener, String> {
+pub(super) fn parse_one(value: &str) -> Result<Listener, String> {
     let mut all = value.split(',').map(str::trim).filter(|l| !l.is_empty());
     let Some(first) = all.next() else {
         return Err("it names no listener".to_owned());
@@ -77,7 +77,7 @@ pub fn parse_one(value: &str) -> Result<Listener, String> {
 ///
 /// # Errors
 /// A sentence that says what is wrong.
-pub fn split(address: &str) -> Result<Listener, String> {
+pub(super) fn split(address: &str) -> Result<Listener, String> {
     let Some((host, port)) = address.rsplit_once(':') else {
         return Err(format!("{address} has no port"));
     };

@@ -5,12 +5,12 @@
 use thiserror::Error;
 
 /// A properties file is read whole; one larger than this is not one.
-pub const PROPERTIES_BYTES_MAX: u64 = 1024 * 1024;
+pub(super) const PROPERTIES_BYTES_MAX: u64 = 1024 * 1024;
 
 /// A line that is no `key=value`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("line {line}: {text:?} is not key=value")]
-pub struct BadLine {
+pub(super) struct BadLine {
     /// Counted from 1.
     pub line: usize,
     /// The line.
@@ -19,7 +19,7 @@ pub struct BadLine {
 
 /// One assignment, in the order of the file; a later one for the same key wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment {
+pub(super) struct Assignment {
     /// The key.
     pub key: String,
     /// The value; may be empty.
@@ -32,7 +32,7 @@ pub struct Assignment {
 ///
 /// # Errors
 /// At the first line that has neither `=` nor `:`.
-pub fn parse(text: &str) -> Result<Vec<Assignment>, BadLine> {
+pub(super) fn parse(text: &str) -> Result<Vec<Assignment>, BadLine> {
     let mut found = Vec::new();
     let mut lines = text.lines().enumerate();
     while let Some((at, first)) = lines.next() {
@@ -56,7 +56,7 @@ pub fn parse(text: &str) -> Result<Vec<Assignment>, BadLine> {
 ///
 /// # Errors
 /// If there is neither `=` nor `:`.
-pub fn assignment(text: &str, line: usize) -> Result<Assignment, BadLine> {
+pub(super) fn assignment(text: &str, line: usize) -> Result<Assignment, BadLine> {
     let bad = || BadLine {
         line,
         text: text.to_owned(),
