@@ -53,6 +53,12 @@ def find(rendered, kind, name):
     return found[0]
 
 
+def pod_container(rendered, kind, name):
+    """The one container of an object that runs pods."""
+    [container] = find(rendered, kind, name)["spec"]["template"]["spec"]["containers"]
+    return container
+
+
 def pod_specs(rendered):
     """(kind/name, pod spec) of everything that runs pods."""
     for o in rendered:

@@ -82,13 +82,29 @@ def ready(folder, name, args, **more):
     return process, wait(f"{name} to be ready", there)
 
 
+def with_values(args, values):
+    """The chart's own arguments with other values, so that a flag that is gone is noticed."""
+    missing = [flag for flag in values if not any(a.startswith(flag + "=") for a in args)]
+    if missing:
+        raise AssertionError(f"the chart does not pass {missing}: {args}")
+    return [f"{flag}={values[flag]}" if (flag := a.split("=")[0]) in values else a for a in args]
+
+
 class Broker:
+    """A broker with the chart's configuration, on loopback and free ports."""
+
     def __init__(self, folder):
         self.folder, self.data = folder, folder / "data"
+        self.container = chart.pod_container(chart.case_objects("default"), "StatefulSet", "demo-broker")
+        (folder / "broker.properties").write_text(
+            chart.find(chart.case_objects("default"), "ConfigMap", "demo-broker")["data"]["broker.properties"])
 
     def start(self):
+        args = with_values(self.container["args"], {
+            "--data-dir": self.data, "--config": self.folder / "broker.properties",
+            "--set": "advertised.listeners=PLAINTEXT://127.0.0.1:0"})
         self.process, answer = ready(self.folder, "broker", [
-            BINARIES / "keelson-broker", "start", "--data-dir", self.data, "--set", "listeners=PLAINTEXT://127.0.0.1:0",
+            BINARIES / self.container["command"][0], *args, "--set", "listeners=PLAINTEXT://127.0.0.1:0",
             "--set", "http.listen=127.0.0.1:0"])
         self.kafka, self.http = answer["kafka"][0], answer["http"]
         return self
