@@ -105,7 +105,7 @@ class Broker:
             "--set": "advertised.listeners=PLAINTEXT://127.0.0.1:0"})
         self.process, answer = ready(self.folder, "broker", [
             BINARIES / self.container["command"][0], *args, "--set", "listeners=PLAINTEXT://127.0.0.1:0",
-            "--set", "http.listen=127.0.0.1:0"])
+            "--set", "http.listen=127.0.0.1:0", "--set", f"keelson.termination.message.path={self.folder / 'termination'}"])
         self.kafka, self.http = answer["kafka"][0], answer["http"]
         return self
 

@@ -129,7 +129,7 @@ class Render(unittest.TestCase):
 
     def test_properties_keep_their_digits(self):
         text = chart.find(chart.case_objects("everything"), "ConfigMap", "demo-broker")["data"]["broker.properties"]
-        self.assertIn("\nlog.retention.ms=604800000\n", text)
+        self.assertIn("\nsocket.request.max.bytes=104857600\n", text)
         self.assertIn("\nauto.create.topics.enable=true\n", text)
         self.assertIn("\nauto.create.topics.enable=false\n",
                       chart.find(chart.case_objects("default"), "ConfigMap", "demo-broker")["data"]["broker.properties"])
