@@ -48,6 +48,11 @@ class Render(unittest.TestCase):
                 code, out, err = chart.helm("lint", "--strict", chart.CHART, "-f", chart.CASES / f"{case}.yaml")
                 self.assertEqual(code, 0, out + err)
 
+    def test_versions_go_together(self):
+        meta = yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
+        cargo = re.search(r'^version = "(.*)"', (chart.ROOT / "Cargo.toml").read_text(), re.M)[1]
+        self.assertEqual((meta["version"], meta["appVersion"]), (cargo, cargo))
+
     def test_golden(self):
         for case in chart.case_names():
             with self.subTest(case):
