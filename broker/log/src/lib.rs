@@ -7,8 +7,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod budget;
+mod cache;
 pub mod disk;
 pub mod dump;
+mod files;
+mod flusher;
 mod health;
 mod ids;
 mod log;
@@ -16,13 +19,17 @@ pub mod metrics;
 pub mod node;
 mod options;
 mod partition;
+mod recovery;
+mod retention;
+mod salvage;
+mod shared;
 pub mod verify;
 pub mod wal;
 
 pub use budget::{Reservation, TailBudget};
 pub use health::{Health, UNHEALTHY_RANGES_MAX, UnhealthyRange, WalNumbers};
 pub use ids::{BadTopicId, PartitionId, TopicId};
-pub use log::{Entry, Hooks, Identity, Log, OpenError, open};
+pub use log::{Entry, Hooks, Identity, Log, OpenError, open, open_on};
 pub use metrics::{HealthState, LogMetrics, Reason, Source, Stage};
 pub use options::{FLUSH_PENDING_BYTES, Options, PartitionConfig};
 pub use partition::{

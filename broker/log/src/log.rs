@@ -1,15 +1,30 @@
 //! The log of one data volume: opening it, committing to it, its periodic work, its health, its end.
+//!
+//! Owns the handle and the threads behind it. What a start does stands in [`crate::recovery`].
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crate::budget::TailBudget;
-use crate::health::Health;
+use parking_lot::Mutex;
+
+use crate::budget::{Reservation, TailBudget};
+use crate::disk::{Disk, RealDisk};
+use crate::flusher::{self, Stop};
+use crate::health::{Health, WalNumbers};
 use crate::ids::PartitionId;
 use crate::metrics::LogMetrics;
 use crate::options::{Options, PartitionConfig};
-use crate::partition::{AppendError, Observer, Partition, ProducedBatch};
+use crate::partition::slots::Slots;
+use crate::partition::{AppendError, Appended, Observer, Partition, ProducedBatch, Staged, State};
+use crate::recovery;
+use crate::shared::{FrameKey, Shared};
+use crate::wal::{Class, Frame, FrameBody};
+
+/// How long a stop waits for queued batches to become durable.
+const STOP_DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// What the log tells the process.
 pub trait Hooks: Send + Sync {
@@ -23,7 +38,7 @@ pub trait Hooks: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct OpenError {
-    message: String,
+    pub(crate) message: String,
 }
 
 /// Who this volume is.
@@ -37,11 +52,13 @@ pub struct Identity {
     pub directory_id: String,
     /// Starts of this directory, this one included.
     pub boot: u64,
+    /// How the run before this one ended: empty after a kill, "stopped" after a clean stop, else its first failure.
+    pub last_exit: String,
 }
 
 /// One part of a [`Log::commit`].
 pub enum Entry {
-    /// Append a batch.
+    /// Append a batch. A partition is appended to by commits only, or by [`Partition::append`] only.
     Append {
         /// To this partition.
         partition: Arc<Partition>,
@@ -52,7 +69,7 @@ pub enum Entry {
     },
     /// Delete the partition and give its disk back. No append to it succeeds afterwards.
     DeletePartition(PartitionId),
-    /// Move the log start (DeleteRecords). Lower than now: ignored.
+    /// Move the log start (DeleteRecords). Lower than now: changes nothing. Capped to the durable offset.
     LogStart {
         /// Of this partition.
         partition: PartitionId,
@@ -62,7 +79,13 @@ pub enum Entry {
 }
 
 /// An open data directory.
-pub struct Log {}
+pub struct Log {
+    shared: Arc<Shared>,
+    identity: Identity,
+    flusher: Mutex<Option<JoinHandle<()>>>,
+    /// Commits are made one after the other.
+    commits: Mutex<()>,
+}
 
 /// Opens a data directory: takes the lock, replays the WAL, starts the threads. Blocks until all that is done.
 pub fn open(
@@ -70,19 +93,37 @@ pub fn open(
     metrics: Arc<LogMetrics>,
     hooks: Arc<dyn Hooks>,
 ) -> Result<Log, OpenError> {
-    let _ = (options, metrics, hooks);
-    unimplemented!()
+    open_on(Arc::new(RealDisk::new()), options, metrics, hooks)
+}
+
+/// [`open`] on a disk of the caller's.
+pub fn open_on(
+    disk: Arc<dyn Disk>,
+    options: Options,
+    metrics: Arc<LogMetrics>,
+    hooks: Arc<dyn Hooks>,
+) -> Result<Log, OpenError> {
+    let (shared, identity) = recovery::open(disk, options, metrics, hooks)?;
+    let thread = {
+        let shared = Arc::clone(&shared);
+        let builder = std::thread::Builder::new().name("flusher".to_owned());
+        builder.spawn(move || flusher::run(&shared))
+    };
+    let thread = thread.map_err(|e| OpenError { message: format!("cannot start the flusher: {e}") })?;
+    Ok(Log { shared, identity, flusher: Mutex::new(Some(thread)), commits: Mutex::new(()) })
 }
 
 impl Log {
     /// Who this volume is.
     pub fn identity(&self) -> &Identity {
-        unimplemented!()
+        &self.identity
     }
 
-    /// The partitions that the start found, in order.
+    /// The partitions that the start found, and those opened since, in order.
     pub fn partition_ids(&self) -> Vec<PartitionId> {
-        unimplemented!()
+        let mut ids: Vec<PartitionId> = self.shared.partitions.read().keys().copied().collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// The partition with this id: the one that recovery found, or a new, empty one.
@@ -92,44 +133,217 @@ impl Log {
         config: PartitionConfig,
         observer: Arc<dyn Observer>,
     ) -> Arc<Partition> {
-        let _ = (id, config, observer);
-        unimplemented!()
+        let mut partitions = self.shared.partitions.write();
+        let partition = partitions
+            .entry(id)
+            .or_insert_with(|| Arc::new(Partition::new(&self.shared, id, Slots::none(id))));
+        partition.attach(config, observer);
+        Arc::clone(partition)
     }
 
-    /// Moves the folder of every partition that is not `known` to `quarantine/`; returns where they went.
+    /// The partition, if it exists.
+    pub fn partition(&self, id: PartitionId) -> Option<Arc<Partition>> {
+        self.shared.partition(id)
+    }
+
+    /// Moves the folder of every partition that is not `known` to `quarantine/`; returns where they went. Called once
+    /// the metadata is known, before anything is appended.
     pub fn quarantine_unknown(&self, known: &HashSet<PartitionId>) -> Vec<PathBuf> {
-        let _ = known;
-        unimplemented!()
+        recovery::quarantine_unknown(&self.shared, known)
     }
 
     /// Commits all entries in one group of the control class; `done` is called on the WAL thread once they are durable.
+    /// Returns where the appends went, in order.
     pub fn commit(
         &self,
         entries: Vec<Entry>,
         done: Box<dyn FnOnce() + Send>,
-    ) -> Result<(), AppendError> {
-        let _ = (entries, done);
-        unimplemented!()
+    ) -> Result<Vec<Appended>, AppendError> {
+        let _one_at_a_time = self.commits.lock();
+        let (pins, bytes) = self.reserve(&entries)?;
+        self.shared.admit_control(bytes)?;
+        let targets = targets(&entries);
+        let mut guards: HashMap<PartitionId, (parking_lot::MutexGuard<'_, State>, &Partition, i64)> =
+            targets.iter().map(|(id, p)| (*id, (p.state.lock(), p.as_ref(), p.next_offset()))).collect();
+        let (staged, frames, key) = stage(&self.shared, &entries, &mut guards)?;
+        let Some(key) = key else {
+            drop(guards);
+            done();
+            return Ok(Vec::new());
+        };
+        self.shared.wait_for(key, done);
+        if let Err(error) = self.shared.submit(Class::Control, frames) {
+            self.shared.stop_waiting(key);
+            return Err(error);
+        }
+        let mut appended = Vec::with_capacity(staged.len());
+        for ((id, staged), pin) in staged.into_iter().zip(pins) {
+            if let Some((state, partition, _)) = guards.get_mut(&id) {
+                appended.push(partition.adopt(state, staged, Some(pin)));
+            }
+        }
+        drop(guards);
+        for entry in &entries {
+            if let Entry::DeletePartition(id) = entry
+                && let Some(partition) = self.shared.partition(*id)
+            {
+                partition.mark_deleted();
+            }
+        }
+        Ok(appended)
+    }
+
+    /// Tail memory for the appends of a commit: from the control reserve where the caller has none.
+    fn reserve(&self, entries: &[Entry]) -> Result<(Vec<Arc<Reservation>>, u64), AppendError> {
+        let mut pins = Vec::new();
+        let mut sum = 0;
+        for entry in entries {
+            let Entry::Append { batch, .. } = entry else { continue };
+            let bytes = batch.bytes.len() as u64;
+            sum += bytes;
+            pins.push(match &batch.pin {
+                Some(pin) => Arc::clone(pin),
+                None => {
+                    let taken = self.shared.budget.try_reserve_control(bytes);
+                    Arc::new(taken.ok_or(AppendError::TailFull)?)
+                }
+            });
+        }
+        Ok((pins, sum))
     }
 
     /// The bound on tail memory.
     pub fn tail_budget(&self) -> Arc<TailBudget> {
-        unimplemented!()
+        Arc::clone(&self.shared.budget)
     }
 
-    /// Rolls by age and applies retention. Called about once a second, from a thread that may block.
+    /// The largest batch that can ever be appended, whatever a topic allows.
+    pub fn batch_bytes_max(&self) -> u64 {
+        self.shared.batch_bytes_max()
+    }
+
+    /// Rolls by age and applies retention; looks at the free space. Called about once a second, from a thread that may
+    /// block.
     pub fn tick(&self, now_ms: i64) {
-        let _ = now_ms;
-        unimplemented!()
+        self.shared.watch_space();
+        let partitions: Vec<Arc<Partition>> = self.shared.partitions.read().values().cloned().collect();
+        let _one_at_a_time = self.commits.lock();
+        for partition in partitions {
+            partition.apply_retention(now_ms);
+        }
+        self.publish();
+    }
+
+    /// Brings the gauges up to date.
+    fn publish(&self) {
+        let metrics = &self.shared.metrics;
+        let stats = self.shared.wal().stats();
+        metrics.wal_files.set(stats.files as i64);
+        metrics.wal_size_bytes.set(stats.size_bytes as i64);
+        metrics.tail_memory_bytes.set(self.shared.budget.used_bytes() as i64);
+        metrics.oldest_unflushed_age.set(self.shared.flusher.oldest_age().as_secs_f64());
     }
 
     /// Health now.
     pub fn health(&self) -> Health {
-        unimplemented!()
+        let stats = self.shared.wal().stats();
+        self.shared.health.picture(WalNumbers {
+            files: stats.files as u64,
+            size_bytes: stats.size_bytes,
+            durable_group: stats.durable_group,
+            oldest_group: stats.oldest_group,
+            boot: stats.boot,
+        })
     }
 
     /// Flushes everything, seals the WAL, writes the checkpoint and ends the threads. Appends fail afterwards.
     pub fn shutdown(&self) {
-        unimplemented!()
+        self.shared.close();
+        let deadline = Instant::now() + STOP_DRAIN_MAX;
+        let partitions: Vec<Arc<Partition>> = self.shared.partitions.read().values().cloned().collect();
+        for partition in partitions {
+            while partition.durable_offset() < partition.next_offset()
+                && !self.shared.has_failed()
+                && Instant::now() < deadline
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        self.end(Stop::Flush);
+        if !self.shared.has_failed() {
+            self.shared.node.record_exit(recovery::CLEAN_EXIT);
+        }
     }
+
+    fn end(&self, how: Stop) {
+        let Some(thread) = self.flusher.lock().take() else { return };
+        self.shared.close();
+        self.shared.flusher.stop(how);
+        if thread.join().is_err() {
+            tracing::error!("the flusher ended by a panic");
+        }
+        self.shared.wal().shutdown();
+        self.shared.partitions.write().clear();
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.end(Stop::Now);
+    }
+}
+
+/// The partitions that a commit appends to, each once, in the order in which their locks are taken.
+fn targets(entries: &[Entry]) -> Vec<(PartitionId, Arc<Partition>)> {
+    let mut targets: Vec<(PartitionId, Arc<Partition>)> = entries
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Append { partition, .. } => Some((partition.id(), Arc::clone(partition))),
+            Entry::DeletePartition(_) | Entry::LogStart { .. } => None,
+        })
+        .collect();
+    targets.sort_by_key(|(id, _)| *id);
+    targets.dedup_by_key(|(id, _)| *id);
+    targets
+}
+
+type Guards<'a> = HashMap<PartitionId, (parking_lot::MutexGuard<'a, State>, &'a Partition, i64)>;
+type StagedCommit = (Vec<(PartitionId, Staged)>, Vec<Frame>, Option<FrameKey>);
+
+/// The frames of a commit, and the last one of them. Entries that change nothing make no frame.
+fn stage(
+    shared: &Shared,
+    entries: &[Entry],
+    guards: &mut Guards<'_>,
+) -> Result<StagedCommit, AppendError> {
+    let (mut staged, mut frames, mut key) = (Vec::new(), Vec::new(), None);
+    for entry in entries {
+        match entry {
+            Entry::Append { partition, batch, leader_epoch } => {
+                let id = partition.id();
+                let (state, target, next) = guards.get_mut(&id).expect("every target is locked");
+                let one = target.stage(state, Class::Control, batch, *next, *leader_epoch)?;
+                *next = one.last_offset + 1;
+                frames.extend(one.frames(id));
+                key = Some(FrameKey::Append(id, one.base_offset()));
+                staged.push((id, one));
+            }
+            Entry::DeletePartition(id) => {
+                let live = shared.partition(*id).is_some_and(|p| !p.is_deleted());
+                if live {
+                    frames.push(Frame { partition: *id, body: FrameBody::DeletePartition });
+                    key = Some(FrameKey::Delete(*id));
+                }
+            }
+            Entry::LogStart { partition: id, offset } => {
+                let Some(partition) = shared.partition(*id).filter(|p| !p.is_deleted()) else { continue };
+                let offset = (*offset).min(partition.durable_offset());
+                if offset > partition.log_start() {
+                    frames.push(Frame { partition: *id, body: FrameBody::LogStart { offset } });
+                    key = Some(FrameKey::LogStart(*id, offset));
+                }
+            }
+        }
+    }
+    Ok((staged, frames, key))
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 pub const FLUSH_PENDING_BYTES: u64 = 256 * 1024;
 
 /// Size at which segments roll while a log is replayed before its topic configuration is known (design §6).
-pub const REPLAY_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+pub(crate) const REPLAY_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Open segment files kept at once over all partitions: descriptors are bounded, whatever the number of partitions.
-pub const OPEN_FILES_MAX: usize = 256;
+pub(crate) const OPEN_FILES_MAX: u64 = 256;
 
-/// Bytes of indexes and checksums that are cached over all partitions.
-pub const INDEX_CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of verified extents that are cached over all partitions: a hundred readers with one extent each.
+pub(crate) const EXTENT_CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// How a data directory is opened.
 #[derive(Debug, Clone)]
@@ -37,10 +37,10 @@ pub struct Options {
     pub flush_pending_bytes: u64,
     /// An idle WAL writer appends a seal group this long after the last group.
     pub seal_after: Duration,
-    /// Largest record batch that will ever be appended, in bytes; a WAL file and the tail must be able to hold it.
-    pub batch_bytes_max: u64,
     /// Pending bytes older than this are flushed although nothing presses, so that an idle broker's replay stays short.
     pub flush_after: Duration,
+    /// Whether WAL files are prepared by a thread of their own; off only under the simulator.
+    pub wal_background: bool,
     /// Free bytes below which the volume takes no more produce (it resumes above one and a half times this).
     pub disk_reserve_bytes: Option<u64>,
 }
@@ -57,8 +57,8 @@ impl Options {
             tail_bytes_max: 256 * 1024 * 1024,
             flush_pending_bytes: FLUSH_PENDING_BYTES,
             seal_after: Duration::from_millis(50),
-            batch_bytes_max: 1024 * 1024 + 1024,
             flush_after: Duration::from_secs(10),
+            wal_background: true,
             disk_reserve_bytes: None,
         }
     }

@@ -1,19 +1,44 @@
 //! One partition: its offsets, its tail in memory, its segments on disk.
+//!
+//! Owns the offsets and their order: `next_offset >= durable_offset >= log_start`. Nothing is kept per idle partition
+//! but this struct: no buffer, no open file.
+
+pub(crate) mod apply;
+pub(crate) mod extent;
+pub(crate) mod format;
+mod producers;
+pub(crate) mod read;
+mod rebuild;
+pub(crate) mod segments;
+pub(crate) mod slots;
+pub(crate) mod tail;
+mod timestamps;
+mod truncate;
+pub(crate) mod walk;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use bytes::Bytes;
-use keelson_protocol::batch::BatchHeader;
+use keelson_protocol::batch::{BATCH_PREFIX_BYTES, BatchHeader, patch_offset_and_epoch};
+use keelson_state::producers::ProducerTable;
+use parking_lot::Mutex;
 
+pub use self::read::{ReadError, ReadOutcome, ReadRequest};
+use self::slots::Slots;
+use self::tail::{Tail, TailBatch};
 use crate::budget::Reservation;
 use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
+use crate::metrics::Stage;
 use crate::options::PartitionConfig;
+use crate::shared::Shared;
+use crate::wal::{Batch, Class, Frame, FrameBody, WalPosition};
 
 /// A record batch as it came off the socket, validated.
 #[derive(Debug)]
 pub struct ProducedBatch {
-    /// The whole batch; its first 16 bytes are replaced, the rest is stored and served as it is.
+    /// The whole batch; base offset and leader epoch are patched, the rest is stored and served as it is.
     pub bytes: Bytes,
     /// Its parsed header.
     pub header: BatchHeader,
@@ -65,123 +90,211 @@ pub trait Observer: Send + Sync {
     fn log_start(&self, offset: i64);
 }
 
-/// What to read.
-#[derive(Debug, Clone, Copy)]
-pub struct ReadRequest {
-    /// First offset wanted; a batch that contains it is returned whole.
-    pub from: i64,
-    /// Offsets from here on are not returned (a batch that starts below it is). Never above the durable offset.
-    pub up_to: i64,
-    /// Bytes to return at most.
-    pub max_bytes: u64,
-    /// Return the first batch even if it is larger than `max_bytes`.
-    pub min_one: bool,
-    /// Never touch a file: answer `NeedsDisk` instead.
-    pub tail_only: bool,
+/// A batch with its offsets, not yet queued.
+pub(crate) struct Staged {
+    base_offset: i64,
+    pub(crate) last_offset: i64,
+    max_timestamp: i64,
+    batch: Batch,
+    new_epoch: Option<i32>,
 }
 
-/// What a read found.
-#[derive(Debug, Clone)]
-pub enum ReadOutcome {
-    /// Whole batches, verbatim, in order.
-    Data {
-        /// The bytes, to be written one after the other.
-        chunks: Vec<Bytes>,
-        /// Sum of their lengths.
-        bytes: u64,
-        /// Base offset of the first batch; equals `next` when nothing was returned.
-        first: i64,
-        /// Offset after the last batch returned.
-        next: i64,
-    },
-    /// The offset is not in memory and `tail_only` was set.
-    NeedsDisk,
-}
+impl Staged {
+    /// Its frames: the start of its leader epoch if it is the first in it, and the append.
+    pub(crate) fn frames(&self, id: PartitionId) -> Vec<Frame> {
+        let Staged { base_offset, last_offset, .. } = *self;
+        let mut frames = Vec::with_capacity(2);
+        if let Some(epoch) = self.new_epoch {
+            let body = FrameBody::EpochStart { epoch, offset: base_offset };
+            frames.push(Frame { partition: id, body });
+        }
+        let body = FrameBody::Append { base_offset, last_offset, batch: self.batch.clone() };
+        frames.push(Frame { partition: id, body });
+        frames
+    }
 
-/// Why a read failed.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
-    /// The offset is below the log start or above the end.
-    #[error("offset {offset} is outside {log_start}..={end}")]
-    OutOfRange {
-        /// The offset asked for.
-        offset: i64,
-        /// Log start offset.
-        log_start: i64,
-        /// Next offset to be assigned.
-        end: i64,
-    },
-    /// The bytes at this offset cannot be decoded; reading may go on at `range.to + 1`.
-    #[error("offsets {}..={} cannot be read: {} at {}+{}", .range.from, .range.to, .range.reason, .range.file, .range.position)]
-    Corrupt {
-        /// The range and its place.
-        range: Box<UnhealthyRange>,
-    },
-    /// The partition was deleted.
-    #[error("the partition is deleted")]
-    Deleted,
-    /// A segment could not be read for a reason that says nothing about the bytes (no descriptor, no memory).
-    #[error("{file}: {message}")]
-    Io {
-        /// The file.
-        file: String,
-        /// What the system said.
-        message: String,
-    },
+    pub(crate) fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
 }
 
 /// One partition of an open log.
-pub struct Partition {}
+pub struct Partition {
+    id: PartitionId,
+    shared: Arc<Shared>,
+    next_offset: AtomicI64,
+    durable_offset: AtomicI64,
+    log_start: AtomicI64,
+    deleted: AtomicBool,
+    pub(crate) state: Mutex<State>,
+}
+
+/// What of a partition changes under its lock.
+pub(crate) struct State {
+    pub(crate) config: PartitionConfig,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// Which queue its appends go through; a partition uses one of them, or their order would be lost.
+    class: Option<Class>,
+    pub(crate) tail: Tail,
+    /// What its folder holds.
+    pub(crate) slots: Slots,
+    /// Ranges that cannot be read, ascending and apart.
+    pub(crate) quarantined: Vec<UnhealthyRange>,
+    /// Leader epochs and the offsets they start at, ascending.
+    pub(crate) epochs: Vec<(i32, i64)>,
+    /// Newest epoch that a queued frame starts.
+    epoch_queued: i32,
+    /// Oldest frame that is durable and not reflected in the folder: it holds back the checkpoint.
+    pub(crate) hold: Option<WalPosition>,
+    /// Oldest such frame that is not an append.
+    pub(crate) control_hold: Option<WalPosition>,
+    /// Newest durable frame.
+    pub(crate) last_durable: WalPosition,
+    /// The manifest says less than this state (a quarantined range, a moved log start).
+    pub(crate) manifest_dirty: bool,
+    /// The next flush begins a new segment.
+    pub(crate) roll: bool,
+    /// Waits in the flusher's queue.
+    pub(crate) flush_queued: bool,
+    /// Log start that retention has asked for.
+    pub(crate) retention_target: i64,
+    /// Newest group that touched the partition.
+    touched_group: u64,
+    /// What the observer was told last.
+    told: (i64, i64),
+}
 
 impl Partition {
+    pub(crate) fn new(shared: &Arc<Shared>, id: PartitionId, slots: Slots) -> Self {
+        let manifest = &slots.manifest;
+        let (next, start) = (manifest.next_offset, manifest.log_start);
+        let last_durable = WalPosition { group: manifest.applied_group, frame: manifest.applied_frame };
+        let state = State {
+            config: shared.replay_config(),
+            observer: None,
+            class: None,
+            tail: Tail::default(),
+            quarantined: manifest.quarantined.clone(),
+            epoch_queued: manifest.epochs.last().map_or(-1, |(epoch, _)| *epoch),
+            epochs: manifest.epochs.clone(),
+            slots,
+            hold: None,
+            control_hold: None,
+            last_durable,
+            manifest_dirty: false,
+            roll: false,
+            flush_queued: false,
+            retention_target: start,
+            touched_group: 0,
+            told: (next, start),
+        };
+        Partition {
+            id,
+            shared: Arc::clone(shared),
+            next_offset: AtomicI64::new(next),
+            durable_offset: AtomicI64::new(next),
+            log_start: AtomicI64::new(start),
+            deleted: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }
+    }
+
     /// Its id.
     pub fn id(&self) -> PartitionId {
-        unimplemented!()
+        self.id
     }
 
     /// Assigns offsets, patches them in and queues the batch for the next group. The caller serialises appends of one
     /// partition. The batch is visible to reads once it is durable.
     pub fn append(&self, batch: ProducedBatch, leader_epoch: i32) -> Result<Appended, AppendError> {
-        let _ = (batch, leader_epoch);
-        unimplemented!()
+        self.shared.admit(batch.bytes.len() as u64)?;
+        let pin = match batch.pin {
+            Some(pin) => pin,
+            None => {
+                let bytes = batch.bytes.len() as u64;
+                Arc::new(self.shared.budget.try_reserve(bytes).ok_or(AppendError::TailFull)?)
+            }
+        };
+        let batch = ProducedBatch { pin: Some(pin), ..batch };
+        // The lock is kept over the submit: queue order is offset order.
+        let mut state = self.state.lock();
+        let staged = self.stage(&mut state, Class::Data, &batch, self.next_offset(), leader_epoch)?;
+        self.shared.submit(Class::Data, staged.frames(self.id))?;
+        Ok(self.adopt(&mut state, staged, batch.pin))
+    }
+
+    /// Patches a batch for `base_offset`. Changes nothing that a refused submit would have to undo.
+    pub(crate) fn stage(
+        &self,
+        state: &mut State,
+        class: Class,
+        batch: &ProducedBatch,
+        base_offset: i64,
+        leader_epoch: i32,
+    ) -> Result<Staged, AppendError> {
+        if self.is_deleted() {
+            return Err(AppendError::Deleted);
+        }
+        let used = *state.class.get_or_insert(class);
+        assert_eq!(used, class, "{}: appends of one partition go through one queue", self.id);
+        let mut prefix = [0_u8; BATCH_PREFIX_BYTES];
+        prefix.copy_from_slice(&batch.bytes[..BATCH_PREFIX_BYTES]);
+        patch_offset_and_epoch(&mut prefix, base_offset, leader_epoch);
+        Ok(Staged {
+            base_offset,
+            last_offset: base_offset + i64::from(batch.header.last_offset_delta),
+            max_timestamp: batch.header.max_timestamp,
+            batch: Batch { prefix, body: batch.bytes.slice(BATCH_PREFIX_BYTES..) },
+            new_epoch: (leader_epoch > state.epoch_queued).then_some(leader_epoch),
+        })
+    }
+
+    /// The frames of a staged batch are queued: it is part of the tail, and the next offset is above it.
+    pub(crate) fn adopt(
+        &self,
+        state: &mut State,
+        staged: Staged,
+        pin: Option<Arc<Reservation>>,
+    ) -> Appended {
+        let Staged { base_offset, last_offset, max_timestamp, batch, new_epoch } = staged;
+        state.epoch_queued = new_epoch.unwrap_or(state.epoch_queued);
+        state.tail.push_queued(TailBatch {
+            base_offset,
+            last_offset,
+            max_timestamp,
+            batch,
+            pin,
+            position: None,
+        });
+        self.next_offset.store(last_offset + 1, Ordering::Release);
+        Appended { base_offset, last_offset, log_start: self.log_start() }
     }
 
     /// Next offset to be assigned.
     pub fn next_offset(&self) -> i64 {
-        unimplemented!()
+        self.next_offset.load(Ordering::Acquire)
     }
 
     /// All offsets below are durable. On one broker this is the high watermark.
     pub fn durable_offset(&self) -> i64 {
-        unimplemented!()
+        self.durable_offset.load(Ordering::Acquire)
     }
 
     /// First readable offset.
     pub fn log_start(&self) -> i64 {
-        unimplemented!()
+        self.log_start.load(Ordering::Acquire)
     }
 
-    /// Reads whole batches.
-    pub fn read(&self, request: ReadRequest) -> Result<ReadOutcome, ReadError> {
-        let _ = request;
-        unimplemented!()
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
     }
 
-    /// The first record whose timestamp is at least `timestamp`: (offset, timestamp).
-    pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<(i64, i64)>, ReadError> {
-        let _ = timestamp;
-        unimplemented!()
+    pub(crate) fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
     }
 
-    /// The record with the largest timestamp: (offset, timestamp).
-    pub fn max_timestamp(&self) -> Result<Option<(i64, i64)>, ReadError> {
-        unimplemented!()
-    }
-
-    /// The newest record timestamp of the batch that contains `offset`, or of the first after it; from the index.
-    pub fn batch_timestamp(&self, offset: i64) -> Result<Option<i64>, ReadError> {
-        let _ = offset;
-        unimplemented!()
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Calls `each` with every durable batch from `from` on (header, whole batch), in order. A damaged range ends it
@@ -191,23 +304,70 @@ impl Partition {
         from: i64,
         each: &mut dyn FnMut(&BatchHeader, Bytes),
     ) -> Result<(), ReadError> {
-        let _ = (from, each);
-        unimplemented!()
+        self.each_batch(from, self.durable_offset(), Stage::Replay, each)
+    }
+
+    /// What is known of producers, as of the durable offset: the snapshot, and what came after it.
+    pub fn producers(&self) -> Result<ProducerTable, ReadError> {
+        self.load_producers()
     }
 
     /// Ranges of this partition that cannot be read.
     pub fn quarantined(&self) -> Vec<UnhealthyRange> {
-        unimplemented!()
+        self.state.lock().quarantined.clone()
+    }
+
+    /// Leader epochs and the offset each starts at, ascending.
+    pub fn epochs(&self) -> Vec<(i32, i64)> {
+        self.state.lock().epochs.clone()
     }
 
     /// Bytes in segments and tail.
     pub fn size_bytes(&self) -> u64 {
-        unimplemented!()
+        let state = self.state.lock();
+        let segments: u64 = state.slots.manifest.segments.iter().map(|s| s.log_bytes).sum();
+        segments + state.tail.bytes()
     }
 
     /// Replaces the configuration; the next tick applies it.
     pub fn update_config(&self, config: PartitionConfig) {
-        let _ = config;
-        unimplemented!()
+        self.state.lock().config = config;
+    }
+
+    /// Whether this is the first frame of the partition in a group.
+    pub(crate) fn first_touch(&self, group: u64) -> bool {
+        let mut state = self.state.lock();
+        let first = state.touched_group != group;
+        state.touched_group = group;
+        first
+    }
+
+    /// Tells the observer what moved. No lock is held meanwhile.
+    pub(crate) fn tell_observer(&self) {
+        let now = (self.durable_offset(), self.log_start());
+        let (observer, before) = {
+            let mut state = self.state.lock();
+            (state.observer.clone(), std::mem::replace(&mut state.told, now))
+        };
+        let Some(observer) = observer else { return };
+        if now.1 > before.1 {
+            observer.log_start(now.1);
+        }
+        if now.0 > before.0 {
+            observer.durable(now.0);
+        }
+    }
+
+    pub(crate) fn attach(&self, config: PartitionConfig, observer: Arc<dyn Observer>) {
+        let mut state = self.state.lock();
+        state.config = config;
+        state.observer = Some(observer);
+    }
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (start, durable, next) = (self.log_start(), self.durable_offset(), self.next_offset());
+        write!(f, "Partition({} {start}..{durable}..{next})", self.id)
     }
 }

@@ -1,0 +1,327 @@
+//! The files of partition folders: where they lie, opening them within a bound, reading and writing them whole.
+//!
+//! Owns paths, the bounded set of open files and the cache of verified extents. Knows no byte of their contents.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::cache::Lru;
+use crate::disk::{Disk, DiskFile, Durability, OpenMode};
+use crate::ids::PartitionId;
+use crate::options::{EXTENT_CACHE_BYTES_MAX, OPEN_FILES_MAX};
+use crate::partition::extent::Extent;
+use crate::partition::slots::{MANIFEST, Slots};
+
+/// Folder of all partitions, below the data directory.
+pub(crate) const PARTITIONS_DIR: &str = "p";
+/// Folder for what belongs to nothing, below the data directory.
+pub(crate) const QUARANTINE_DIR: &str = "quarantine";
+/// A block: reads that fail are narrowed down to one of these.
+const BLOCK_BYTES: usize = 4096;
+
+/// The files of one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Log,
+    Sum,
+    Idx,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 3] = [Kind::Log, Kind::Sum, Kind::Idx];
+
+    fn extension(self) -> &'static str {
+        match self {
+            Kind::Log => "log",
+            Kind::Sum => "sum",
+            Kind::Idx => "idx",
+        }
+    }
+}
+
+/// A segment's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FileKey {
+    pub(crate) partition: PartitionId,
+    pub(crate) base_offset: i64,
+    pub(crate) kind: Kind,
+}
+
+impl FileKey {
+    /// The file's name in the partition's folder: Kafka's twenty digits.
+    pub(crate) fn name(&self) -> String {
+        format!("{:020}.{}", self.base_offset, self.kind.extension())
+    }
+
+    /// Reads a name back.
+    pub(crate) fn parse(partition: PartitionId, name: &str) -> Option<Self> {
+        let (base, extension) = name.split_once('.')?;
+        let kind = Kind::ALL.into_iter().find(|kind| kind.extension() == extension)?;
+        let key = FileKey { partition, base_offset: base.parse().ok()?, kind };
+        (key.name() == name).then_some(key)
+    }
+}
+
+type ExtentKey = (PartitionId, i64, u64);
+
+/// Access to the files of all partitions of a volume.
+pub(crate) struct Files {
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    mode: OpenMode,
+    open: Mutex<Lru<FileKey, Arc<dyn DiskFile>>>,
+    extents: Mutex<Lru<ExtentKey, Arc<Extent>>>,
+}
+
+impl Files {
+    pub(crate) fn new(disk: Arc<dyn Disk>, root: &Path) -> Self {
+        Files {
+            disk,
+            root: root.to_owned(),
+            mode: OpenMode::Write,
+            open: Mutex::new(Lru::new(OPEN_FILES_MAX)),
+            extents: Mutex::new(Lru::new(EXTENT_CACHE_BYTES_MAX)),
+        }
+    }
+
+    /// Access that can write nothing.
+    pub(crate) fn read_only(disk: Arc<dyn Disk>, root: &Path) -> Self {
+        Files { mode: OpenMode::Read, ..Files::new(disk, root) }
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn partitions_dir(&self) -> PathBuf {
+        self.root.join(PARTITIONS_DIR)
+    }
+
+    pub(crate) fn topic_dir(&self, id: PartitionId) -> PathBuf {
+        self.partitions_dir().join(id.topic.to_string())
+    }
+
+    pub(crate) fn partition_dir(&self, id: PartitionId) -> PathBuf {
+        self.topic_dir(id).join(id.index.to_string())
+    }
+
+    pub(crate) fn path(&self, key: &FileKey) -> PathBuf {
+        self.partition_dir(key.partition).join(key.name())
+    }
+
+    /// A path as people are told it: relative to the data directory.
+    pub(crate) fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+    }
+
+    /// How people are told a segment's file.
+    pub(crate) fn told(&self, key: &FileKey) -> String {
+        self.relative(&self.path(key))
+    }
+
+    /// The file, opened or still open.
+    pub(crate) fn open(&self, key: &FileKey) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = self.open.lock().get(key) {
+            return Ok(file);
+        }
+        let file = self.disk.open(&self.path(key), self.mode)?;
+        self.open.lock().insert(*key, Arc::clone(&file), 1);
+        Ok(file)
+    }
+
+    /// The file, made if it is not there; whatever a crash left in it is cut.
+    pub(crate) fn create(&self, key: &FileKey) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.disk.open(&self.path(key), OpenMode::Create)?;
+        file.set_len(0)?;
+        self.open.lock().insert(*key, Arc::clone(&file), 1);
+        Ok(file)
+    }
+
+    /// The file, made if it is not there; what it holds stays.
+    pub(crate) fn open_or_make(&self, key: &FileKey) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(&self.path(key), OpenMode::Create)
+    }
+
+    /// Unlinks the three files of a segment; those that are not there are fine.
+    pub(crate) fn unlink_segment(&self, partition: PartitionId, base_offset: i64) -> io::Result<()> {
+        for kind in Kind::ALL {
+            let key = FileKey { partition, base_offset, kind };
+            self.open.lock().remove(&key);
+            self.unlink(&self.path(&key))?;
+        }
+        self.extents.lock().retain(|(id, base, _)| (*id, *base) != (partition, base_offset));
+        Ok(())
+    }
+
+    /// Unlinks a file; one that is not there is fine.
+    pub(crate) fn unlink(&self, path: &Path) -> io::Result<()> {
+        match self.disk.unlink(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Forgets what is cached of a partition.
+    pub(crate) fn forget(&self, partition: PartitionId) {
+        self.open.lock().retain(|key| key.partition != partition);
+        self.extents.lock().retain(|(id, _, _)| *id != partition);
+    }
+
+    pub(crate) fn cached_extent(&self, partition: PartitionId, base: i64, position: u64) -> Option<Arc<Extent>> {
+        self.extents.lock().get(&(partition, base, position))
+    }
+
+    pub(crate) fn cache_extent(&self, partition: PartitionId, base: i64, position: u64, extent: &Arc<Extent>) {
+        let weight = extent.weight_bytes();
+        self.extents.lock().insert((partition, base, position), Arc::clone(extent), weight);
+    }
+
+    /// Makes the folder of a partition, and those above it.
+    pub(crate) fn make_dirs(&self, id: PartitionId) -> io::Result<()> {
+        self.disk.create_dir_all(&self.partition_dir(id))
+    }
+
+    /// Syncs every folder above a partition's, up to the data directory.
+    pub(crate) fn sync_dirs_above(&self, id: PartitionId) -> io::Result<()> {
+        self.disk.sync_dir(&self.topic_dir(id))?;
+        self.disk.sync_dir(&self.partitions_dir())?;
+        self.disk.sync_dir(&self.root)
+    }
+
+    /// Removes the folder of a deleted partition. The slot that says so comes first, so that a crash in between leaves
+    /// no folder that looks damaged; the manifest goes last.
+    pub(crate) fn remove_partition(&self, id: PartitionId, mut slots: Slots) -> io::Result<()> {
+        let dir = self.partition_dir(id);
+        self.forget(id);
+        if !slots.manifest.deleted {
+            let mut manifest = slots.manifest.clone();
+            manifest.deleted = true;
+            slots.write(self, manifest)?;
+        }
+        for entry in self.disk.list(&dir)? {
+            if entry.name != MANIFEST && !entry.is_dir {
+                self.unlink(&dir.join(&entry.name))?;
+            }
+        }
+        self.disk.sync_dir(&dir)?;
+        self.unlink(&dir.join(MANIFEST))?;
+        self.remove_empty(id)
+    }
+
+    /// Removes the empty folder of a partition, and its topic's when that was the last.
+    pub(crate) fn remove_empty(&self, id: PartitionId) -> io::Result<()> {
+        self.disk.remove_dir(&self.partition_dir(id))?;
+        self.disk.sync_dir(&self.topic_dir(id))?;
+        if self.disk.list(&self.topic_dir(id))?.is_empty() {
+            self.disk.remove_dir(&self.topic_dir(id))?;
+            self.disk.sync_dir(&self.partitions_dir())?;
+        }
+        Ok(())
+    }
+
+    /// Writes a small file in place from its start, synced; makes it if need be.
+    pub(crate) fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let file = self.disk.open(path, OpenMode::Create)?;
+        file.write_at(bytes, 0, Durability::Later)?;
+        file.sync_data()
+    }
+
+    /// A small file's bytes; `None` when it is not there.
+    pub(crate) fn read_whole(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        let file = match self.disk.open(path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let mut bytes = vec![0; file.len()? as usize];
+        let read = read_up_to(&*file, &mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok(Some(bytes))
+    }
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Files({})", self.root.display())
+    }
+}
+
+/// Fills `buffer` from `position`, as far as the file goes; returns how much that was.
+pub(crate) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let got = file.read_at(&mut buffer[done..], position + done as u64)?;
+        if got == 0 {
+            break;
+        }
+        done += got;
+    }
+    Ok(done)
+}
+
+/// What a read that puts up with unreadable blocks brought.
+pub(crate) struct Salvaged {
+    /// The bytes, zeros where a block could not be read; shorter than asked for at the end of the file.
+    pub(crate) bytes: Vec<u8>,
+    /// Whether a block could not be read.
+    pub(crate) unreadable: bool,
+}
+
+/// Reads a range. When the disk refuses, block by block, with zeros for those that cannot be read.
+pub(crate) fn read_salvaging(file: &dyn DiskFile, position: u64, length: usize) -> io::Result<Salvaged> {
+    let mut bytes = vec![0; length];
+    match read_up_to(file, &mut bytes, position) {
+        Ok(done) => {
+            bytes.truncate(done);
+            return Ok(Salvaged { bytes, unreadable: false });
+        }
+        Err(e) if !is_medium_error(&e) => return Err(e),
+        Err(_) => {}
+    }
+    let end = length.min(file.len()?.saturating_sub(position) as usize);
+    bytes.truncate(end);
+    for start in (0..end).step_by(BLOCK_BYTES) {
+        let block = &mut bytes[start..end.min(start + BLOCK_BYTES)];
+        match read_up_to(file, block, position + start as u64) {
+            Ok(_) => {}
+            Err(e) if is_medium_error(&e) => block.fill(0),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Salvaged { bytes, unreadable: true })
+}
+
+/// Whether an error speaks about the bytes on the medium, not about this process's means to read them.
+pub(crate) fn is_medium_error(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// Whether an error says that the volume has no room.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code == Some(rustix::io::Errno::NOSPC.raw_os_error()) || code == Some(rustix::io::Errno::DQUOT.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::TopicId;
+
+    #[test]
+    fn names_round_trip_and_others_are_refused() {
+        let partition = PartitionId { topic: TopicId([0; 16]), index: 3 };
+        let key = FileKey { partition, base_offset: 42, kind: Kind::Idx };
+        assert_eq!(key.name(), "00000000000000000042.idx");
+        assert_eq!(FileKey::parse(partition, &key.name()), Some(key));
+        for bad in ["42.idx", "00000000000000000042.tmp", "00000000000000000042", "manifest"] {
+            assert_eq!(FileKey::parse(partition, bad), None, "{bad}");
+        }
+    }
+}

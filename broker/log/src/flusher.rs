@@ -1,0 +1,367 @@
+//! The background thread that moves tails into segments, and the checkpoint that follows from it.
+//!
+//! Owns which partition is flushed next and how far the WAL may be recycled. Never waits for the WAL writer.
+//!
+//! A partition is flushed when it has enough pending, when tail memory is half used or too many WAL files are held back
+//! (the one with the oldest frame first), and, paced, when its oldest frame has waited long.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::ids::PartitionId;
+use crate::partition::Partition;
+use crate::partition::segments::{FlushError, Pass};
+use crate::partition::slots::Slots;
+use crate::shared::Shared;
+use crate::wal::WalPosition;
+
+/// WAL files held back at which the oldest partitions are flushed. There are at least four, so one is always free.
+const HELD_FILES_MAX: u64 = 3;
+/// Time between two flushes that nothing but age asks for: they must not be felt.
+const AGED_PACE: Duration = Duration::from_millis(40);
+/// A checkpoint that frees no file is written no more often than this.
+const CHECKPOINT_PACE: Duration = Duration::from_secs(1);
+/// How long the thread sleeps when nothing is due.
+const NAP: Duration = Duration::from_millis(100);
+/// How often a full volume is looked at again.
+const FULL_PACE: Duration = Duration::from_secs(1);
+/// How long a clean stop flushes; what is left is in the WAL.
+const STOP_FLUSH_MAX: Duration = Duration::from_secs(5);
+
+/// The flusher's queue.
+pub(crate) struct Flusher {
+    work: Mutex<Work>,
+    wake: Condvar,
+}
+
+struct Work {
+    queue: VecDeque<PartitionId>,
+    repairs: VecDeque<(PartitionId, i64)>,
+    /// Every partition whose folder does not reflect all durable frames, by its oldest such frame, and since when.
+    holds: BTreeMap<(WalPosition, PartitionId), Instant>,
+    graves: HashMap<PartitionId, Grave>,
+    /// Newest group that was handed to partitions, and its WAL file's generation.
+    processed_group: u64,
+    processed_generation: u64,
+    checkpoint: u64,
+    checkpoint_at: Instant,
+    aged_at: Instant,
+    stop: Option<Stop>,
+}
+
+/// A deleted partition whose folder must be removed before the checkpoint may pass its frame.
+struct Grave {
+    deleted_at: WalPosition,
+    /// Newest frame of the partition: appends that were queued when it was deleted.
+    last_frame: WalPosition,
+    /// Its folder; `None` once it is gone.
+    slots: Option<Slots>,
+}
+
+/// How the thread ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Flush what can be flushed, then write the checkpoint.
+    Flush,
+    /// At once.
+    Now,
+}
+
+enum Task {
+    Flush(PartitionId),
+    Repair(PartitionId, i64),
+    Bury(PartitionId),
+    Checkpoint(u64),
+    Look,
+    Stop(Stop),
+}
+
+impl Flusher {
+    pub(crate) fn new() -> Self {
+        let now = Instant::now();
+        Flusher {
+            work: Mutex::new(Work {
+                queue: VecDeque::new(),
+                repairs: VecDeque::new(),
+                holds: BTreeMap::new(),
+                graves: HashMap::new(),
+                processed_group: 0,
+                processed_generation: 0,
+                checkpoint: 0,
+                checkpoint_at: now,
+                aged_at: now,
+                stop: None,
+            }),
+            wake: Condvar::new(),
+        }
+    }
+
+    /// The partition wants to be flushed.
+    pub(crate) fn request(&self, id: PartitionId) {
+        self.work.lock().queue.push_back(id);
+        self.wake.notify_one();
+    }
+
+    /// `.sum` and `.idx` of a segment want to be rebuilt.
+    pub(crate) fn request_repair(&self, id: PartitionId, base_offset: i64) {
+        let mut work = self.work.lock();
+        if !work.repairs.contains(&(id, base_offset)) {
+            work.repairs.push_back((id, base_offset));
+            self.wake.notify_one();
+        }
+    }
+
+    /// Something that is not in the queue changed.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// A partition's oldest unreflected frame changed.
+    pub(crate) fn hold_moved(&self, id: PartitionId, old: Option<WalPosition>, new: Option<WalPosition>) {
+        let mut work = self.work.lock();
+        if let Some(old) = old {
+            work.holds.remove(&(old, id));
+        }
+        if let Some(new) = new {
+            if work.holds.is_empty() {
+                self.wake.notify_one();
+            }
+            work.holds.insert((new, id), Instant::now());
+        }
+    }
+
+    /// All frames of a group (and of those before it) are known to their partitions.
+    pub(crate) fn group_processed(&self, group: u64, generation: u64) {
+        let mut work = self.work.lock();
+        work.processed_group = work.processed_group.max(group);
+        work.processed_generation = work.processed_generation.max(generation);
+    }
+
+    /// A partition was deleted; its folder is to be removed.
+    pub(crate) fn bury(&self, id: PartitionId, at: WalPosition, slots: Slots) {
+        let grave = Grave { deleted_at: at, last_frame: at, slots: slots.exist().then_some(slots) };
+        self.work.lock().graves.insert(id, grave);
+        self.wake.notify_one();
+    }
+
+    /// A frame of a partition that is not there. It was deleted while the frame was queued.
+    pub(crate) fn late_frame(&self, id: PartitionId, at: WalPosition) {
+        let mut work = self.work.lock();
+        let grave = work.graves.get_mut(&id);
+        let grave = grave.unwrap_or_else(|| panic!("a frame of partition {id}, which never was"));
+        grave.last_frame = grave.last_frame.max(at);
+    }
+
+    pub(crate) fn is_buried(&self, id: PartitionId) -> bool {
+        self.work.lock().graves.contains_key(&id)
+    }
+
+    /// Ends the thread.
+    pub(crate) fn stop(&self, how: Stop) {
+        self.work.lock().stop = Some(how);
+        self.wake.notify_one();
+    }
+
+    /// Age of the oldest unreflected frame.
+    pub(crate) fn oldest_age(&self) -> Duration {
+        self.work.lock().holds.values().next().map_or(Duration::ZERO, Instant::elapsed)
+    }
+
+    /// The partition that holds back the oldest frame.
+    pub(crate) fn oldest(&self) -> Option<PartitionId> {
+        self.work.lock().holds.keys().next().map(|(_, id)| *id)
+    }
+
+    fn next_task(&self, shared: &Shared) -> Task {
+        let oldest_file = shared.wal().oldest_file();
+        let half = shared.budget.used_bytes() >= shared.budget.bytes_max() / 2;
+        let full = shared.is_read_only();
+        let mut work = self.work.lock();
+        if let Some(task) = work.choose(oldest_file, half, full, shared.options.flush_after) {
+            return task;
+        }
+        let nap = if full { FULL_PACE } else { NAP };
+        if work.holds.is_empty() && work.is_settled() && !full {
+            self.wake.wait(&mut work);
+        } else {
+            self.wake.wait_for(&mut work, nap);
+        }
+        if full { Task::Look } else { work.choose(oldest_file, half, full, shared.options.flush_after).unwrap_or(Task::Look) }
+    }
+}
+
+impl Work {
+    fn choose(
+        &mut self,
+        oldest_file: Option<(u64, u64)>,
+        half: bool,
+        full: bool,
+        flush_after: Duration,
+    ) -> Option<Task> {
+        if let Some(stop) = self.stop {
+            return Some(Task::Stop(stop));
+        }
+        if let Some((id, _)) = self.graves.iter().find(|(_, grave)| grave.slots.is_some()) {
+            return Some(Task::Bury(*id));
+        }
+        let candidate = self.candidate();
+        let frees = oldest_file.is_some_and(|(_, behind)| candidate >= behind && self.checkpoint < behind);
+        let due = candidate > self.checkpoint && self.checkpoint_at.elapsed() >= CHECKPOINT_PACE;
+        if frees || due {
+            return Some(Task::Checkpoint(candidate));
+        }
+        if let Some(id) = self.queue.pop_front() {
+            return Some(Task::Flush(id));
+        }
+        if full {
+            return None;
+        }
+        let held = oldest_file.map_or(0, |(oldest, _)| (self.processed_generation + 1).saturating_sub(oldest));
+        let (key, since) = self.holds.first_key_value().map(|(k, since)| (*k, *since))?;
+        let behind_file = oldest_file.is_some_and(|(_, behind)| key.0.group < behind);
+        if half || (held >= HELD_FILES_MAX && behind_file) {
+            return Some(Task::Flush(key.1));
+        }
+        if let Some((id, base)) = self.repairs.pop_front() {
+            return Some(Task::Repair(id, base));
+        }
+        if since.elapsed() >= flush_after && self.aged_at.elapsed() >= AGED_PACE {
+            self.aged_at = Instant::now();
+            return Some(Task::Flush(key.1));
+        }
+        None
+    }
+
+    fn is_settled(&self) -> bool {
+        self.repairs.is_empty() && self.candidate() <= self.checkpoint
+    }
+
+    /// The first group that replay would still need.
+    fn candidate(&self) -> u64 {
+        let mut group = self.processed_group + 1;
+        if let Some(((at, _), _)) = self.holds.first_key_value() {
+            group = group.min(at.group);
+        }
+        // A delete frame is needed as long as any frame of its partition is. One grave can bring another back in.
+        loop {
+            let needed = self.graves.values().filter(|g| g.slots.is_some() || group <= g.last_frame.group);
+            let lower = needed.map(|g| g.deleted_at.group).min().unwrap_or(group).min(group);
+            if lower == group {
+                return group;
+            }
+            group = lower;
+        }
+    }
+
+    fn checkpoint_written(&mut self, group: u64) {
+        self.checkpoint = group;
+        self.checkpoint_at = Instant::now();
+        self.graves.retain(|_, grave| grave.slots.is_some() || grave.last_frame.group >= group);
+    }
+}
+
+/// The thread's body.
+pub(crate) fn run(shared: &Arc<Shared>) {
+    loop {
+        let result = match shared.flusher.next_task(shared) {
+            Task::Flush(id) => flush(shared, id),
+            Task::Repair(id, base) => repair(shared, id, base),
+            Task::Bury(id) => bury(shared, id),
+            Task::Checkpoint(group) => checkpoint(shared, group),
+            Task::Look => {
+                shared.watch_space();
+                Ok(())
+            }
+            Task::Stop(Stop::Now) => return,
+            Task::Stop(Stop::Flush) => {
+                let result = flush_all(shared);
+                if let Err(reason) = result {
+                    shared.fail(&reason);
+                }
+                return;
+            }
+        };
+        if let Err(reason) = result {
+            shared.fail(&reason);
+            return;
+        }
+    }
+}
+
+/// Flushes one partition. A full volume makes the log read-only; `Err` is the reason why the process must end.
+pub(crate) fn flush(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String> {
+    let Some(partition) = shared.partition(id) else { return Ok(()) };
+    loop {
+        let full = shared.is_read_only();
+        let result = if full { partition.manifest_pass() } else { partition.flush_pass() };
+        match result {
+            Ok(Pass::More) if !full => {}
+            Ok(Pass::More | Pass::Done | Pass::Idle) => return Ok(()),
+            Err(error @ FlushError::Fatal { .. }) => return Err(error.to_string()),
+            Err(error @ FlushError::NoRoom { .. }) => {
+                tracing::warn!(%error, "flush put off");
+                shared.set_read_only(true);
+                if full {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn repair(shared: &Arc<Shared>, id: PartitionId, base: i64) -> Result<(), String> {
+    let Some(partition): Option<Arc<Partition>> = shared.partition(id) else { return Ok(()) };
+    match partition.rebuild_index(base) {
+        Ok(()) => Ok(()),
+        Err(error @ FlushError::Fatal { .. }) => Err(error.to_string()),
+        Err(error @ FlushError::NoRoom { .. }) => {
+            tracing::warn!(%error, "index not rebuilt");
+            Ok(())
+        }
+    }
+}
+
+/// Removes the folder of a deleted partition.
+fn bury(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String> {
+    let slots = {
+        let mut work = shared.flusher.work.lock();
+        work.graves.get_mut(&id).and_then(|grave| grave.slots.clone())
+    };
+    let Some(slots) = slots else { return Ok(()) };
+    shared.files.remove_partition(id, slots).map_err(|e| format!("cannot delete the folder of {id}: {e}"))?;
+    if let Some(grave) = shared.flusher.work.lock().graves.get_mut(&id) {
+        grave.slots = None;
+    }
+    shared.watch_space();
+    Ok(())
+}
+
+fn checkpoint(shared: &Arc<Shared>, group: u64) -> Result<(), String> {
+    shared.wal().set_checkpoint(group).map_err(|e| format!("cannot write the checkpoint: {e}"))?;
+    shared.flusher.work.lock().checkpoint_written(group);
+    Ok(())
+}
+
+/// A clean stop: everything that is durable goes into segments, as far as time and room allow.
+fn flush_all(shared: &Arc<Shared>) -> Result<(), String> {
+    let start = Instant::now();
+    while start.elapsed() < STOP_FLUSH_MAX && !shared.is_read_only() {
+        let grave = {
+            let work = shared.flusher.work.lock();
+            work.graves.iter().find(|(_, g)| g.slots.is_some()).map(|(id, _)| *id)
+        };
+        match (grave, shared.flusher.oldest()) {
+            (Some(id), _) => bury(shared, id)?,
+            (None, Some(id)) => flush(shared, id)?,
+            (None, None) => break,
+        }
+    }
+    let (candidate, written) = {
+        let work = shared.flusher.work.lock();
+        (work.candidate(), work.checkpoint)
+    };
+    if candidate > written { checkpoint(shared, candidate) } else { Ok(()) }
+}

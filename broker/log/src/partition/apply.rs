@@ -1,0 +1,192 @@
+//! What a durable frame does to a partition: on the WAL thread while the log runs, in replay when it starts.
+//!
+//! Owns the hold of a partition on the WAL: the oldest durable frame that its folder does not reflect yet.
+
+use std::sync::atomic::Ordering;
+
+use super::tail::TailBatch;
+use super::{Partition, State};
+use crate::health::UnhealthyRange;
+use crate::wal::{FrameBody, WalPosition};
+
+impl Partition {
+    /// A frame that was queued became durable.
+    pub(crate) fn frame_durable(&self, body: FrameBody, at: WalPosition) {
+        match body {
+            FrameBody::Append { base_offset, .. } => self.append_durable(base_offset, at),
+            FrameBody::LogStart { offset } => self.log_start_durable(offset, at),
+            FrameBody::EpochStart { epoch, offset } => self.epoch_durable(epoch, offset, at),
+            FrameBody::DeletePartition => self.mark_deleted(),
+            FrameBody::Truncate { to } => panic!("{}: a truncation to {to} that nobody queued", self.id),
+            FrameBody::Seal | FrameBody::Boot { .. } => {}
+        }
+    }
+
+    /// The oldest queued batch became durable.
+    pub(crate) fn append_durable(&self, base_offset: i64, position: WalPosition) {
+        let mut state = self.state.lock();
+        let durable = state.tail.mark_durable(base_offset, position);
+        self.durable_offset.store(durable, Ordering::Release);
+        assert!(durable <= self.next_offset(), "{}: durable above next", self.id);
+        self.drop_below_log_start(&mut state);
+        self.reflected_later(&mut state, position, false);
+        self.flush_if_due(&mut state);
+    }
+
+    /// Replay found a batch.
+    pub(crate) fn append_replayed(&self, batch: TailBatch, position: WalPosition) {
+        let next = batch.last_offset + 1;
+        let mut state = self.state.lock();
+        state.tail.push_durable(batch);
+        self.next_offset.store(next, Ordering::Release);
+        self.durable_offset.store(next, Ordering::Release);
+        self.drop_below_log_start(&mut state);
+        self.reflected_later(&mut state, position, false);
+        self.flush_if_due(&mut state);
+    }
+
+    /// The log start moved; offsets below are gone, with their hold on memory and on the WAL.
+    pub(crate) fn log_start_durable(&self, offset: i64, position: WalPosition) {
+        let offset = offset.min(self.durable_offset());
+        let mut state = self.state.lock();
+        if self.log_start.fetch_max(offset, Ordering::AcqRel) < offset {
+            self.drop_below_log_start(&mut state);
+            state.quarantined.retain(|range| range.to >= offset);
+            self.shared.health.retain(self.id, |range| range.to >= offset);
+            state.manifest_dirty = true;
+        }
+        self.reflected_later(&mut state, position, true);
+        self.request_flush(&mut state);
+    }
+
+    /// A leader epoch starts.
+    pub(crate) fn epoch_durable(&self, epoch: i32, offset: i64, position: WalPosition) {
+        let mut state = self.state.lock();
+        if state.epochs.last().is_none_or(|(last, _)| *last < epoch) {
+            state.epochs.push((epoch, offset));
+            state.epoch_queued = state.epoch_queued.max(epoch);
+        }
+        self.reflected_later(&mut state, position, true);
+    }
+
+    /// Replay found a truncation: what the tail holds from `to` on is gone.
+    pub(crate) fn truncate_replayed(&self, to: i64, position: WalPosition) {
+        let mut state = self.state.lock();
+        state.tail.drop_from(to);
+        state.epochs.retain(|(_, start)| *start < to);
+        state.epoch_queued = state.epochs.last().map_or(-1, |(epoch, _)| *epoch);
+        state.quarantined.retain(|range| range.from < to);
+        self.shared.health.retain(self.id, |range| range.from < to);
+        state.manifest_dirty = true;
+        self.next_offset.store(to, Ordering::Release);
+        self.durable_offset.store(to, Ordering::Release);
+        self.reflected_later(&mut state, position, true);
+    }
+
+    /// Replay found that these offsets were durable and cannot be read; the next offset resumes above them.
+    pub(crate) fn lost_in_replay(&self, mut range: UnhealthyRange, position: WalPosition) {
+        let mut state = self.state.lock();
+        range.from = range.from.max(self.log_start());
+        if range.to < range.from || covered(&state.quarantined, range.from, range.to) {
+            return;
+        }
+        let next = self.next_offset();
+        // What is below `next` is in a segment already, or was found lost before: only the rest is news.
+        range.from = range.from.max(next);
+        if range.to < range.from {
+            return;
+        }
+        self.next_offset.store(range.to + 1, Ordering::Release);
+        self.durable_offset.store(range.to + 1, Ordering::Release);
+        self.quarantine(&mut state, range);
+        self.reflected_later(&mut state, position, true);
+    }
+
+    /// The newest frame that the folder reflects.
+    pub(crate) fn applied(&self) -> WalPosition {
+        let state = self.state.lock();
+        let manifest = &state.slots.manifest;
+        WalPosition { group: manifest.applied_group, frame: manifest.applied_frame }
+    }
+
+    /// The start found that these offsets of a segment cannot be read.
+    pub(crate) fn found_damage(&self, mut range: UnhealthyRange) {
+        let mut state = self.state.lock();
+        range.from = range.from.max(self.log_start());
+        if range.to >= range.from && !covered(&state.quarantined, range.from, range.to) {
+            self.quarantine(&mut state, range);
+        }
+    }
+
+    /// Enters a range that was found now: counted, told, kept in the manifest with the next flush.
+    pub(crate) fn quarantine(&self, state: &mut State, range: UnhealthyRange) {
+        let at = state.quarantined.partition_point(|r| r.from < range.from);
+        state.quarantined.insert(at, range.clone());
+        state.manifest_dirty = true;
+        self.shared.health.found(range);
+        self.request_flush(state);
+    }
+
+    /// The partition is deleted: nothing of it is kept in memory, and it holds nothing back any more.
+    pub(crate) fn delete_durable(&self) {
+        self.mark_deleted();
+        let mut state = self.state.lock();
+        state.tail = Default::default();
+        state.quarantined = Vec::new();
+        state.control_hold = None;
+        self.shared.health.retain(self.id, |_| false);
+        self.rehold(&mut state);
+        self.shared.files.forget(self.id);
+    }
+
+    fn drop_below_log_start(&self, state: &mut State) {
+        state.tail.drop_below(self.log_start());
+        self.rehold(state);
+    }
+
+    /// A frame is durable that the folder does not reflect yet.
+    fn reflected_later(&self, state: &mut State, position: WalPosition, control: bool) {
+        state.last_durable = position;
+        if control || state.tail.first_position().is_none() {
+            state.control_hold.get_or_insert(position);
+        }
+        self.rehold(state);
+    }
+
+    /// Computes the hold anew and tells the flusher when it changed.
+    pub(crate) fn rehold(&self, state: &mut State) {
+        let hold = match (state.tail.first_position(), state.control_hold) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if hold != state.hold {
+            self.shared.flusher.hold_moved(self.id, state.hold, hold);
+            state.hold = hold;
+        }
+    }
+
+    fn flush_if_due(&self, state: &mut State) {
+        if state.tail.bytes() >= self.shared.options.flush_pending_bytes {
+            self.request_flush(state);
+        }
+    }
+
+    /// Puts the partition into the flusher's queue, once.
+    pub(crate) fn request_flush(&self, state: &mut State) {
+        if !state.flush_queued {
+            state.flush_queued = true;
+            self.shared.flusher.request(self.id);
+        }
+    }
+}
+
+/// Whether every offset of `from..=to` is in one of the ranges.
+pub(crate) fn covered(ranges: &[UnhealthyRange], from: i64, to: i64) -> bool {
+    let mut next = from;
+    for range in ranges {
+        if range.from <= next && range.to >= next {
+            next = range.to + 1;
+        }
+    }
+    next > to
+}

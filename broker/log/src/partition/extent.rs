@@ -1,0 +1,302 @@
+//! Reading one segment: finding the extent that holds an offset or a timestamp, reading it, verifying it.
+//!
+//! Owns cold reads. Trusts nothing: an extent must match its checksum and every batch its own, `.sum` and `.idx` entries
+//! carry checksums and are replaced by what their neighbours imply when they fail. Never writes.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::files::{FileKey, Files, Kind, read_salvaging, read_up_to};
+use crate::ids::PartitionId;
+use crate::metrics::Reason;
+use crate::partition::format::{
+    IDX_ENTRY_BYTES, IdxEntry, SUM_ENTRY_BYTES, SegmentEntry, SumEntry, decode_idx, decode_sum,
+};
+use crate::partition::walk::{Expect, Hole, Piece, walk};
+
+/// A verified extent: which batches can be served, which offsets cannot.
+#[derive(Debug)]
+pub(crate) struct Extent {
+    /// Position of its first byte in the segment.
+    pub(crate) position: u64,
+    pub(crate) base_offset: i64,
+    pub(crate) end_offset: i64,
+    pub(crate) bytes: Bytes,
+    pub(crate) batches: Vec<Piece>,
+    pub(crate) holes: Vec<Hole>,
+    /// All batches are intact, but the checksum over them is not theirs.
+    pub(crate) sum_is_wrong: bool,
+}
+
+impl Extent {
+    /// Memory it takes.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        (self.bytes.len() + self.batches.len() * size_of::<Piece>() + size_of::<Extent>()) as u64
+    }
+}
+
+/// A small file is damaged at this entry; its content was replaced by what its neighbours imply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BadEntry {
+    pub(crate) kind_is_sum: bool,
+    pub(crate) entry: u64,
+}
+
+/// What a reader must know about a segment, copied from the partition's state.
+#[derive(Debug, Clone)]
+pub(crate) struct SegmentView {
+    pub(crate) partition: PartitionId,
+    pub(crate) entry: SegmentEntry,
+    /// Offset after its last batch.
+    pub(crate) end_offset: i64,
+    pub(crate) epochs: Arc<[(i32, i64)]>,
+    /// Inclusive offset ranges that have no bytes in the segment.
+    pub(crate) gaps: Arc<[(i64, i64)]>,
+}
+
+/// Reads one segment.
+pub(crate) struct SegmentReader<'a> {
+    files: &'a Files,
+    view: &'a SegmentView,
+    /// Entries found damaged on the way.
+    pub(crate) bad: Vec<BadEntry>,
+}
+
+impl<'a> SegmentReader<'a> {
+    pub(crate) fn new(files: &'a Files, view: &'a SegmentView) -> Self {
+        SegmentReader { files, view, bad: Vec::new() }
+    }
+
+    pub(crate) fn view(&self) -> &SegmentView {
+        self.view
+    }
+
+    /// Size of the entries of a kind of file.
+    pub(crate) fn entry_bytes(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Log => 1,
+            Kind::Sum => SUM_ENTRY_BYTES as u64,
+            Kind::Idx => IDX_ENTRY_BYTES as u64,
+        }
+    }
+
+    pub(crate) fn key(&self, kind: Kind) -> FileKey {
+        FileKey { partition: self.view.partition, base_offset: self.view.entry.base_offset, kind }
+    }
+
+    /// Number of extents.
+    pub(crate) fn extents(&self) -> u64 {
+        self.view.entry.sum_bytes / SUM_ENTRY_BYTES as u64
+    }
+
+    /// Number of the first extent that ends above `offset`.
+    pub(crate) fn extent_with(&mut self, offset: i64) -> io::Result<u64> {
+        self.search(|sum| sum.end_offset <= offset)
+    }
+
+    /// Number of the first extent that reaches beyond `position`.
+    fn extent_at(&mut self, position: u64) -> io::Result<u64> {
+        self.search(|sum| sum.position + u64::from(sum.length) <= position)
+    }
+
+    /// The first extent for which `below` does not hold; it holds for a prefix.
+    fn search(&mut self, below: impl Fn(&SumEntry) -> bool) -> io::Result<u64> {
+        let (mut low, mut high) = (0, self.extents());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let (sum, last) = self.sum(middle)?;
+            if below(&sum) {
+                low = last + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// The entry of extent `number`. Where it is damaged, one entry without checksum for the whole damaged run; then the
+    /// second value is the run's last number, else `number`.
+    fn sum(&mut self, number: u64) -> io::Result<(SumEntry, u64)> {
+        if let Some(sum) = self.stored_sum(number)? {
+            return Ok((sum, number));
+        }
+        let (mut first, mut last) = (number, number);
+        let mut before = None;
+        while first > 0 {
+            before = self.stored_sum(first - 1)?;
+            if before.is_some() {
+                break;
+            }
+            first -= 1;
+        }
+        let mut behind = None;
+        while last + 1 < self.extents() {
+            behind = self.stored_sum(last + 1)?;
+            if behind.is_some() {
+                break;
+            }
+            last += 1;
+        }
+        let entry = &self.view.entry;
+        let position = before.map_or(0, |b| b.position + u64::from(b.length));
+        let end = behind.map_or(entry.log_bytes, |b| b.position);
+        let sum = SumEntry {
+            position,
+            base_offset: before.map_or(entry.base_offset, |b| b.end_offset),
+            end_offset: behind.map_or(self.view.end_offset, |b| b.base_offset),
+            length: end.saturating_sub(position) as u32,
+            crc: 0,
+            batches: 0,
+        };
+        Ok((sum, last))
+    }
+
+    /// The entry as it is stored; `None` when it does not decode or contradicts the manifest.
+    pub(crate) fn stored_sum(&mut self, number: u64) -> io::Result<Option<SumEntry>> {
+        let mut bytes = [0; SUM_ENTRY_BYTES];
+        let read = self.read_entry(Kind::Sum, number * SUM_ENTRY_BYTES as u64, &mut bytes)?;
+        let decoded = decode_sum(self.view.entry.base_offset, &bytes[..read]);
+        let fits = |sum: &SumEntry| {
+            sum.position + u64::from(sum.length) <= self.view.entry.log_bytes
+                && sum.end_offset <= self.view.end_offset
+                && sum.base_offset < sum.end_offset
+        };
+        match decoded {
+            Ok(sum) if fits(&sum) => Ok(Some(sum)),
+            Ok(_) | Err(_) => {
+                self.note(BadEntry { kind_is_sum: true, entry: number });
+                Ok(None)
+            }
+        }
+    }
+
+    fn note(&mut self, bad: BadEntry) {
+        if !self.bad.contains(&bad) {
+            self.bad.push(bad);
+        }
+    }
+
+    /// Reads an entry; an unreadable or missing file reads as empty, so that the entry fails its checksum.
+    fn read_entry(&self, kind: Kind, position: u64, bytes: &mut [u8]) -> io::Result<usize> {
+        let file = match self.files.open(&self.key(kind)) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(e) => return Err(e),
+        };
+        match read_up_to(&*file, bytes, position) {
+            Err(e) if crate::files::is_medium_error(&e) => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Extent `number` (or the damaged run it is in), verified, and the number of the extent behind it.
+    pub(crate) fn load(&mut self, number: u64) -> io::Result<(Arc<Extent>, u64)> {
+        let (sum, last) = self.sum(number)?;
+        let (id, base) = (self.view.partition, self.view.entry.base_offset);
+        if let Some(extent) = self.files.cached_extent(id, base, sum.position) {
+            return Ok((extent, last + 1));
+        }
+        let stored = last == number && !self.bad.contains(&BadEntry { kind_is_sum: true, entry: number });
+        let extent = Arc::new(self.read_extent(&sum, stored)?);
+        self.files.cache_extent(id, base, sum.position, &extent);
+        Ok((extent, last + 1))
+    }
+
+    /// Reads and verifies one extent; `has_crc` is false for one whose entry is lost.
+    pub(crate) fn read_extent(&mut self, sum: &SumEntry, has_crc: bool) -> io::Result<Extent> {
+        let file = self.files.open(&self.key(Kind::Log))?;
+        let read = read_salvaging(&*file, sum.position, sum.length as usize)?;
+        let crc_fits = has_crc && crc32c::crc32c(&read.bytes) == sum.crc;
+        let expect = Expect {
+            base_offset: sum.base_offset,
+            end_offset: sum.end_offset,
+            epochs: &self.view.epochs,
+            gaps: &self.view.gaps,
+            anchors: &[],
+        };
+        let mut walked = walk(&read.bytes, expect);
+        if !walked.holes.is_empty() {
+            let anchors = self.anchors(sum)?;
+            walked = walk(&read.bytes, Expect { anchors: &anchors, ..expect });
+        }
+        if read.unreadable {
+            for hole in &mut walked.holes {
+                hole.reason = Reason::ReadError;
+            }
+        }
+        Ok(Extent {
+            position: sum.position,
+            base_offset: sum.base_offset,
+            end_offset: sum.end_offset,
+            bytes: Bytes::from(read.bytes),
+            sum_is_wrong: has_crc && !crc_fits && walked.holes.is_empty(),
+            batches: walked.batches,
+            holes: walked.holes,
+        })
+    }
+
+    /// Index entries that point into an extent, as (offset, position in it).
+    fn anchors(&mut self, sum: &SumEntry) -> io::Result<Vec<(i64, usize)>> {
+        let end = sum.position + u64::from(sum.length);
+        let (first, _) = self.idx_search(|idx| idx.position < sum.position)?;
+        let mut anchors = Vec::new();
+        for number in first..self.idx_entries() {
+            let Some(idx) = self.idx(number)? else { continue };
+            if idx.position >= end {
+                break;
+            }
+            if idx.position >= sum.position {
+                anchors.push((idx.offset, (idx.position - sum.position) as usize));
+            }
+        }
+        Ok(anchors)
+    }
+
+    /// Number of the first index entry for which `below` does not hold (it holds for a prefix), and the entry before it.
+    /// Damaged entries are stepped over.
+    fn idx_search(&mut self, below: impl Fn(&IdxEntry) -> bool) -> io::Result<(u64, Option<IdxEntry>)> {
+        let (mut low, mut high) = (0, self.idx_entries());
+        let mut last_below = None;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut probe = middle;
+            let mut found = self.idx(probe)?;
+            while found.is_none() && probe + 1 < high {
+                probe += 1;
+                found = self.idx(probe)?;
+            }
+            match found {
+                Some(idx) if below(&idx) => {
+                    last_below = Some(idx);
+                    low = probe + 1;
+                }
+                Some(_) | None => high = middle,
+            }
+        }
+        Ok((low, last_below))
+    }
+
+    fn idx_entries(&self) -> u64 {
+        self.view.entry.idx_bytes / IDX_ENTRY_BYTES as u64
+    }
+
+    fn idx(&mut self, number: u64) -> io::Result<Option<IdxEntry>> {
+        let mut bytes = [0; IDX_ENTRY_BYTES];
+        let read = self.read_entry(Kind::Idx, number * IDX_ENTRY_BYTES as u64, &mut bytes)?;
+        match decode_idx(self.view.entry.base_offset, &bytes[..read]) {
+            Ok(idx) if idx.position < self.view.entry.log_bytes => Ok(Some(idx)),
+            Ok(_) | Err(_) => {
+                self.note(BadEntry { kind_is_sum: false, entry: number });
+                Ok(None)
+            }
+        }
+    }
+
+    /// Number of an extent such that no batch before it has a timestamp of `timestamp` or more.
+    pub(crate) fn extent_for_timestamp(&mut self, timestamp: i64) -> io::Result<u64> {
+        let (_, last) = self.idx_search(|idx| idx.max_timestamp_before < timestamp)?;
+        self.extent_at(last.map_or(0, |idx| idx.position))
+    }
+}

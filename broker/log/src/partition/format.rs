@@ -1,0 +1,511 @@
+//! Every small file of a partition's folder: encode and decode, side by side. `.log` needs no codec, it holds batches.
+//!
+//! Owns these layouts and their checksums. Never opens a file. All integers are little-endian; every checksum is CRC32C.
+//!
+//! ```text
+//! manifest           two slots of equal capacity (file length / 2, a multiple of 4,096); the valid one with the higher
+//!                    seq counts
+//!   0  magic "KEELMANI"       24  topic id (16)          64  next offset i64
+//!   8  version u16, flags u16 40  partition i32          72  segments u32, epochs u32, created u32, dropped u32,
+//!  12  length u32 (with CRC)  44  applied frame u32          quarantined u32, snapshot u8 (0 none, 1, 2), 3 zero bytes
+//!  16  seq u64                48  applied group u64      96  snapshot offset i64
+//!                             56  log start i64         104  segments, epochs, created, dropped, quarantined; CRC u32
+//!   segment (48)  base i64, log bytes u64, sum bytes u64, idx bytes u64, first timestamp i64, max timestamp i64
+//!   epoch (12)    epoch i32, start offset i64
+//!   created, dropped (8)      base i64 of a segment
+//!   quarantined   from i64, to i64, position u64, since i64, then stage, source, reason, file: length u8 and text
+//! <base>.sum (40)  position u64, base offset i64, end offset i64, length u32, CRC u32, batches u32, entry CRC u32
+//! <base>.idx (32)  offset i64, position u64, max timestamp before it i64, zero u32, entry CRC u32
+//! producers.1, .2  magic "KEELPROD", version u16, zero u16, length u32, offset i64, table bytes, CRC u32
+//! ```
+//! The entry CRC of `.sum` and `.idx` is seeded with the segment's base offset: an entry of another segment never fits.
+
+use crate::health::UnhealthyRange;
+use crate::ids::{PartitionId, TopicId};
+use crate::metrics::{Reason, Source, Stage};
+
+/// The one version of the layouts above.
+const VERSION: u16 = 1;
+const MANIFEST_MAGIC: &[u8; 8] = b"KEELMANI";
+const PRODUCERS_MAGIC: &[u8; 8] = b"KEELPROD";
+const FLAG_DELETED: u16 = 1;
+const CRC_BYTES: usize = 4;
+/// Bytes of a slot before its lists.
+const SLOT_FIXED_BYTES: usize = 104;
+/// Bytes of a producer snapshot before its table.
+const PRODUCERS_FIXED_BYTES: usize = 24;
+/// A slot starts on a block of its own, so that one torn block costs one slot.
+pub(crate) const SLOT_ALIGN_BYTES: usize = 4096;
+/// A slot beyond this is refused by the decoder: about 300,000 segments.
+pub(crate) const SLOT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of one `.sum` entry.
+pub(crate) const SUM_ENTRY_BYTES: usize = 40;
+/// Bytes of one `.idx` entry.
+pub(crate) const IDX_ENTRY_BYTES: usize = 32;
+/// Longest file name (relative to the data directory) that a quarantined range keeps.
+const FILE_NAME_BYTES_MAX: usize = 255;
+
+/// Why bytes of a small file are not what must stand there.
+pub(crate) type Undecodable = Reason;
+
+/// A segment as the manifest lists it. Lengths are those that count; what lies beyond is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentEntry {
+    pub(crate) base_offset: i64,
+    pub(crate) log_bytes: u64,
+    pub(crate) sum_bytes: u64,
+    pub(crate) idx_bytes: u64,
+    /// Timestamp that `segment.ms` counts from.
+    pub(crate) first_timestamp: i64,
+    pub(crate) max_timestamp: i64,
+}
+
+/// Which producer snapshot file counts, and the offset it is as of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SnapshotRef {
+    pub(crate) file: u8,
+    pub(crate) offset: i64,
+}
+
+/// What one manifest slot says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) partition: PartitionId,
+    pub(crate) seq: u64,
+    /// WAL position (group, frame) up to which this partition's frames are reflected.
+    pub(crate) applied_group: u64,
+    pub(crate) applied_frame: u32,
+    pub(crate) log_start: i64,
+    pub(crate) next_offset: i64,
+    /// The partition is gone; whatever files are left are to be unlinked.
+    pub(crate) deleted: bool,
+    pub(crate) snapshot: Option<SnapshotRef>,
+    pub(crate) segments: Vec<SegmentEntry>,
+    pub(crate) epochs: Vec<(i32, i64)>,
+    pub(crate) created: Vec<i64>,
+    pub(crate) dropped: Vec<i64>,
+    pub(crate) quarantined: Vec<UnhealthyRange>,
+}
+
+impl Manifest {
+    /// The manifest of a partition nothing was ever written for.
+    pub(crate) fn empty(partition: PartitionId) -> Self {
+        Manifest {
+            partition,
+            seq: 0,
+            applied_group: 0,
+            applied_frame: 0,
+            log_start: 0,
+            next_offset: 0,
+            deleted: false,
+            snapshot: None,
+            segments: Vec::new(),
+            epochs: Vec::new(),
+            created: Vec::new(),
+            dropped: Vec::new(),
+            quarantined: Vec::new(),
+        }
+    }
+}
+
+/// Bytes of one slot.
+pub(crate) fn encode_manifest(m: &Manifest) -> Vec<u8> {
+    let mut out = Vec::with_capacity(SLOT_FIXED_BYTES + 48 * m.segments.len() + 64);
+    out.extend_from_slice(MANIFEST_MAGIC);
+    put_u16(&mut out, VERSION);
+    put_u16(&mut out, if m.deleted { FLAG_DELETED } else { 0 });
+    put_u32(&mut out, 0);
+    put_u64(&mut out, m.seq);
+    out.extend_from_slice(&m.partition.topic.0);
+    put_u32(&mut out, m.partition.index as u32);
+    put_u32(&mut out, m.applied_frame);
+    put_u64(&mut out, m.applied_group);
+    put_i64(&mut out, m.log_start);
+    put_i64(&mut out, m.next_offset);
+    let counts =
+        [m.segments.len(), m.epochs.len(), m.created.len(), m.dropped.len(), m.quarantined.len()];
+    for count in counts {
+        put_u32(&mut out, count as u32);
+    }
+    put_u32(&mut out, m.snapshot.map_or(0, |s| u32::from(s.file)));
+    put_i64(&mut out, m.snapshot.map_or(0, |s| s.offset));
+    assert_eq!(out.len(), SLOT_FIXED_BYTES, "the slot layout and its constant disagree");
+    for s in &m.segments {
+        put_i64(&mut out, s.base_offset);
+        put_u64(&mut out, s.log_bytes);
+        put_u64(&mut out, s.sum_bytes);
+        put_u64(&mut out, s.idx_bytes);
+        put_i64(&mut out, s.first_timestamp);
+        put_i64(&mut out, s.max_timestamp);
+    }
+    for (epoch, start) in &m.epochs {
+        put_u32(&mut out, *epoch as u32);
+        put_i64(&mut out, *start);
+    }
+    for base in m.created.iter().chain(&m.dropped) {
+        put_i64(&mut out, *base);
+    }
+    for range in &m.quarantined {
+        put_range(&mut out, range);
+    }
+    let length = (out.len() + CRC_BYTES) as u32;
+    out[12..16].copy_from_slice(&length.to_le_bytes());
+    let crc = crc32c::crc32c(&out);
+    put_u32(&mut out, crc);
+    out
+}
+
+/// Reads the slot at the start of `bytes` (which may be longer).
+pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Undecodable> {
+    let body = checked_body(bytes, MANIFEST_MAGIC, SLOT_FIXED_BYTES, SLOT_BYTES_MAX)?;
+    let mut c = Cursor { rest: &body[10..] };
+    let flags = c.u16()?;
+    c.u32()?;
+    let mut m = Manifest::empty(PartitionId { topic: TopicId([0; 16]), index: 0 });
+    m.deleted = flags & FLAG_DELETED != 0;
+    m.seq = c.u64()?;
+    m.partition = PartitionId { topic: TopicId(c.take::<16>()?), index: c.u32()? as i32 };
+    m.applied_frame = c.u32()?;
+    m.applied_group = c.u64()?;
+    m.log_start = c.i64()?;
+    m.next_offset = c.i64()?;
+    let counts = [c.u32()?, c.u32()?, c.u32()?, c.u32()?, c.u32()?];
+    let file = c.u32()?;
+    let offset = c.i64()?;
+    m.snapshot = match file {
+        0 => None,
+        1 | 2 => Some(SnapshotRef { file: file as u8, offset }),
+        _ => return Err(Reason::Length),
+    };
+    for _ in 0..counts[0] {
+        m.segments.push(SegmentEntry {
+            base_offset: c.i64()?,
+            log_bytes: c.u64()?,
+            sum_bytes: c.u64()?,
+            idx_bytes: c.u64()?,
+            first_timestamp: c.i64()?,
+            max_timestamp: c.i64()?,
+        });
+    }
+    for _ in 0..counts[1] {
+        m.epochs.push((c.u32()? as i32, c.i64()?));
+    }
+    for _ in 0..counts[2] {
+        m.created.push(c.i64()?);
+    }
+    for _ in 0..counts[3] {
+        m.dropped.push(c.i64()?);
+    }
+    for _ in 0..counts[4] {
+        m.quarantined.push(take_range(&mut c, m.partition)?);
+    }
+    if !c.rest.is_empty() {
+        return Err(Reason::Length);
+    }
+    Ok(m)
+}
+
+fn put_range(out: &mut Vec<u8>, range: &UnhealthyRange) {
+    put_i64(out, range.from);
+    put_i64(out, range.to);
+    put_u64(out, range.position);
+    put_i64(out, range.since_ms);
+    let file = range.file.get(..FILE_NAME_BYTES_MAX).unwrap_or(&range.file);
+    for text in [range.stage.label(), range.source.label(), range.reason.label(), file] {
+        let text = text.get(..FILE_NAME_BYTES_MAX).unwrap_or(text);
+        out.push(text.len() as u8);
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn take_range(c: &mut Cursor<'_>, partition: PartitionId) -> Result<UnhealthyRange, Undecodable> {
+    let (from, to, position, since_ms) = (c.i64()?, c.i64()?, c.u64()?, c.i64()?);
+    Ok(UnhealthyRange {
+        partition: Some(partition),
+        from,
+        to,
+        position,
+        since_ms,
+        stage: Stage::from_label(&c.text()?).ok_or(Reason::Version)?,
+        source: Source::from_label(&c.text()?).ok_or(Reason::Version)?,
+        reason: Reason::from_label(&c.text()?).ok_or(Reason::Version)?,
+        file: c.text()?,
+    })
+}
+
+/// One flushed extent of a segment: whole batches, written in one piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SumEntry {
+    pub(crate) position: u64,
+    pub(crate) base_offset: i64,
+    /// Offset after its last batch.
+    pub(crate) end_offset: i64,
+    pub(crate) length: u32,
+    pub(crate) crc: u32,
+    pub(crate) batches: u32,
+}
+
+/// Bytes of one `.sum` entry.
+pub(crate) fn encode_sum(segment_base: i64, e: &SumEntry) -> [u8; SUM_ENTRY_BYTES] {
+    let mut out = Vec::with_capacity(SUM_ENTRY_BYTES);
+    put_u64(&mut out, e.position);
+    put_i64(&mut out, e.base_offset);
+    put_i64(&mut out, e.end_offset);
+    put_u32(&mut out, e.length);
+    put_u32(&mut out, e.crc);
+    put_u32(&mut out, e.batches);
+    seal_entry(segment_base, out)
+}
+
+/// Reads one `.sum` entry.
+pub(crate) fn decode_sum(segment_base: i64, bytes: &[u8]) -> Result<SumEntry, Undecodable> {
+    let mut c = Cursor { rest: open_entry(segment_base, bytes, SUM_ENTRY_BYTES)? };
+    Ok(SumEntry {
+        position: c.u64()?,
+        base_offset: c.i64()?,
+        end_offset: c.i64()?,
+        length: c.u32()?,
+        crc: c.u32()?,
+        batches: c.u32()?,
+    })
+}
+
+/// One entry of the sparse index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IdxEntry {
+    /// Base offset of the batch at `position`.
+    pub(crate) offset: i64,
+    pub(crate) position: u64,
+    /// Largest timestamp of all batches of the segment before `position`; `i64::MIN` before the first.
+    pub(crate) max_timestamp_before: i64,
+}
+
+/// Bytes of one `.idx` entry.
+pub(crate) fn encode_idx(segment_base: i64, e: &IdxEntry) -> [u8; IDX_ENTRY_BYTES] {
+    let mut out = Vec::with_capacity(IDX_ENTRY_BYTES);
+    put_i64(&mut out, e.offset);
+    put_u64(&mut out, e.position);
+    put_i64(&mut out, e.max_timestamp_before);
+    put_u32(&mut out, 0);
+    seal_entry(segment_base, out)
+}
+
+/// Reads one `.idx` entry.
+pub(crate) fn decode_idx(segment_base: i64, bytes: &[u8]) -> Result<IdxEntry, Undecodable> {
+    let mut c = Cursor { rest: open_entry(segment_base, bytes, IDX_ENTRY_BYTES)? };
+    Ok(IdxEntry { offset: c.i64()?, position: c.u64()?, max_timestamp_before: c.i64()? })
+}
+
+/// Bytes of a producer snapshot: `table` as [`keelson_state`] encodes it, as of `offset`.
+pub(crate) fn encode_producers(offset: i64, table: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(PRODUCERS_FIXED_BYTES + table.len() + CRC_BYTES);
+    out.extend_from_slice(PRODUCERS_MAGIC);
+    put_u16(&mut out, VERSION);
+    put_u16(&mut out, 0);
+    put_u32(&mut out, (PRODUCERS_FIXED_BYTES + table.len() + CRC_BYTES) as u32);
+    put_i64(&mut out, offset);
+    out.extend_from_slice(table);
+    let crc = crc32c::crc32c(&out);
+    put_u32(&mut out, crc);
+    out
+}
+
+/// Reads a producer snapshot: its offset and the table's bytes.
+pub(crate) fn decode_producers(bytes: &[u8]) -> Result<(i64, &[u8]), Undecodable> {
+    let body = checked_body(bytes, PRODUCERS_MAGIC, PRODUCERS_FIXED_BYTES, usize::MAX)?;
+    let mut c = Cursor { rest: &body[16..] };
+    Ok((c.i64()?, c.rest))
+}
+
+/// Checks magic, version, length (at 12) and CRC; returns all but the CRC.
+fn checked_body<'a>(
+    bytes: &'a [u8],
+    magic: &[u8; 8],
+    fixed_bytes: usize,
+    bytes_max: usize,
+) -> Result<&'a [u8], Undecodable> {
+    let mut c = Cursor { rest: bytes };
+    if &c.take::<8>().map_err(|_| Reason::Truncated)? != magic {
+        return Err(Reason::Magic);
+    }
+    let version = c.u16().map_err(|_| Reason::Truncated)?;
+    c.u16().map_err(|_| Reason::Truncated)?;
+    let length = c.u32().map_err(|_| Reason::Truncated)? as usize;
+    if length < fixed_bytes + CRC_BYTES || length > bytes_max {
+        return Err(Reason::Length);
+    }
+    let whole = bytes.get(..length).ok_or(Reason::Truncated)?;
+    let (body, crc) = whole.split_at(length - CRC_BYTES);
+    if crc != crc32c::crc32c(body).to_le_bytes() {
+        return Err(Reason::SlotCrc);
+    }
+    if version != VERSION {
+        return Err(Reason::Version);
+    }
+    Ok(body)
+}
+
+fn entry_crc(segment_base: i64, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&segment_base.to_le_bytes()), body)
+}
+
+fn seal_entry<const N: usize>(segment_base: i64, mut body: Vec<u8>) -> [u8; N] {
+    let crc = entry_crc(segment_base, &body);
+    put_u32(&mut body, crc);
+    body.try_into().expect("an entry has exactly its fixed size")
+}
+
+fn open_entry(segment_base: i64, bytes: &[u8], entry_bytes: usize) -> Result<&[u8], Undecodable> {
+    let entry = bytes.get(..entry_bytes).ok_or(Reason::Truncated)?;
+    let (body, crc) = entry.split_at(entry_bytes - CRC_BYTES);
+    if crc == entry_crc(segment_base, body).to_le_bytes() { Ok(body) } else { Err(Reason::SlotCrc) }
+}
+
+fn put_u16(out: &mut Vec<u8>, v: u16) {
+    out.extend_from_slice(&v.to_le_bytes());
+}
+
+fn put_u32(out: &mut Vec<u8>, v: u32) {
+    out.extend_from_slice(&v.to_le_bytes());
+}
+
+fn put_u64(out: &mut Vec<u8>, v: u64) {
+    out.extend_from_slice(&v.to_le_bytes());
+}
+
+fn put_i64(out: &mut Vec<u8>, v: i64) {
+    out.extend_from_slice(&v.to_le_bytes());
+}
+
+/// Reads from the front; running out of bytes is a wrong length.
+struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl Cursor<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Undecodable> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Reason::Length)?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    fn u16(&mut self) -> Result<u16, Undecodable> {
+        Ok(u16::from_le_bytes(self.take()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, Undecodable> {
+        Ok(u32::from_le_bytes(self.take()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, Undecodable> {
+        Ok(u64::from_le_bytes(self.take()?))
+    }
+
+    fn i64(&mut self) -> Result<i64, Undecodable> {
+        Ok(i64::from_le_bytes(self.take()?))
+    }
+
+    fn text(&mut self) -> Result<String, Undecodable> {
+        let length = usize::from(self.take::<1>()?[0]);
+        let (text, rest) = self.rest.split_at_checked(length).ok_or(Reason::Length)?;
+        self.rest = rest;
+        String::from_utf8(text.to_vec()).map_err(|_| Reason::Length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Manifest {
+        let partition = PartitionId { topic: TopicId(*b"0123456789abcdef"), index: 7 };
+        let mut m = Manifest::empty(partition);
+        m.seq = 5;
+        m.applied_group = 9;
+        m.applied_frame = 2;
+        m.log_start = 10;
+        m.next_offset = 300;
+        m.snapshot = Some(SnapshotRef { file: 2, offset: 299 });
+        m.segments.push(SegmentEntry {
+            base_offset: 0,
+            log_bytes: 4096,
+            sum_bytes: 80,
+            idx_bytes: 32,
+            first_timestamp: 1,
+            max_timestamp: 2,
+        });
+        m.epochs.push((3, 0));
+        m.created.push(300);
+        m.dropped.push(-0);
+        m.quarantined.push(UnhealthyRange {
+            partition: Some(partition),
+            from: 20,
+            to: 29,
+            file: "wal/00000001.wal".to_owned(),
+            position: 8192,
+            reason: Reason::PayloadCrc,
+            source: Source::Wal,
+            stage: Stage::Replay,
+            since_ms: 77,
+        });
+        m
+    }
+
+    #[test]
+    fn manifest_round_trips_and_any_flipped_byte_is_noticed() {
+        let bytes = encode_manifest(&sample());
+        assert_eq!(decode_manifest(&bytes), Ok(sample()));
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x10;
+            assert!(decode_manifest(&bad).is_err(), "byte {at}");
+            assert!(decode_manifest(&bytes[..at]).is_err(), "cut at {at}");
+        }
+        let mut longer = bytes;
+        longer.extend_from_slice(&[0xAA; 100]);
+        assert_eq!(decode_manifest(&longer), Ok(sample()));
+    }
+
+    #[test]
+    fn manifest_golden() {
+        let bytes = encode_manifest(&sample());
+        assert_eq!(bytes.len(), 104 + 48 + 12 + 8 + 8 + 32 + 7 + 4 + 12 + 17 + 4);
+        assert_eq!(&bytes[..24], b"KEELMANI\x01\0\0\0\x00\x01\0\0\x05\0\0\0\0\0\0\0");
+        assert_eq!(crc32c::crc32c(&bytes[..bytes.len() - 4]), 0xAEAC_2BB4);
+    }
+
+    #[test]
+    fn entries_round_trip_and_belong_to_one_segment() {
+        let sum = SumEntry {
+            position: 4096,
+            base_offset: 10,
+            end_offset: 20,
+            length: 512,
+            crc: 0xDEAD_BEEF,
+            batches: 3,
+        };
+        let bytes = encode_sum(10, &sum);
+        assert_eq!(decode_sum(10, &bytes), Ok(sum));
+        assert_eq!(decode_sum(11, &bytes), Err(Reason::SlotCrc));
+        let idx = IdxEntry { offset: 10, position: 4096, max_timestamp_before: i64::MIN };
+        let bytes = encode_idx(10, &idx);
+        assert_eq!(decode_idx(10, &bytes), Ok(idx));
+        assert_eq!(decode_idx(0, &bytes), Err(Reason::SlotCrc));
+        for at in 0..bytes.len() {
+            let mut bad = bytes;
+            bad[at] ^= 1;
+            assert!(decode_idx(10, &bad).is_err());
+        }
+    }
+
+    #[test]
+    fn producer_snapshot_round_trips() {
+        let bytes = encode_producers(42, b"table");
+        assert_eq!(decode_producers(&bytes), Ok((42, &b"table"[..])));
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x80;
+            assert!(decode_producers(&bad).is_err(), "byte {at}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What a partition remembers of its producers, across restarts: a snapshot as of what is flushed, and the batches after.
+//!
+//! Owns the two snapshot files. Nothing of it stays in memory: the table of a running partition is its caller's.
+
+use std::path::PathBuf;
+
+use keelson_protocol::batch::BatchHeader;
+use keelson_state::producers::{ProducerBatch, ProducerTable};
+
+use super::format::{SnapshotRef, decode_producers};
+use super::tail::TailBatch;
+use super::{Partition, ReadError};
+use crate::health::UnhealthyRange;
+use crate::metrics::{Reason, Source, Stage};
+use crate::shared::now_ms;
+
+/// How long an idle producer is remembered in a snapshot (Kafka's `producer.id.expiration.ms`), by batch timestamps.
+const PRODUCER_EXPIRATION_MS: i64 = 24 * 60 * 60 * 1000;
+
+impl Partition {
+    /// Where snapshot file 1 or 2 is.
+    pub(crate) fn snapshot_path(&self, file: u8) -> PathBuf {
+        self.shared().files.partition_dir(self.id()).join(format!("producers.{file}"))
+    }
+
+    /// The table as of the durable offset.
+    pub(crate) fn load_producers(&self) -> Result<ProducerTable, ReadError> {
+        let (snapshot, flushed, tail) = {
+            let state = self.state.lock();
+            let tail: Vec<TailBatch> = state.tail.durable().cloned().collect();
+            (state.slots.manifest.snapshot, state.slots.manifest.next_offset, tail)
+        };
+        let mut table = match self.read_snapshot(snapshot) {
+            Some(table) => table,
+            None => self.scan_producers(flushed),
+        };
+        for batch in &tail {
+            if let Ok(header) = batch.header() {
+                record(&mut table, &header);
+            }
+        }
+        Ok(table)
+    }
+
+    /// The table after `batches` are flushed on top of `snapshot`; `None` when they change nothing.
+    pub(crate) fn table_after(
+        &self,
+        snapshot: Option<SnapshotRef>,
+        batches: &[TailBatch],
+    ) -> Option<ProducerTable> {
+        let headers: Vec<BatchHeader> =
+            batches.iter().filter_map(|b| b.header().ok()).filter(|h| h.producer_id >= 0).collect();
+        let newest = headers.iter().map(|h| h.max_timestamp).max()?;
+        let mut table = match self.read_snapshot(snapshot) {
+            Some(table) => table,
+            None => self.scan_producers(batches.first()?.base_offset),
+        };
+        for header in &headers {
+            record(&mut table, header);
+        }
+        table.expire(newest, PRODUCER_EXPIRATION_MS);
+        Some(table)
+    }
+
+    /// The table of a snapshot (none yet: empty); `None` when its file is damaged, which is told.
+    fn read_snapshot(&self, snapshot: Option<SnapshotRef>) -> Option<ProducerTable> {
+        let Some(snapshot) = snapshot else {
+            return Some(ProducerTable::new());
+        };
+        let path = self.snapshot_path(snapshot.file);
+        let decoded = match self.shared().files.read_whole(&path) {
+            Ok(Some(bytes)) => match decode_producers(&bytes) {
+                Ok((offset, table)) if offset == snapshot.offset => {
+                    ProducerTable::decode(table).map_err(|_| Reason::Length)
+                }
+                Ok(_) => Err(Reason::Offsets),
+                Err(reason) => Err(reason),
+            },
+            Ok(None) => Err(Reason::MissingFile),
+            Err(_) => Err(Reason::ReadError),
+        };
+        let reason = match decoded {
+            Ok(table) => return Some(table),
+            Err(reason) => reason,
+        };
+        self.shared().health.repaired(&UnhealthyRange {
+            partition: Some(self.id()),
+            from: snapshot.offset,
+            to: snapshot.offset - 1,
+            file: self.shared().files.relative(&path),
+            position: 0,
+            reason,
+            source: Source::Snapshot,
+            stage: Stage::Replay,
+            since_ms: now_ms(),
+        });
+        None
+    }
+
+    /// The table from the batches themselves, up to `end`; damaged ranges are told and left out.
+    fn scan_producers(&self, end: i64) -> ProducerTable {
+        let mut table = ProducerTable::new();
+        let mut from = self.log_start();
+        while from < end {
+            let result = self.each_batch(from, end, Stage::Replay, &mut |header, _| record(&mut table, header));
+            match result {
+                Err(ReadError::Corrupt { range }) if range.to >= from => from = range.to + 1,
+                Ok(())
+                | Err(
+                    ReadError::Corrupt { .. }
+                    | ReadError::OutOfRange { .. }
+                    | ReadError::Deleted
+                    | ReadError::Io { .. },
+                ) => break,
+            }
+        }
+        table
+    }
+}
+
+/// Remembers a batch if a producer with an id wrote it.
+fn record(table: &mut ProducerTable, header: &BatchHeader) {
+    if header.producer_id < 0 || header.is_control() {
+        return;
+    }
+    let batch = ProducerBatch {
+        producer_id: header.producer_id,
+        epoch: header.producer_epoch,
+        base_sequence: header.base_sequence,
+        last_sequence: header.last_sequence(),
+    };
+    table.record(&batch, header.base_offset, header.last_offset(), header.max_timestamp);
+}

@@ -1,0 +1,416 @@
+//! From the tail into segments: one pass of the flusher over one partition.
+//!
+//! Owns the order of steps: what is about to be created is named in a slot; data, checksums and index are written and
+//! synced; then the folder; then the slot that makes them count; then tail memory is given back and dropped files are
+//! unlinked. Runs on one thread at a time (the flusher, or replay before it starts).
+
+use std::io;
+use std::path::PathBuf;
+
+use super::format::{
+    IDX_ENTRY_BYTES, IdxEntry, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry, decode_idx,
+    encode_idx, encode_sum,
+};
+use super::tail::TailBatch;
+use super::{Partition, State};
+use crate::disk::Durability;
+use crate::files::{FileKey, Files, Kind, is_no_room, read_up_to};
+use crate::wal::WalPosition;
+
+/// An extent is closed before it would exceed this: what a cold read must read at least.
+pub(crate) const EXTENT_BYTES_MAX: usize = 256 * 1024;
+/// One index entry per this many bytes, as in Kafka (`log.index.interval.bytes`).
+pub(crate) const INDEX_INTERVAL_BYTES: u64 = 4096;
+/// Bytes that one pass moves at most: memory is given back pass by pass.
+const PASS_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Why a pass did not get through.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FlushError {
+    /// No room; nothing is lost, the pass can be repeated.
+    #[error("no room to write {}: {error}", .path.display())]
+    NoRoom { path: PathBuf, error: io::Error },
+    /// A write or sync failed: the process must end.
+    #[error("cannot write {}: {error}", .path.display())]
+    Fatal { path: PathBuf, error: io::Error },
+}
+
+impl FlushError {
+    pub(crate) fn new(path: PathBuf, error: io::Error) -> Self {
+        if is_no_room(&error) { FlushError::NoRoom { path, error } } else { FlushError::Fatal { path, error } }
+    }
+}
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// There was nothing to do.
+    Idle,
+    /// Everything that was durable is in the folder.
+    Done,
+    /// More is waiting.
+    More,
+}
+
+/// What one pass writes, decided under the partition's lock.
+struct Plan {
+    manifest: Manifest,
+    batches: Vec<TailBatch>,
+    /// The segment to append to; new when the manifest does not list it.
+    segment: SegmentEntry,
+    is_new: bool,
+    all: bool,
+}
+
+impl Partition {
+    /// One pass: moves durable batches of the tail into a segment and brings the manifest up to date.
+    pub(crate) fn flush_pass(&self) -> Result<Pass, FlushError> {
+        let Some(mut plan) = self.plan_flush(&mut self.state.lock()) else {
+            return Ok(Pass::Idle);
+        };
+        let result = self.run_flush(&mut plan);
+        let mut state = self.state.lock();
+        if let Err(error) = result {
+            state.manifest_dirty = true;
+            return Err(error);
+        }
+        self.settle(&mut state, &plan);
+        Ok(if plan.all { Pass::Done } else { Pass::More })
+    }
+
+    /// A pass that moves no data, for a volume without room: the log start, dropped segments, quarantined ranges.
+    pub(crate) fn manifest_pass(&self) -> Result<Pass, FlushError> {
+        let Some(mut plan) = self.plan_flush(&mut self.state.lock()) else {
+            return Ok(Pass::Idle);
+        };
+        {
+            let state = self.state.lock();
+            let held = state.slots.manifest.clone();
+            if state.tail.first_position().is_some() {
+                plan.manifest.applied_group = held.applied_group;
+                plan.manifest.applied_frame = held.applied_frame;
+                plan.manifest.next_offset = held.next_offset;
+            }
+        }
+        plan.batches.clear();
+        let result = self.run_flush(&mut plan);
+        let mut state = self.state.lock();
+        state.manifest_dirty |= result.is_err();
+        result.map(|()| {
+            self.settle(&mut state, &plan);
+            Pass::Done
+        })
+    }
+
+    fn plan_flush(&self, state: &mut State) -> Option<Plan> {
+        state.flush_queued = false;
+        let has_batches = state.tail.first_position().is_some();
+        if self.is_deleted() || !(has_batches || state.manifest_dirty || state.control_hold.is_some()) {
+            return None;
+        }
+        let mut manifest = state.slots.manifest.clone();
+        manifest.log_start = self.log_start();
+        manifest.epochs = epochs_from(&state.epochs, manifest.log_start);
+        manifest.quarantined = state.quarantined.clone();
+        manifest.created = Vec::new();
+        manifest.dropped = drop_segments(&mut manifest);
+        let (segment, is_new) = choose_segment(state, &manifest);
+        let batches = choose_batches(state, &segment, is_new);
+        let all = batches.len() == state.tail.durable().count();
+        let applied = match batches.last() {
+            Some(last) if !all => last.position.expect("durable batches have a position"),
+            Some(_) | None => state.last_durable,
+        };
+        manifest.applied_group = applied.group;
+        manifest.applied_frame = applied.frame;
+        if all && !state.tail.has_queued() {
+            // Offsets lost in the WAL count as assigned.
+            manifest.next_offset = self.durable_offset();
+        } else if let Some(last) = batches.last() {
+            manifest.next_offset = last.last_offset + 1;
+        }
+        state.manifest_dirty = false;
+        state.roll = state.roll && batches.is_empty();
+        Some(Plan { manifest, batches, segment, is_new, all })
+    }
+
+    fn run_flush(&self, plan: &mut Plan) -> Result<(), FlushError> {
+        if !plan.batches.is_empty() {
+            if plan.is_new {
+                self.announce(plan.segment.base_offset)?;
+            }
+            let writer = SegmentWriter { files: &self.shared().files, partition: self.id() };
+            writer.append(&mut plan.segment, plan.is_new, &plan.batches)?;
+            let segments = &mut plan.manifest.segments;
+            segments.retain(|s| s.base_offset != plan.segment.base_offset);
+            segments.push(plan.segment);
+            self.write_snapshot(plan)?;
+        }
+        self.write_slot(plan.manifest.clone())?;
+        self.unlink_dropped(&plan.manifest.dropped)
+    }
+
+    /// Names a segment that is about to be created.
+    fn announce(&self, base_offset: i64) -> Result<(), FlushError> {
+        let mut manifest = self.state.lock().slots.manifest.clone();
+        manifest.created = vec![base_offset];
+        self.write_slot(manifest)
+    }
+
+    /// Writes a slot; it counts from here on.
+    pub(crate) fn write_slot(&self, manifest: Manifest) -> Result<(), FlushError> {
+        let mut slots = self.state.lock().slots.clone();
+        let files = &self.shared().files;
+        slots.write(files, manifest).map_err(|e| FlushError::new(files.partition_dir(self.id()), e))?;
+        self.state.lock().slots = slots;
+        Ok(())
+    }
+
+    pub(crate) fn unlink_dropped(&self, dropped: &[i64]) -> Result<(), FlushError> {
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let files = &self.shared().files;
+        let dir = files.partition_dir(self.id());
+        for base in dropped {
+            files.unlink_segment(self.id(), *base).map_err(|e| FlushError::new(dir.clone(), e))?;
+        }
+        files.disk().sync_dir(&dir).map_err(|e| FlushError::new(dir, e))
+    }
+
+    fn write_snapshot(&self, plan: &mut Plan) -> Result<(), FlushError> {
+        let Some(table) = self.table_after(plan.manifest.snapshot, &plan.batches) else {
+            return Ok(());
+        };
+        let file = if plan.manifest.snapshot.is_some_and(|s| s.file == 1) { 2 } else { 1 };
+        let offset = plan.manifest.next_offset;
+        let path = self.snapshot_path(file);
+        let bytes = super::format::encode_producers(offset, &table.encode());
+        let files = &self.shared().files;
+        files.write_whole(&path, &bytes).map_err(|e| FlushError::new(path.clone(), e))?;
+        if plan.manifest.snapshot.is_none_or(|s| s.file == 1) {
+            // Each of the two files is new once.
+            let dir = files.partition_dir(self.id());
+            files.disk().sync_dir(&dir).map_err(|e| FlushError::new(dir, e))?;
+        }
+        plan.manifest.snapshot = Some(SnapshotRef { file, offset });
+        Ok(())
+    }
+
+    /// The slot is durable: memory and WAL positions are given back.
+    fn settle(&self, state: &mut State, plan: &Plan) {
+        let applied =
+            WalPosition { group: plan.manifest.applied_group, frame: plan.manifest.applied_frame };
+        if let Some(last) = plan.batches.last() {
+            state.tail.drop_below(last.last_offset + 1);
+        }
+        if state.control_hold.is_some_and(|hold| hold <= applied) {
+            // Whether another control frame came meanwhile is not known: the next position holds, until the next pass.
+            let behind = WalPosition { group: applied.group, frame: applied.frame + 1 };
+            state.control_hold = (state.last_durable > applied).then_some(behind);
+        }
+        state.slots.manifest.dropped = Vec::new();
+        self.rehold(state);
+    }
+}
+
+/// Epochs that still matter: the newest one at or below the log start, and all later ones.
+fn epochs_from(epochs: &[(i32, i64)], log_start: i64) -> Vec<(i32, i64)> {
+    let first = epochs.iter().rposition(|(_, start)| *start <= log_start).unwrap_or(0);
+    epochs[first..].to_vec()
+}
+
+/// Takes segments that lie wholly below the log start out of the list; returns their names.
+fn drop_segments(manifest: &mut Manifest) -> Vec<i64> {
+    let ends: Vec<i64> = manifest.segments.iter().skip(1).map(|s| s.base_offset).collect();
+    let end_of = |at: usize| ends.get(at).copied().unwrap_or(manifest.next_offset);
+    let count = (0..manifest.segments.len()).take_while(|at| end_of(*at) <= manifest.log_start).count();
+    manifest.segments.drain(..count).map(|s| s.base_offset).collect()
+}
+
+/// The segment that the next batch goes to, and whether it is a new one.
+fn choose_segment(state: &State, manifest: &Manifest) -> (SegmentEntry, bool) {
+    let first = state.tail.durable().next();
+    if let Some(active) = manifest.segments.last()
+        && !state.roll
+        && first.is_none_or(|batch| fits(state, active, active.log_bytes, batch))
+    {
+        return (*active, false);
+    }
+    let segment = SegmentEntry {
+        base_offset: first.map_or(manifest.next_offset, |batch| batch.base_offset),
+        log_bytes: 0,
+        sum_bytes: 0,
+        idx_bytes: 0,
+        first_timestamp: first.map_or(-1, |batch| batch.max_timestamp),
+        max_timestamp: i64::MIN,
+    };
+    (segment, true)
+}
+
+/// Whether a batch may go into a segment that has `log_bytes` by then (`segment.bytes`, `segment.ms`).
+fn fits(state: &State, segment: &SegmentEntry, log_bytes: u64, batch: &TailBatch) -> bool {
+    let age_ms = batch.max_timestamp.saturating_sub(segment.first_timestamp);
+    let aged = segment.first_timestamp >= 0 && batch.max_timestamp >= 0 && age_ms > state.config.segment_ms;
+    log_bytes == 0 || (!aged && log_bytes + batch.size() <= state.config.segment_bytes)
+}
+
+fn choose_batches(state: &State, segment: &SegmentEntry, is_new: bool) -> Vec<TailBatch> {
+    let mut log_bytes = if is_new { 0 } else { segment.log_bytes };
+    let mut bytes = 0;
+    let mut chosen = Vec::new();
+    for batch in state.tail.durable() {
+        if bytes > 0 && (bytes + batch.size() > PASS_BYTES_MAX || !fits(state, segment, log_bytes, batch)) {
+            break;
+        }
+        bytes += batch.size();
+        log_bytes += batch.size();
+        chosen.push(batch.clone());
+    }
+    chosen
+}
+
+/// Appends batches to one segment.
+pub(crate) struct SegmentWriter<'a> {
+    pub(crate) files: &'a Files,
+    pub(crate) partition: crate::ids::PartitionId,
+}
+
+impl SegmentWriter<'_> {
+    fn append(
+        &self,
+        segment: &mut SegmentEntry,
+        is_new: bool,
+        batches: &[TailBatch],
+    ) -> Result<(), FlushError> {
+        let key = |kind| FileKey { partition: self.partition, base_offset: segment.base_offset, kind };
+        let keys = [key(Kind::Log), key(Kind::Sum), key(Kind::Idx)];
+        let failed = |key: &FileKey, e| FlushError::new(self.files.path(key), e);
+        let open = |key: &FileKey| {
+            let file = if is_new { self.files.create(key) } else { self.files.open(key) };
+            file.map_err(|e| failed(key, e))
+        };
+        let (log, sum, idx) = (open(&keys[0])?, open(&keys[1])?, open(&keys[2])?);
+        let last_indexed = self.last_indexed(segment, &*idx).map_err(|e| failed(&keys[2], e))?;
+        let mut build = Build::new(*segment, last_indexed);
+        for batch in batches {
+            if build.is_full(batch) {
+                build.close_extent();
+                log.write_at(&build.extent, build.written, Durability::Later).map_err(|e| failed(&keys[0], e))?;
+                build.next_extent();
+            }
+            build.push(batch);
+        }
+        build.close_extent();
+        log.write_at(&build.extent, build.written, Durability::Later).map_err(|e| failed(&keys[0], e))?;
+        build.next_extent();
+        sum.write_at(&build.sums, segment.sum_bytes, Durability::Later).map_err(|e| failed(&keys[1], e))?;
+        idx.write_at(&build.idxs, segment.idx_bytes, Durability::Later).map_err(|e| failed(&keys[2], e))?;
+        for (file, key) in [(&log, &keys[0]), (&sum, &keys[1]), (&idx, &keys[2])] {
+            file.sync_data().map_err(|e| failed(key, e))?;
+        }
+        if is_new {
+            let dir = self.files.partition_dir(self.partition);
+            self.files.disk().sync_dir(&dir).map_err(|e| FlushError::new(dir, e))?;
+        }
+        *segment = build.segment;
+        Ok(())
+    }
+
+    /// Position of the newest index entry; `None` before the first (or when it does not decode).
+    fn last_indexed(
+        &self,
+        segment: &SegmentEntry,
+        idx: &dyn crate::disk::DiskFile,
+    ) -> io::Result<Option<u64>> {
+        let Some(at) = segment.idx_bytes.checked_sub(IDX_ENTRY_BYTES as u64) else {
+            return Ok(None);
+        };
+        let mut bytes = [0; IDX_ENTRY_BYTES];
+        let read = read_up_to(idx, &mut bytes, at)?;
+        Ok(decode_idx(segment.base_offset, &bytes[..read]).ok().map(|entry| entry.position))
+    }
+}
+
+/// Extents, checksums and index entries of one append, built in order.
+pub(crate) struct Build {
+    pub(crate) segment: SegmentEntry,
+    /// Bytes of the extent being built.
+    pub(crate) extent: Vec<u8>,
+    /// Position of its first byte.
+    pub(crate) written: u64,
+    base_offset: i64,
+    end_offset: i64,
+    batches: u32,
+    last_indexed: Option<u64>,
+    pub(crate) sums: Vec<u8>,
+    pub(crate) idxs: Vec<u8>,
+}
+
+impl Build {
+    pub(crate) fn new(segment: SegmentEntry, last_indexed: Option<u64>) -> Self {
+        Build {
+            written: segment.log_bytes,
+            segment,
+            extent: Vec::new(),
+            base_offset: 0,
+            end_offset: 0,
+            batches: 0,
+            last_indexed,
+            sums: Vec::new(),
+            idxs: Vec::new(),
+        }
+    }
+
+    fn is_full(&self, batch: &TailBatch) -> bool {
+        self.batches > 0 && self.extent.len() + batch.size() as usize > EXTENT_BYTES_MAX
+    }
+
+    fn push(&mut self, batch: &TailBatch) {
+        self.note(batch.base_offset, batch.last_offset, batch.max_timestamp, batch.size());
+        self.extent.extend_from_slice(&batch.batch.prefix);
+        self.extent.extend_from_slice(&batch.batch.body);
+    }
+
+    /// Counts a batch of `size` bytes at the segment's end, with an index entry where one is due.
+    pub(crate) fn note(&mut self, base_offset: i64, last_offset: i64, max_timestamp: i64, size: u64) {
+        let position = self.segment.log_bytes;
+        if self.last_indexed.is_none_or(|last| position - last >= INDEX_INTERVAL_BYTES) {
+            let entry = IdxEntry {
+                offset: base_offset,
+                position,
+                max_timestamp_before: self.segment.max_timestamp,
+            };
+            self.idxs.extend_from_slice(&encode_idx(self.segment.base_offset, &entry));
+            self.segment.idx_bytes += IDX_ENTRY_BYTES as u64;
+            self.last_indexed = Some(position);
+        }
+        if self.batches == 0 {
+            self.base_offset = base_offset;
+        }
+        self.batches += 1;
+        self.end_offset = last_offset + 1;
+        self.segment.log_bytes += size;
+        self.segment.max_timestamp = self.segment.max_timestamp.max(max_timestamp);
+    }
+
+    /// Makes the checksum entry of the extent.
+    fn close_extent(&mut self) {
+        let entry = SumEntry {
+            position: self.written,
+            base_offset: self.base_offset,
+            end_offset: self.end_offset,
+            length: self.extent.len() as u32,
+            crc: crc32c::crc32c(&self.extent),
+            batches: self.batches,
+        };
+        self.sums.extend_from_slice(&encode_sum(self.segment.base_offset, &entry));
+        self.segment.sum_bytes += SUM_ENTRY_BYTES as u64;
+    }
+
+    fn next_extent(&mut self) {
+        self.written += self.extent.len() as u64;
+        self.extent.clear();
+        self.batches = 0;
+    }
+}

@@ -1,0 +1,119 @@
+//! The manifest of a partition on disk: two slots in one file, written alternately, each write synced.
+//!
+//! Owns which slot counts and where the next one goes. Every change of a folder is one slot write.
+
+use std::io;
+
+use super::format::{Manifest, SLOT_ALIGN_BYTES, SLOT_BYTES_MAX, decode_manifest, encode_manifest};
+use crate::disk::{Durability, OpenMode};
+use crate::files::Files;
+use crate::ids::PartitionId;
+use crate::metrics::Reason;
+
+/// The manifest's file.
+pub(crate) const MANIFEST: &str = "manifest";
+/// A larger manifest on its way; a crash may leave it.
+pub(crate) const MANIFEST_NEW: &str = "manifest.new";
+
+/// The manifest that counts, and where it stands.
+#[derive(Debug, Clone)]
+pub(crate) struct Slots {
+    pub(crate) manifest: Manifest,
+    /// Bytes of one slot; 0 while the partition has no folder.
+    capacity_bytes: u64,
+    /// Which slot holds `manifest`.
+    newest: u64,
+}
+
+/// What a manifest file holds.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The slot that counts, if one is valid.
+    pub(crate) slots: Option<Slots>,
+    /// Why the other slot (or both) does not decode; an all-zero slot was never written and is no damage.
+    pub(crate) damaged: Vec<(u64, Reason)>,
+}
+
+impl Slots {
+    /// A partition without a folder.
+    pub(crate) fn none(partition: PartitionId) -> Self {
+        Slots { manifest: Manifest::empty(partition), capacity_bytes: 0, newest: 0 }
+    }
+
+    /// Whether the partition has a folder.
+    pub(crate) fn exist(&self) -> bool {
+        self.capacity_bytes > 0
+    }
+
+    /// Writes `manifest` as the newest slot, synced. The folder is made if need be.
+    pub(crate) fn write(&mut self, files: &Files, mut manifest: Manifest) -> io::Result<()> {
+        manifest.seq = self.manifest.seq + 1;
+        let bytes = encode_manifest(&manifest);
+        if bytes.len() > SLOT_BYTES_MAX {
+            return Err(io::Error::other(format!("a manifest of {} bytes is too large", bytes.len())));
+        }
+        if bytes.len() as u64 > self.capacity_bytes {
+            self.replace(files, &bytes, manifest.partition)?;
+        } else {
+            let slot = 1 - self.newest;
+            let path = files.partition_dir(manifest.partition).join(MANIFEST);
+            let file = files.disk().open(&path, OpenMode::Write)?;
+            file.write_at(&bytes, slot * self.capacity_bytes, Durability::Later)?;
+            file.sync_data()?;
+            self.newest = slot;
+        }
+        self.manifest = manifest;
+        Ok(())
+    }
+
+    /// Writes a new manifest file with room for `bytes` and moves it over the old one.
+    fn replace(&mut self, files: &Files, bytes: &[u8], id: PartitionId) -> io::Result<()> {
+        let dir = files.partition_dir(id);
+        let is_new = !self.exist();
+        if is_new {
+            files.make_dirs(id)?;
+        }
+        let capacity = bytes.len().next_multiple_of(SLOT_ALIGN_BYTES).next_power_of_two() as u64;
+        let file = files.disk().open(&dir.join(MANIFEST_NEW), OpenMode::Create)?;
+        file.set_len(0)?;
+        file.set_len(2 * capacity)?;
+        file.write_at(bytes, 0, Durability::Later)?;
+        file.sync_data()?;
+        files.disk().rename(&dir.join(MANIFEST_NEW), &dir.join(MANIFEST))?;
+        files.disk().sync_dir(&dir)?;
+        if is_new {
+            files.sync_dirs_above(id)?;
+        }
+        self.capacity_bytes = capacity;
+        self.newest = 0;
+        Ok(())
+    }
+
+    /// Reads the manifest of a folder; `None` when there is no such file.
+    pub(crate) fn load(files: &Files, id: PartitionId) -> io::Result<Option<Loaded>> {
+        let path = files.partition_dir(id).join(MANIFEST);
+        Ok(files.read_whole(&path)?.map(|bytes| decode_slots(&bytes, id)))
+    }
+}
+
+/// Both slots of a manifest file.
+pub(crate) fn decode_slots(bytes: &[u8], id: PartitionId) -> Loaded {
+    let capacity = bytes.len() / 2;
+    let mut loaded = Loaded { slots: None, damaged: Vec::new() };
+    for slot in 0..2_u64 {
+        let at = slot as usize * capacity;
+        let content = &bytes[at..at + capacity];
+        match decode_manifest(content) {
+            Ok(manifest) if manifest.partition == id => {
+                let newer = loaded.slots.as_ref().is_none_or(|s| s.manifest.seq < manifest.seq);
+                if newer {
+                    loaded.slots = Some(Slots { manifest, capacity_bytes: capacity as u64, newest: slot });
+                }
+            }
+            Ok(_) => loaded.damaged.push((at as u64, Reason::UnlistedFile)),
+            Err(_) if content.iter().all(|byte| *byte == 0) && !content.is_empty() => {}
+            Err(reason) => loaded.damaged.push((at as u64, reason)),
+        }
+    }
+    loaded
+}

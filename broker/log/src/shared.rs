@@ -1,0 +1,338 @@
+//! What all parts of an open log share: options, files, budget, book of health, partitions, and the running WAL.
+//!
+//! Owns the admission of appends, the watch over free space, and what a durable group sets off. Decides nothing about
+//! one partition.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::budget::TailBudget;
+use crate::files::Files;
+use crate::flusher::Flusher;
+use crate::health::HealthBook;
+use crate::ids::PartitionId;
+use crate::log::Hooks;
+use crate::metrics::LogMetrics;
+use crate::node::Node;
+use crate::options::{Options, PartitionConfig, REPLAY_SEGMENT_BYTES};
+use crate::partition::{AppendError, Observer, Partition};
+use crate::wal::{Class, DurableGroup, Frame, FrameBody, QueueFull, Wal, WalMetrics, WalPosition, WalSink};
+
+/// Bytes that the WAL adds to a batch at most: its own frame header and that of an epoch start.
+const FRAME_OVERHEAD_BYTES: u64 = 256;
+/// The part of the volume that produced data leaves free for control writes, unless set.
+const DISK_RESERVE_DIVISOR: u64 = 32;
+/// That part is never less: manifests, snapshots and the metadata log go on being written.
+const DISK_RESERVE_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// And never more: on a large volume a thirty-second is too much to leave.
+const DISK_RESERVE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// Called when a commit is durable.
+pub(crate) type Done = Box<dyn FnOnce() + Send>;
+
+/// The last frame of a commit, by which its durability is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum FrameKey {
+    Append(PartitionId, i64),
+    LogStart(PartitionId, i64),
+    Delete(PartitionId),
+}
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) metrics: Arc<LogMetrics>,
+    pub(crate) hooks: Arc<dyn Hooks>,
+    pub(crate) node: Arc<Node>,
+    pub(crate) files: Files,
+    pub(crate) health: HealthBook,
+    pub(crate) budget: Arc<TailBudget>,
+    pub(crate) flusher: Flusher,
+    pub(crate) partitions: RwLock<HashMap<PartitionId, Arc<Partition>>>,
+    wal: OnceLock<Wal>,
+    batch_bytes_max: OnceLock<u64>,
+    read_only: AtomicBool,
+    closed: AtomicBool,
+    failed: AtomicBool,
+    waiting: Mutex<HashMap<FrameKey, Vec<Done>>>,
+    waiting_count: AtomicUsize,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        options: Options,
+        metrics: Arc<LogMetrics>,
+        hooks: Arc<dyn Hooks>,
+        node: Arc<Node>,
+        files: Files,
+    ) -> Arc<Self> {
+        Arc::new(Shared {
+            health: HealthBook::new(Arc::clone(&metrics)),
+            budget: TailBudget::new(options.tail_bytes_max),
+            flusher: Flusher::new(),
+            partitions: RwLock::new(HashMap::new()),
+            wal: OnceLock::new(),
+            batch_bytes_max: OnceLock::new(),
+            read_only: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            waiting: Mutex::new(HashMap::new()),
+            waiting_count: AtomicUsize::new(0),
+            options,
+            metrics,
+            hooks,
+            node,
+            files,
+        })
+    }
+
+    /// The WAL is running.
+    pub(crate) fn set_wal(&self, wal: Wal) {
+        let wal_max = (wal.submit_bytes_max() as u64).saturating_sub(FRAME_OVERHEAD_BYTES);
+        let bytes_max = wal_max.min(self.budget.data_bytes_max());
+        assert!(self.wal.set(wal).is_ok(), "a log has one WAL");
+        self.batch_bytes_max.get_or_init(|| bytes_max);
+    }
+
+    pub(crate) fn wal(&self) -> &Wal {
+        self.wal.get().expect("appends start after the WAL runs")
+    }
+
+    /// The WAL, if the start got that far.
+    pub(crate) fn running_wal(&self) -> Option<&Wal> {
+        self.wal.get()
+    }
+
+    /// Largest batch that WAL and tail can hold.
+    pub(crate) fn batch_bytes_max(&self) -> u64 {
+        self.batch_bytes_max.get().copied().unwrap_or(0)
+    }
+
+    /// What a partition that no one has opened yet is rolled by.
+    pub(crate) fn replay_config(&self) -> PartitionConfig {
+        PartitionConfig { segment_bytes: REPLAY_SEGMENT_BYTES, segment_ms: i64::MAX, retention_ms: -1, retention_bytes: -1 }
+    }
+
+    pub(crate) fn partition(&self, id: PartitionId) -> Option<Arc<Partition>> {
+        self.partitions.read().get(&id).cloned()
+    }
+
+    /// Whether produced data of this size may be appended now.
+    pub(crate) fn admit(&self, bytes: u64) -> Result<(), AppendError> {
+        self.admit_control(bytes)?;
+        if self.is_read_only() {
+            return Err(AppendError::ReadOnly);
+        }
+        Ok(())
+    }
+
+    /// Whether a control write of this size may be appended now.
+    pub(crate) fn admit_control(&self, bytes: u64) -> Result<(), AppendError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(AppendError::Closed);
+        }
+        let bytes_max = self.batch_bytes_max();
+        if bytes > bytes_max {
+            return Err(AppendError::TooLarge { bytes, bytes_max });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn submit(&self, class: Class, frames: Vec<Frame>) -> Result<(), AppendError> {
+        self.wal().submit(class, frames).map_err(|QueueFull| AppendError::TailFull)
+    }
+
+    /// No append is taken from here on.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Durability can no longer be promised. Returns so that the calling thread can end.
+    pub(crate) fn fail(&self, reason: &str) {
+        self.close();
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            tracing::error!(reason, "the log has failed");
+            self.node.record_exit(reason);
+            self.hooks.fatal(reason);
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::Release);
+        if self.health.set_read_only(read_only) {
+            if read_only {
+                tracing::error!("the volume has no room: produced records are refused until it has");
+            } else {
+                tracing::info!("the volume has room again: produced records are taken");
+            }
+        }
+    }
+
+    /// Looks at the free space: read-only below the reserve, writable again above one and a half times of it.
+    pub(crate) fn watch_space(&self) {
+        let space = match self.files.disk().space(self.files.root()) {
+            Ok(space) => space,
+            Err(error) => {
+                tracing::warn!(%error, "cannot see the free space of the volume");
+                return;
+            }
+        };
+        self.metrics.disk_free_bytes.set(space.free_bytes as i64);
+        self.metrics.disk_total_bytes.set(space.total_bytes as i64);
+        let reserve = self.options.disk_reserve_bytes.unwrap_or_else(|| {
+            (space.total_bytes / DISK_RESERVE_DIVISOR).clamp(DISK_RESERVE_BYTES_MIN, DISK_RESERVE_BYTES_MAX)
+        });
+        if space.free_bytes < reserve {
+            self.set_read_only(true);
+        } else if self.is_read_only() && space.free_bytes >= reserve + reserve / 2 {
+            self.set_read_only(false);
+            self.flusher.wake();
+        }
+    }
+
+    /// `done` is called when the frame is durable.
+    pub(crate) fn wait_for(&self, key: FrameKey, done: Done) {
+        let mut waiting = self.waiting.lock();
+        waiting.entry(key).or_default().push(done);
+        self.waiting_count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The frame was not queued after all.
+    pub(crate) fn stop_waiting(&self, key: FrameKey) {
+        if let Some(mut list) = self.waiting.lock().remove(&key) {
+            list.pop();
+            self.waiting_count.fetch_sub(1, Ordering::AcqRel);
+            assert!(list.is_empty(), "commits are made one after the other");
+        }
+    }
+
+    fn take_waiting(&self, key: FrameKey) -> Vec<Done> {
+        let list = self.waiting.lock().remove(&key).unwrap_or_default();
+        self.waiting_count.fetch_sub(list.len(), Ordering::AcqRel);
+        list
+    }
+
+    /// A group is durable: offsets move, observers are told once per partition, commits are answered.
+    fn group_durable(&self, group: &mut DurableGroup) {
+        let mut touched: Vec<Arc<Partition>> = Vec::new();
+        let mut done = Vec::new();
+        let mut current: Option<Arc<Partition>> = None;
+        for (number, frame) in group.frames.drain(..).enumerate() {
+            let at = WalPosition { group: group.seq, frame: number as u32 };
+            if self.waiting_count.load(Ordering::Acquire) > 0
+                && let Some(key) = key_of(&frame)
+            {
+                done.extend(self.take_waiting(key));
+            }
+            if current.as_ref().is_none_or(|p| p.id() != frame.partition) {
+                current = self.partition(frame.partition);
+            }
+            let Some(partition) = &current else {
+                self.flusher.late_frame(frame.partition, at);
+                continue;
+            };
+            let deleted = matches!(frame.body, FrameBody::DeletePartition);
+            partition.frame_durable(frame.body, at);
+            if deleted {
+                self.partition_deleted(frame.partition, at);
+                current = None;
+            } else if partition.first_touch(group.seq) {
+                touched.push(Arc::clone(partition));
+            }
+        }
+        self.flusher.group_processed(group.seq, group.generation);
+        if self.budget.used_bytes() >= self.budget.bytes_max() / 2 {
+            self.flusher.wake();
+        }
+        for partition in touched {
+            partition.tell_observer();
+        }
+        for done in done {
+            done();
+        }
+    }
+
+    /// The partition is gone; its folder is removed by the flusher.
+    pub(crate) fn partition_deleted(&self, id: PartitionId, at: WalPosition) {
+        let gone = self.partitions.write().remove(&id);
+        let Some(partition) = gone else { return };
+        partition.delete_durable();
+        let slots = partition.state.lock().slots.clone();
+        self.flusher.bury(id, at, slots);
+    }
+}
+
+fn key_of(frame: &Frame) -> Option<FrameKey> {
+    match &frame.body {
+        FrameBody::Append { base_offset, .. } => Some(FrameKey::Append(frame.partition, *base_offset)),
+        FrameBody::LogStart { offset } => Some(FrameKey::LogStart(frame.partition, *offset)),
+        FrameBody::DeletePartition => Some(FrameKey::Delete(frame.partition)),
+        FrameBody::Truncate { .. } | FrameBody::EpochStart { .. } | FrameBody::Seal | FrameBody::Boot { .. } => None,
+    }
+}
+
+/// The WAL's view of the log. Weak, so that a log that is dropped is gone.
+pub(crate) struct Sink(pub(crate) Weak<Shared>);
+
+impl WalSink for Sink {
+    fn durable(&self, group: &mut DurableGroup) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.group_durable(group);
+        }
+    }
+
+    fn fatal(&self, reason: &str) -> ! {
+        if let Some(shared) = self.0.upgrade() {
+            shared.fail(reason);
+        }
+        panic!("the write-ahead log has failed: {reason}");
+    }
+}
+
+/// The WAL's measurements, as metrics.
+pub(crate) struct Meter(pub(crate) Arc<LogMetrics>);
+
+impl WalMetrics for Meter {
+    fn appended(&self, frames: usize, bytes: usize, took: Duration) {
+        self.0.append_duration.observe(took.as_secs_f64());
+        self.0.group_batches.observe(frames as f64);
+        self.0.group_bytes.observe(bytes as f64);
+    }
+
+    fn synced(&self, took: Duration) {
+        self.0.fsync_duration.observe(took.as_secs_f64());
+    }
+
+    fn append_failed(&self) {
+        self.0.append_errors.inc();
+    }
+
+    fn sync_failed(&self) {
+        self.0.fsync_errors.inc();
+    }
+}
+
+/// An observer for partitions nobody has opened yet.
+pub(crate) struct NoObserver;
+
+impl Observer for NoObserver {
+    fn durable(&self, _: i64) {}
+    fn log_start(&self, _: i64) {}
+}
+
+/// Unix time in ms, for `since` of what is found. Nothing is decided by it.
+pub(crate) fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}
