@@ -25,7 +25,13 @@ struct Entry<V> {
 impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
     pub(crate) fn new(weight_max: u64) -> Self {
         let (entries, order) = (HashMap::new(), BTreeMap::new());
-        Lru { weight_max, weight: 0, clock: 0, entries, order }
+        Lru {
+            weight_max,
+            weight: 0,
+            clock: 0,
+            entries,
+            order,
+        }
     }
 
     /// The value, now the most recently used.
@@ -43,10 +49,19 @@ impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
         self.remove(&key);
         self.clock += 1;
         self.order.insert(self.clock, key.clone());
-        self.entries.insert(key, Entry { value, weight, used: self.clock });
+        self.entries.insert(
+            key,
+            Entry {
+                value,
+                weight,
+                used: self.clock,
+            },
+        );
         self.weight += weight;
         while self.weight > self.weight_max && self.entries.len() > 1 {
-            let Some((_, oldest)) = self.order.pop_first() else { break };
+            let Some((_, oldest)) = self.order.pop_first() else {
+                break;
+            };
             self.forget(&oldest);
         }
     }
@@ -61,7 +76,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
 
     /// Drops every entry that `keep` refuses.
     pub(crate) fn retain(&mut self, keep: impl Fn(&K) -> bool) {
-        let gone: Vec<K> = self.entries.keys().filter(|key| !keep(key)).cloned().collect();
+        let gone: Vec<K> = self
+            .entries
+            .keys()
+            .filter(|key| !keep(key))
+            .cloned()
+            .collect();
         for key in gone {
             self.remove(&key);
         }
@@ -85,7 +105,10 @@ mod tests {
         lru.insert("b", 2, 4);
         assert_eq!(lru.get(&"a"), Some(1));
         lru.insert("c", 3, 4);
-        assert_eq!((lru.get(&"a"), lru.get(&"b"), lru.get(&"c")), (Some(1), None, Some(3)));
+        assert_eq!(
+            (lru.get(&"a"), lru.get(&"b"), lru.get(&"c")),
+            (Some(1), None, Some(3))
+        );
         lru.insert("huge", 4, 100);
         assert_eq!((lru.get(&"a"), lru.get(&"huge")), (None, Some(4)));
         lru.retain(|key| *key != "huge");

@@ -59,8 +59,14 @@ impl FileKey {
     /// Reads a name back.
     pub(crate) fn parse(partition: PartitionId, name: &str) -> Option<Self> {
         let (base, extension) = name.split_once('.')?;
-        let kind = Kind::ALL.into_iter().find(|kind| kind.extension() == extension)?;
-        let key = FileKey { partition, base_offset: base.parse().ok()?, kind };
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| kind.extension() == extension)?;
+        let key = FileKey {
+            partition,
+            base_offset: base.parse().ok()?,
+            kind,
+        };
         (key.name() == name).then_some(key)
     }
 }
@@ -89,7 +95,10 @@ impl Files {
 
     /// Access that can write nothing.
     pub(crate) fn read_only(disk: Arc<dyn Disk>, root: &Path) -> Self {
-        Files { mode: OpenMode::Read, ..Files::new(disk, root) }
+        Files {
+            mode: OpenMode::Read,
+            ..Files::new(disk, root)
+        }
     }
 
     pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
@@ -118,7 +127,10 @@ impl Files {
 
     /// A path as people are told it: relative to the data directory.
     pub(crate) fn relative(&self, path: &Path) -> String {
-        path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
+        path.strip_prefix(&self.root)
+            .unwrap_or(path)
+            .display()
+            .to_string()
     }
 
     /// How people are told a segment's file.
@@ -150,13 +162,23 @@ impl Files {
     }
 
     /// Unlinks the three files of a segment; those that are not there are fine.
-    pub(crate) fn unlink_segment(&self, partition: PartitionId, base_offset: i64) -> io::Result<()> {
+    pub(crate) fn unlink_segment(
+        &self,
+        partition: PartitionId,
+        base_offset: i64,
+    ) -> io::Result<()> {
         for kind in Kind::ALL {
-            let key = FileKey { partition, base_offset, kind };
+            let key = FileKey {
+                partition,
+                base_offset,
+                kind,
+            };
             self.open.lock().remove(&key);
             self.unlink(&self.path(&key))?;
         }
-        self.extents.lock().retain(|(id, base, _)| (*id, *base) != (partition, base_offset));
+        self.extents
+            .lock()
+            .retain(|(id, base, _)| (*id, *base) != (partition, base_offset));
         Ok(())
     }
 
@@ -174,13 +196,26 @@ impl Files {
         self.extents.lock().retain(|(id, _, _)| *id != partition);
     }
 
-    pub(crate) fn cached_extent(&self, partition: PartitionId, base: i64, position: u64) -> Option<Arc<Extent>> {
+    pub(crate) fn cached_extent(
+        &self,
+        partition: PartitionId,
+        base: i64,
+        position: u64,
+    ) -> Option<Arc<Extent>> {
         self.extents.lock().get(&(partition, base, position))
     }
 
-    pub(crate) fn cache_extent(&self, partition: PartitionId, base: i64, position: u64, extent: &Arc<Extent>) {
+    pub(crate) fn cache_extent(
+        &self,
+        partition: PartitionId,
+        base: i64,
+        position: u64,
+        extent: &Arc<Extent>,
+    ) {
         let weight = extent.weight_bytes();
-        self.extents.lock().insert((partition, base, position), Arc::clone(extent), weight);
+        self.extents
+            .lock()
+            .insert((partition, base, position), Arc::clone(extent), weight);
     }
 
     /// Makes the folder of a partition, and those above it.
@@ -254,7 +289,11 @@ impl std::fmt::Debug for Files {
 }
 
 /// Fills `buffer` from `position`, as far as the file goes; returns how much that was.
-pub(crate) fn read_up_to(file: &dyn DiskFile, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+pub(crate) fn read_up_to(
+    file: &dyn DiskFile,
+    buffer: &mut [u8],
+    position: u64,
+) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
         let got = file.read_at(&mut buffer[done..], position + done as u64)?;
@@ -275,12 +314,19 @@ pub(crate) struct Salvaged {
 }
 
 /// Reads a range. When the disk refuses, block by block, with zeros for those that cannot be read.
-pub(crate) fn read_salvaging(file: &dyn DiskFile, position: u64, length: usize) -> io::Result<Salvaged> {
+pub(crate) fn read_salvaging(
+    file: &dyn DiskFile,
+    position: u64,
+    length: usize,
+) -> io::Result<Salvaged> {
     let mut bytes = vec![0; length];
     match read_up_to(file, &mut bytes, position) {
         Ok(done) => {
             bytes.truncate(done);
-            return Ok(Salvaged { bytes, unreadable: false });
+            return Ok(Salvaged {
+                bytes,
+                unreadable: false,
+            });
         }
         Err(e) if !is_medium_error(&e) => return Err(e),
         Err(_) => {}
@@ -295,7 +341,10 @@ pub(crate) fn read_salvaging(file: &dyn DiskFile, position: u64, length: usize) 
             Err(e) => return Err(e),
         }
     }
-    Ok(Salvaged { bytes, unreadable: true })
+    Ok(Salvaged {
+        bytes,
+        unreadable: true,
+    })
 }
 
 /// Whether an error speaks about the bytes on the medium, not about this process's means to read them.
@@ -306,7 +355,8 @@ pub(crate) fn is_medium_error(error: &io::Error) -> bool {
 /// Whether an error says that the volume has no room.
 pub(crate) fn is_no_room(error: &io::Error) -> bool {
     let code = error.raw_os_error();
-    code == Some(rustix::io::Errno::NOSPC.raw_os_error()) || code == Some(rustix::io::Errno::DQUOT.raw_os_error())
+    code == Some(rustix::io::Errno::NOSPC.raw_os_error())
+        || code == Some(rustix::io::Errno::DQUOT.raw_os_error())
 }
 
 #[cfg(test)]
@@ -316,11 +366,23 @@ mod tests {
 
     #[test]
     fn names_round_trip_and_others_are_refused() {
-        let partition = PartitionId { topic: TopicId([0; 16]), index: 3 };
-        let key = FileKey { partition, base_offset: 42, kind: Kind::Idx };
+        let partition = PartitionId {
+            topic: TopicId([0; 16]),
+            index: 3,
+        };
+        let key = FileKey {
+            partition,
+            base_offset: 42,
+            kind: Kind::Idx,
+        };
         assert_eq!(key.name(), "00000000000000000042.idx");
         assert_eq!(FileKey::parse(partition, &key.name()), Some(key));
-        for bad in ["42.idx", "00000000000000000042.tmp", "00000000000000000042", "manifest"] {
+        for bad in [
+            "42.idx",
+            "00000000000000000042.tmp",
+            "00000000000000000042",
+            "manifest",
+        ] {
             assert_eq!(FileKey::parse(partition, bad), None, "{bad}");
         }
     }

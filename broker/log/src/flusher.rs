@@ -120,7 +120,12 @@ impl Flusher {
     }
 
     /// A partition's oldest unreflected frame changed.
-    pub(crate) fn hold_moved(&self, id: PartitionId, old: Option<WalPosition>, new: Option<WalPosition>) {
+    pub(crate) fn hold_moved(
+        &self,
+        id: PartitionId,
+        old: Option<WalPosition>,
+        new: Option<WalPosition>,
+    ) {
         let mut work = self.work.lock();
         if let Some(old) = old {
             work.holds.remove(&(old, id));
@@ -142,7 +147,11 @@ impl Flusher {
 
     /// A partition was deleted; its folder is to be removed.
     pub(crate) fn bury(&self, id: PartitionId, at: WalPosition, slots: Slots) {
-        let grave = Grave { deleted_at: at, last_frame: at, slots: slots.exist().then_some(slots) };
+        let grave = Grave {
+            deleted_at: at,
+            last_frame: at,
+            slots: slots.exist().then_some(slots),
+        };
         self.work.lock().graves.insert(id, grave);
         self.wake.notify_one();
     }
@@ -167,7 +176,12 @@ impl Flusher {
 
     /// Age of the oldest unreflected frame.
     pub(crate) fn oldest_age(&self) -> Duration {
-        self.work.lock().holds.values().next().map_or(Duration::ZERO, Instant::elapsed)
+        self.work
+            .lock()
+            .holds
+            .values()
+            .next()
+            .map_or(Duration::ZERO, Instant::elapsed)
     }
 
     /// The partition that holds back the oldest frame.
@@ -189,7 +203,12 @@ impl Flusher {
         } else {
             self.wake.wait_for(&mut work, nap);
         }
-        if full { Task::Look } else { work.choose(oldest_file, half, full, shared.options.flush_after).unwrap_or(Task::Look) }
+        if full {
+            Task::Look
+        } else {
+            work.choose(oldest_file, half, full, shared.options.flush_after)
+                .unwrap_or(Task::Look)
+        }
     }
 }
 
@@ -208,7 +227,8 @@ impl Work {
             return Some(Task::Bury(*id));
         }
         let candidate = self.candidate();
-        let frees = oldest_file.is_some_and(|(_, behind)| candidate >= behind && self.checkpoint < behind);
+        let frees =
+            oldest_file.is_some_and(|(_, behind)| candidate >= behind && self.checkpoint < behind);
         let due = candidate > self.checkpoint && self.checkpoint_at.elapsed() >= CHECKPOINT_PACE;
         if frees || due {
             return Some(Task::Checkpoint(candidate));
@@ -219,8 +239,13 @@ impl Work {
         if full {
             return None;
         }
-        let held = oldest_file.map_or(0, |(oldest, _)| (self.processed_generation + 1).saturating_sub(oldest));
-        let (key, since) = self.holds.first_key_value().map(|(k, since)| (*k, *since))?;
+        let held = oldest_file.map_or(0, |(oldest, _)| {
+            (self.processed_generation + 1).saturating_sub(oldest)
+        });
+        let (key, since) = self
+            .holds
+            .first_key_value()
+            .map(|(k, since)| (*k, *since))?;
         let behind_file = oldest_file.is_some_and(|(_, behind)| key.0.group < behind);
         if half || (held >= HELD_FILES_MAX && behind_file) {
             return Some(Task::Flush(key.1));
@@ -247,8 +272,15 @@ impl Work {
         }
         // A delete frame is needed as long as any frame of its partition is. One grave can bring another back in.
         loop {
-            let needed = self.graves.values().filter(|g| g.slots.is_some() || group <= g.last_frame.group);
-            let lower = needed.map(|g| g.deleted_at.group).min().unwrap_or(group).min(group);
+            let needed = self
+                .graves
+                .values()
+                .filter(|g| g.slots.is_some() || group <= g.last_frame.group);
+            let lower = needed
+                .map(|g| g.deleted_at.group)
+                .min()
+                .unwrap_or(group)
+                .min(group);
             if lower == group {
                 return group;
             }
@@ -259,7 +291,8 @@ impl Work {
     fn checkpoint_written(&mut self, group: u64) {
         self.checkpoint = group;
         self.checkpoint_at = Instant::now();
-        self.graves.retain(|_, grave| grave.slots.is_some() || grave.last_frame.group >= group);
+        self.graves
+            .retain(|_, grave| grave.slots.is_some() || grave.last_frame.group >= group);
     }
 }
 
@@ -293,10 +326,16 @@ pub(crate) fn run(shared: &Arc<Shared>) {
 
 /// Flushes one partition. A full volume makes the log read-only; `Err` is the reason why the process must end.
 pub(crate) fn flush(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String> {
-    let Some(partition) = shared.partition(id) else { return Ok(()) };
+    let Some(partition) = shared.partition(id) else {
+        return Ok(());
+    };
     loop {
         let full = shared.is_read_only();
-        let result = if full { partition.manifest_pass() } else { partition.flush_pass() };
+        let result = if full {
+            partition.manifest_pass()
+        } else {
+            partition.flush_pass()
+        };
         match result {
             Ok(Pass::More) if !full => {}
             Ok(Pass::More | Pass::Done | Pass::Idle) => return Ok(()),
@@ -313,7 +352,9 @@ pub(crate) fn flush(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String>
 }
 
 fn repair(shared: &Arc<Shared>, id: PartitionId, base: i64) -> Result<(), String> {
-    let Some(partition): Option<Arc<Partition>> = shared.partition(id) else { return Ok(()) };
+    let Some(partition): Option<Arc<Partition>> = shared.partition(id) else {
+        return Ok(());
+    };
     match partition.rebuild_index(base) {
         Ok(()) => Ok(()),
         Err(error @ FlushError::Fatal { .. }) => Err(error.to_string()),
@@ -328,10 +369,15 @@ fn repair(shared: &Arc<Shared>, id: PartitionId, base: i64) -> Result<(), String
 fn bury(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String> {
     let slots = {
         let mut work = shared.flusher.work.lock();
-        work.graves.get_mut(&id).and_then(|grave| grave.slots.clone())
+        work.graves
+            .get_mut(&id)
+            .and_then(|grave| grave.slots.clone())
     };
     let Some(slots) = slots else { return Ok(()) };
-    shared.files.remove_partition(id, slots).map_err(|e| format!("cannot delete the folder of {id}: {e}"))?;
+    shared
+        .files
+        .remove_partition(id, slots)
+        .map_err(|e| format!("cannot delete the folder of {id}: {e}"))?;
     if let Some(grave) = shared.flusher.work.lock().graves.get_mut(&id) {
         grave.slots = None;
     }
@@ -340,7 +386,10 @@ fn bury(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String> {
 }
 
 fn checkpoint(shared: &Arc<Shared>, group: u64) -> Result<(), String> {
-    shared.wal().set_checkpoint(group).map_err(|e| format!("cannot write the checkpoint: {e}"))?;
+    shared
+        .wal()
+        .set_checkpoint(group)
+        .map_err(|e| format!("cannot write the checkpoint: {e}"))?;
     shared.flusher.work.lock().checkpoint_written(group);
     Ok(())
 }
@@ -351,7 +400,10 @@ fn flush_all(shared: &Arc<Shared>) -> Result<(), String> {
     while start.elapsed() < STOP_FLUSH_MAX && !shared.is_read_only() {
         let grave = {
             let work = shared.flusher.work.lock();
-            work.graves.iter().find(|(_, g)| g.slots.is_some()).map(|(id, _)| *id)
+            work.graves
+                .iter()
+                .find(|(_, g)| g.slots.is_some())
+                .map(|(id, _)| *id)
         };
         match (grave, shared.flusher.oldest()) {
             (Some(id), _) => bury(shared, id)?,
@@ -363,5 +415,9 @@ fn flush_all(shared: &Arc<Shared>) -> Result<(), String> {
         let work = shared.flusher.work.lock();
         (work.candidate(), work.checkpoint)
     };
-    if candidate > written { checkpoint(shared, candidate) } else { Ok(()) }
+    if candidate > written {
+        checkpoint(shared, candidate)
+    } else {
+        Ok(())
+    }
 }

@@ -90,12 +90,16 @@ type RangeKey = (Option<PartitionId>, i64, i64, String);
 
 impl HealthBook {
     pub(crate) fn new(metrics: Arc<LogMetrics>) -> Self {
-        HealthBook { metrics, page: Mutex::new(Page::default()) }
+        HealthBook {
+            metrics,
+            page: Mutex::new(Page::default()),
+        }
     }
 
     /// Enters a range found now and counts it. The caller has made sure that it is new.
     pub(crate) fn found(&self, range: UnhealthyRange) {
-        self.metrics.decode_error(range.stage, range.source, range.reason);
+        self.metrics
+            .decode_error(range.stage, range.source, range.reason);
         tracing::error!(
             partition = range.partition.map(|p| p.to_string()),
             from = range.from,
@@ -123,7 +127,8 @@ impl HealthBook {
         let mut page = self.page.lock();
         if page.told.insert((range.file.clone(), range.position)) {
             page.decode_errors += 1;
-            self.metrics.decode_error(range.stage, range.source, range.reason);
+            self.metrics
+                .decode_error(range.stage, range.source, range.reason);
             tracing::warn!(
                 file = range.file,
                 position = range.position,
@@ -137,7 +142,8 @@ impl HealthBook {
     pub(crate) fn retain(&self, id: PartitionId, keep: impl Fn(&UnhealthyRange) -> bool) {
         let mut page = self.page.lock();
         let before = page.ranges.len();
-        page.ranges.retain(|_, range| range.partition != Some(id) || keep(range));
+        page.ranges
+            .retain(|_, range| range.partition != Some(id) || keep(range));
         if page.ranges.len() != before {
             self.publish(&page);
         }
@@ -160,14 +166,21 @@ impl HealthBook {
             wal,
             decode_errors: page.decode_errors,
             quarantined_ranges: page.lost().count() as u64,
-            unhealthy: page.ranges.values().take(UNHEALTHY_RANGES_MAX).cloned().collect(),
+            unhealthy: page
+                .ranges
+                .values()
+                .take(UNHEALTHY_RANGES_MAX)
+                .cloned()
+                .collect(),
             truncated: page.ranges.len() > UNHEALTHY_RANGES_MAX,
         }
     }
 
     fn publish(&self, page: &Page) {
         let records: i64 = page.lost().map(|r| r.to - r.from + 1).sum();
-        self.metrics.quarantined_ranges.set(page.lost().count() as i64);
+        self.metrics
+            .quarantined_ranges
+            .set(page.lost().count() as i64);
         self.metrics.quarantined_records.set(records);
         self.metrics.set_health(&page.states());
     }
@@ -203,7 +216,10 @@ mod tests {
 
     fn range(from: i64, to: i64) -> UnhealthyRange {
         UnhealthyRange {
-            partition: Some(PartitionId { topic: TopicId([1; 16]), index: 0 }),
+            partition: Some(PartitionId {
+                topic: TopicId([1; 16]),
+                index: 0,
+            }),
             from,
             to,
             file: "p/x/0/0.log".to_owned(),
@@ -223,7 +239,14 @@ mod tests {
         book.found(range(5, 9));
         assert!(book.set_read_only(true));
         assert!(!book.set_read_only(true));
-        assert_eq!(states(&book), [HealthState::Degraded, HealthState::ReadOnly, HealthState::Corrupt]);
+        assert_eq!(
+            states(&book),
+            [
+                HealthState::Degraded,
+                HealthState::ReadOnly,
+                HealthState::Corrupt
+            ]
+        );
         assert_eq!(book.metrics.quarantined_records.get(), 5);
         book.set_read_only(false);
         book.retain(range(0, 0).partition.unwrap(), |r| r.to >= 10);
@@ -237,6 +260,9 @@ mod tests {
         book.repaired(&range(5, 4));
         book.repaired(&range(5, 4));
         let picture = book.picture(WalNumbers::default());
-        assert_eq!((picture.decode_errors, picture.states), (1, vec![HealthState::Ok]));
+        assert_eq!(
+            (picture.decode_errors, picture.states),
+            (1, vec![HealthState::Ok])
+        );
     }
 }

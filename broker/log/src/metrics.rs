@@ -8,8 +8,6 @@ use prometheus::{
     core::Collector,
 };
 
-use crate::wal::DamageReason;
-
 macro_rules! label_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $label:literal,)+ }) => {
         $(#[$meta])*
@@ -88,16 +86,18 @@ label_enum! {
         Version = "version",
         /// A length that cannot be: negative, larger than its container, or not what the checksum covers.
         Length = "length",
-        /// A commit group's header does not verify.
-        GroupHeader = "group_header",
-        /// An entry of a commit group's frame table does not verify.
-        FrameTable = "frame_table",
-        /// A batch does not match the CRC in its frame header.
+        /// A commit group's header fails its checksum.
+        HeaderCrc = "header_crc",
+        /// A commit group's payload fails its checksum.
         PayloadCrc = "payload_crc",
-        /// A commit group's CRC does not match, although every frame in it does.
-        GroupCrc = "group_crc",
+        /// A frame header in a commit group's table fails its checksum.
+        FrameCrc = "frame_crc",
         /// A commit group does not follow the one before it.
         Chain = "chain",
+        /// A commit group that a later one testifies for is not there.
+        MissingGroup = "missing_group",
+        /// Neither copy of a damaged group's frame table can be read.
+        TablesLost = "tables_lost",
         /// A record batch's header does not parse.
         BatchHeader = "batch_header",
         /// A record batch fails its CRC-32C.
@@ -116,21 +116,8 @@ label_enum! {
         SlotCrc = "slot_crc",
         /// An index entry points at no batch.
         IndexEntry = "index_entry",
-        /// The disk could not read it.
-        ReadError = "read_error",
-    }
-}
-
-impl From<DamageReason> for Reason {
-    fn from(reason: DamageReason) -> Self {
-        match reason {
-            DamageReason::GroupHeader => Reason::GroupHeader,
-            DamageReason::FrameTable => Reason::FrameTable,
-            DamageReason::PayloadCrc => Reason::PayloadCrc,
-            DamageReason::GroupCrc => Reason::GroupCrc,
-            DamageReason::Chain => Reason::Chain,
-            DamageReason::ReadError => Reason::ReadError,
-        }
+        /// The disk answered a read with an error.
+        Io = "io",
     }
 }
 

@@ -21,15 +21,19 @@ use crate::options::Options;
 use crate::partition::Partition;
 use crate::partition::slots::{MANIFEST, MANIFEST_NEW, Slots};
 use crate::partition::tail::{TailBatch, header_of};
-use crate::shared::{Meter, Shared, Sink, now_ms};
-use crate::wal::{FrameBody, Recovered, RecoveredFrame, RecoveredGroup, Wal, WalOptions, WalPosition, WalSizing};
+use crate::shared::{Shared, Sink, now_ms};
+use crate::wal::{
+    FrameBody, Recovered, RecoveredFrame, RecoveredGroup, Wal, WalOptions, WalPosition, WalSizing,
+};
 
 /// What the node file says after a clean stop.
 pub(crate) const CLEAN_EXIT: &str = "stopped";
 
 /// Everything that stops a start, in words.
 fn stop(message: impl std::fmt::Display) -> OpenError {
-    OpenError { message: message.to_string() }
+    OpenError {
+        message: message.to_string(),
+    }
 }
 
 /// Opens the directory up to the point where the WAL runs.
@@ -49,18 +53,33 @@ pub(crate) fn open(
     let node = Arc::new(Node::open(Arc::clone(&disk), &node_options).map_err(stop)?);
     let wal_options = wal_options(&options);
     let files = Files::new(Arc::clone(&disk), &options.data_dir);
-    let shared = Shared::new(options, Arc::clone(&metrics), hooks, Arc::clone(&node), files);
+    let shared = Shared::new(
+        options,
+        Arc::clone(&metrics),
+        hooks,
+        Arc::clone(&node),
+        files,
+    );
     let mut recovery = Wal::open(disk, Arc::clone(&node), wal_options).map_err(stop)?;
     shared.watch_space();
-    let found = load_partitions(&shared).map_err(|e| stop(format!("cannot read the partitions: {e}")))?;
-    let mut replay = Replay { shared: &shared, problems: found };
+    let found =
+        load_partitions(&shared).map_err(|e| stop(format!("cannot read the partitions: {e}")))?;
+    let mut replay = Replay {
+        shared: &shared,
+        problems: found,
+    };
     while let Some(step) = recovery.next().map_err(stop)? {
         replay.step(step)?;
-        metrics.recovery_remaining_bytes.set(recovery.remaining_bytes() as i64);
+        metrics
+            .recovery_remaining_bytes
+            .set(recovery.remaining_bytes() as i64);
         shared.hooks.recovery_progress(recovery.remaining_bytes());
     }
     replay.finish();
-    let wal = recovery.finish(Arc::new(Sink(Arc::downgrade(&shared))), Arc::new(Meter(Arc::clone(&metrics))));
+    let wal = recovery.finish(
+        Arc::new(Sink(Arc::downgrade(&shared))),
+        Arc::clone(&metrics),
+    );
     let wal = wal.map_err(stop)?;
     let identity = Identity {
         cluster_id: node.identity().cluster_id.clone(),
@@ -73,7 +92,9 @@ pub(crate) fn open(
     shared.set_wal(wal);
     metrics.recovery_remaining_bytes.set(0);
     metrics.recovery_in_progress.set(0);
-    metrics.recovery_duration.set(started.elapsed().as_secs_f64());
+    metrics
+        .recovery_duration
+        .set(started.elapsed().as_secs_f64());
     Ok((shared, identity))
 }
 
@@ -81,7 +102,10 @@ fn wal_options(options: &Options) -> WalOptions {
     let sizing = match (options.wal_file_bytes, options.wal_bytes_max) {
         (Some(file_bytes), bytes_max) => {
             let files_max = bytes_max.map_or(4, |max| (max / file_bytes).max(4)) as usize;
-            Some(WalSizing { file_bytes, files_max })
+            Some(WalSizing {
+                file_bytes,
+                files_max,
+            })
         }
         (None, _) => None,
     };
@@ -112,7 +136,11 @@ fn load_partitions(shared: &Arc<Shared>) -> io::Result<Vec<Problem>> {
             continue;
         };
         for entry in files.disk().list(&topic_path)? {
-            let index = entry.name.parse::<i32>().ok().filter(|i| *i >= 0 && entry.is_dir);
+            let index = entry
+                .name
+                .parse::<i32>()
+                .ok()
+                .filter(|i| *i >= 0 && entry.is_dir);
             let Some(index) = index.filter(|i| i.to_string() == entry.name) else {
                 problems.push(set_aside(shared, &topic_path.join(&entry.name), None)?);
                 continue;
@@ -139,7 +167,12 @@ fn load_folder(
     let files = &shared.files;
     let dir = files.partition_dir(id);
     files.unlink(&dir.join(MANIFEST_NEW))?;
-    let names: Vec<String> = files.disk().list(&dir)?.into_iter().map(|entry| entry.name).collect();
+    let names: Vec<String> = files
+        .disk()
+        .list(&dir)?
+        .into_iter()
+        .map(|entry| entry.name)
+        .collect();
     let loaded = Slots::load(files, id)?;
     let Some(loaded) = loaded else {
         if names.is_empty() {
@@ -169,12 +202,19 @@ fn load_folder(
     Ok(Some(slots))
 }
 
-pub(crate) fn manifest_problem(shared: &Shared, id: PartitionId, position: u64, reason: Reason) -> Problem {
+pub(crate) fn manifest_problem(
+    shared: &Shared,
+    id: PartitionId,
+    position: u64,
+    reason: Reason,
+) -> Problem {
     UnhealthyRange {
         partition: Some(id),
         from: 0,
         to: -1,
-        file: shared.files.relative(&shared.files.partition_dir(id).join(MANIFEST)),
+        file: shared
+            .files
+            .relative(&shared.files.partition_dir(id).join(MANIFEST)),
         position,
         reason,
         source: Source::Snapshot,
@@ -199,22 +239,33 @@ fn tidy_folder(
         let path = dir.join(name);
         match FileKey::parse(id, name) {
             Some(key) if listed(key.base_offset) => {}
-            Some(key) if manifest.created.contains(&key.base_offset) || manifest.dropped.contains(&key.base_offset) => {
+            Some(key)
+                if manifest.created.contains(&key.base_offset)
+                    || manifest.dropped.contains(&key.base_offset) =>
+            {
                 files.unlink(&path)?;
             }
             Some(_) => problems.push(set_aside(shared, &path, Some(id))?),
-            None if [MANIFEST, MANIFEST_NEW, "producers.1", "producers.2"].contains(&name.as_str()) => {}
+            None if [MANIFEST, MANIFEST_NEW, "producers.1", "producers.2"]
+                .contains(&name.as_str()) => {}
             None => problems.push(set_aside(shared, &path, Some(id))?),
         }
     }
     for (at, segment) in manifest.segments.iter().enumerate() {
-        let end = manifest.segments.get(at + 1).map_or(manifest.next_offset, |s| s.base_offset);
+        let end = manifest
+            .segments
+            .get(at + 1)
+            .map_or(manifest.next_offset, |s| s.base_offset);
         for (kind, listed) in [
             (Kind::Log, segment.log_bytes),
             (Kind::Sum, segment.sum_bytes),
             (Kind::Idx, segment.idx_bytes),
         ] {
-            let key = FileKey { partition: id, base_offset: segment.base_offset, kind };
+            let key = FileKey {
+                partition: id,
+                base_offset: segment.base_offset,
+                kind,
+            };
             if let Some(problem) = fit_length(shared, &key, listed, end)? {
                 problems.push(problem);
             }
@@ -228,7 +279,12 @@ fn tidy_folder(
 
 /// Cuts a file to the length that counts. One that is missing or too short is told: here when it costs no offsets;
 /// a short `.log` is found by the read that needs it.
-fn fit_length(shared: &Shared, key: &FileKey, listed: u64, end: i64) -> io::Result<Option<Problem>> {
+fn fit_length(
+    shared: &Shared,
+    key: &FileKey,
+    listed: u64,
+    end: i64,
+) -> io::Result<Option<Problem>> {
     let files = &shared.files;
     let reason = match files.open(key) {
         Ok(file) => {
@@ -250,7 +306,9 @@ fn fit_length(shared: &Shared, key: &FileKey, listed: u64, end: i64) -> io::Resu
         // The read that needs the bytes finds out which offsets are lost.
         (Kind::Log, _) => return Ok(None),
         (Kind::Sum | Kind::Idx, _) => {
-            shared.flusher.request_repair(key.partition, key.base_offset);
+            shared
+                .flusher
+                .request_repair(key.partition, key.base_offset);
             (Source::Index, key.base_offset - 1)
         }
     };
@@ -305,10 +363,17 @@ fn move_to_quarantine(shared: &Shared, path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Moves aside the folders of partitions that no metadata record names.
-pub(crate) fn quarantine_unknown(shared: &Arc<Shared>, known: &HashSet<PartitionId>) -> Vec<PathBuf> {
+pub(crate) fn quarantine_unknown(
+    shared: &Arc<Shared>,
+    known: &HashSet<PartitionId>,
+) -> Vec<PathBuf> {
     let unknown: Vec<Arc<Partition>> = {
         let partitions = shared.partitions.read();
-        partitions.values().filter(|p| !known.contains(&p.id())).cloned().collect()
+        partitions
+            .values()
+            .filter(|p| !known.contains(&p.id()))
+            .cloned()
+            .collect()
     };
     let mut moved = Vec::new();
     for partition in unknown {
@@ -340,7 +405,9 @@ pub(crate) fn quarantine_unknown(shared: &Arc<Shared>, known: &HashSet<Partition
                 moved.push(to);
             }
             Err(error) => {
-                shared.fail(&format!("cannot move the folder of {id} to quarantine: {error}"));
+                shared.fail(&format!(
+                    "cannot move the folder of {id} to quarantine: {error}"
+                ));
                 return moved;
             }
         }
@@ -376,7 +443,9 @@ impl Replay<'_> {
         let metrics = &self.shared.metrics;
         let file = group.file.display().to_string();
         metrics.decoded(Stage::Replay, group.frames.len() as u64, group.length);
-        self.shared.flusher.group_processed(group.seq, group.generation);
+        self.shared
+            .flusher
+            .group_processed(group.seq, group.generation);
         // Appends of a group share its buffer: it is counted once, whole, until the last of them is flushed.
         let pin = Arc::new(self.shared.budget.reserve_always(group.length));
         let mut lost = group.lost.into_iter().peekable();
@@ -394,7 +463,8 @@ impl Replay<'_> {
         }
         if let Some(reason) = group.damage.filter(|_| !counted) {
             // Only a copy or padding is damaged: told, no offset is lost.
-            self.problems.push(wal_range(None, &file, group.position, reason.into(), (0, -1)));
+            self.problems
+                .push(wal_range(None, &file, group.position, reason, (0, -1)));
         }
         drop(pin);
         self.relieve()
@@ -402,10 +472,17 @@ impl Replay<'_> {
 
     fn lost(&mut self, file: &str, lost: crate::wal::LostAppend) {
         let partition = self.partition(lost.partition);
-        let Some(partition) = partition.filter(|p| p.applied() < lost.at) else { return };
+        let Some(partition) = partition.filter(|p| p.applied() < lost.at) else {
+            return;
+        };
         let offsets = (lost.base_offset, lost.last_offset);
-        let range =
-            wal_range(Some(lost.partition), file, lost.file_position, lost.reason.into(), offsets);
+        let range = wal_range(
+            Some(lost.partition),
+            file,
+            lost.file_position,
+            lost.reason,
+            offsets,
+        );
         partition.lost_in_replay(range, lost.at);
     }
 
@@ -438,7 +515,11 @@ impl Replay<'_> {
             return Ok(());
         }
         match frame.body {
-            FrameBody::Append { base_offset, last_offset, batch } => {
+            FrameBody::Append {
+                base_offset,
+                last_offset,
+                batch,
+            } => {
                 let next = partition.next_offset();
                 if last_offset < next {
                     // A salvaged manifest is behind its own segments.
@@ -453,7 +534,14 @@ impl Replay<'_> {
                 let max_timestamp = header.max_timestamp;
                 let pin = Some(Arc::clone(pin));
                 let position = Some(at);
-                let batch = TailBatch { base_offset, last_offset, max_timestamp, batch, pin, position };
+                let batch = TailBatch {
+                    base_offset,
+                    last_offset,
+                    max_timestamp,
+                    batch,
+                    pin,
+                    position,
+                };
                 partition.append_replayed(batch, at);
             }
             FrameBody::Truncate { to } => {
@@ -464,7 +552,8 @@ impl Replay<'_> {
             FrameBody::EpochStart { epoch, offset } => partition.epoch_durable(epoch, offset, at),
             FrameBody::DeletePartition => {
                 self.shared.partition_deleted(id, at);
-                self.problems.retain(|problem| problem.partition != Some(id));
+                self.problems
+                    .retain(|problem| problem.partition != Some(id));
             }
             FrameBody::Seal | FrameBody::Boot { .. } => {}
         }
@@ -483,7 +572,9 @@ impl Replay<'_> {
     fn relieve(&self) -> Result<(), OpenError> {
         let budget = &self.shared.budget;
         while budget.used_bytes() >= budget.bytes_max() / 2 && !self.shared.is_read_only() {
-            let Some(id) = self.shared.flusher.oldest() else { break };
+            let Some(id) = self.shared.flusher.oldest() else {
+                break;
+            };
             flusher::flush(self.shared, id).map_err(stop)?;
         }
         Ok(())
@@ -495,7 +586,9 @@ impl Replay<'_> {
             let lost = problem.to >= problem.from;
             match problem.partition.and_then(|id| self.shared.partition(id)) {
                 Some(partition) if lost => partition.found_damage(problem),
-                Some(_) | None if problem.reason == Reason::UnlistedFile => self.shared.health.found(problem),
+                Some(_) | None if problem.reason == Reason::UnlistedFile => {
+                    self.shared.health.found(problem)
+                }
                 Some(_) | None => self.shared.health.repaired(&problem),
             }
         }

@@ -24,7 +24,10 @@ pub(crate) fn target(s: &Situation<'_>, config: &PartitionConfig, now_ms: i64) -
     let mut log_start = s.log_start;
     let mut size: u64 = s.segments.iter().map(|e| e.log_bytes).sum::<u64>() + s.tail_bytes;
     for (at, segment) in s.segments.iter().enumerate() {
-        let end = s.segments.get(at + 1).map_or(s.flushed_end, |next| next.base_offset);
+        let end = s
+            .segments
+            .get(at + 1)
+            .map_or(s.flushed_end, |next| next.base_offset);
         let is_last = at + 1 == s.segments.len();
         if is_last && s.tail_bytes > 0 {
             // What is not flushed yet belongs to this segment: it goes with all of it, after the flush, or stays.
@@ -67,14 +70,19 @@ impl Partition {
         };
         let offset = target(&situation, &config, now_ms);
         let tail_expired = config.retention_ms >= 0
-            && situation.tail_max_timestamp.is_some_and(|t| now_ms.saturating_sub(t) > config.retention_ms);
+            && situation
+                .tail_max_timestamp
+                .is_some_and(|t| now_ms.saturating_sub(t) > config.retention_ms);
         if tail_expired {
             self.request_flush(&mut state);
         }
         if offset <= self.log_start() || offset <= state.retention_target {
             return;
         }
-        let frame = Frame { partition: self.id(), body: FrameBody::LogStart { offset } };
+        let frame = Frame {
+            partition: self.id(),
+            body: FrameBody::LogStart { offset },
+        };
         if self.shared().submit(Class::Control, vec![frame]).is_ok() {
             state.retention_target = offset;
         }
@@ -86,11 +94,22 @@ mod tests {
     use super::*;
 
     fn segment(base_offset: i64, log_bytes: u64, max_timestamp: i64) -> SegmentEntry {
-        SegmentEntry { base_offset, log_bytes, sum_bytes: 0, idx_bytes: 0, first_timestamp: 0, max_timestamp }
+        SegmentEntry {
+            base_offset,
+            log_bytes,
+            sum_bytes: 0,
+            idx_bytes: 0,
+            first_timestamp: 0,
+            max_timestamp,
+        }
     }
 
     fn check(retention_ms: i64, retention_bytes: i64, tail_bytes: u64, wanted: i64) {
-        let segments = [segment(0, 100, 1000), segment(10, 100, 2000), segment(20, 50, 3000)];
+        let segments = [
+            segment(0, 100, 1000),
+            segment(10, 100, 2000),
+            segment(20, 50, 3000),
+        ];
         let situation = Situation {
             segments: &segments,
             flushed_end: 25,
@@ -98,8 +117,16 @@ mod tests {
             tail_max_timestamp: None,
             log_start: 0,
         };
-        let config = PartitionConfig { retention_ms, retention_bytes, ..PartitionConfig::default() };
-        assert_eq!(target(&situation, &config, 4000), wanted, "{retention_ms} {retention_bytes} {tail_bytes}");
+        let config = PartitionConfig {
+            retention_ms,
+            retention_bytes,
+            ..PartitionConfig::default()
+        };
+        assert_eq!(
+            target(&situation, &config, 4000),
+            wanted,
+            "{retention_ms} {retention_bytes} {tail_bytes}"
+        );
     }
 
     #[test]

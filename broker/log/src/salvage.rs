@@ -12,8 +12,8 @@ use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
 use crate::partition::extent::{SegmentReader, SegmentView};
 use crate::partition::format::{
-    IDX_ENTRY_BYTES, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry, decode_idx, decode_producers,
-    decode_sum,
+    IDX_ENTRY_BYTES, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry, decode_idx,
+    decode_producers, decode_sum,
 };
 use crate::partition::slots::Slots;
 use crate::shared::Shared;
@@ -41,8 +41,13 @@ pub(crate) fn from_files(
         extend(&shared.files, &mut manifest)?;
     }
     for file in [1, 2] {
-        let path = shared.files.partition_dir(id).join(format!("producers.{file}"));
-        let Some(bytes) = shared.files.read_whole(&path)? else { continue };
+        let path = shared
+            .files
+            .partition_dir(id)
+            .join(format!("producers.{file}"));
+        let Some(bytes) = shared.files.read_whole(&path)? else {
+            continue;
+        };
         if let Ok((offset, _)) = decode_producers(&bytes)
             && manifest.snapshot.is_none_or(|s| s.offset < offset)
         {
@@ -62,7 +67,11 @@ pub(crate) fn from_files(
 }
 
 /// One slot is lost, perhaps the newest: extents behind what the other one counts are taken back.
-pub(crate) fn roll_forward(shared: &Arc<Shared>, id: PartitionId, slots: &mut Slots) -> io::Result<()> {
+pub(crate) fn roll_forward(
+    shared: &Arc<Shared>,
+    id: PartitionId,
+    slots: &mut Slots,
+) -> io::Result<()> {
     let mut manifest = slots.manifest.clone();
     if !manifest.segments.is_empty() {
         extend(&shared.files, &mut manifest)?;
@@ -77,7 +86,10 @@ pub(crate) fn roll_forward(shared: &Arc<Shared>, id: PartitionId, slots: &mut Sl
         manifest.next_offset = base;
         extend(&shared.files, &mut manifest)?;
         if manifest.segments.last().is_some_and(|s| s.log_bytes == 0) {
-            manifest = Manifest { created: vec![base], ..before };
+            manifest = Manifest {
+                created: vec![base],
+                ..before
+            };
         }
     }
     if manifest.next_offset != slots.manifest.next_offset {
@@ -104,7 +116,9 @@ fn empty_segment(base_offset: i64) -> SegmentEntry {
 
 /// Takes intact extents behind the last segment's counted length into the manifest.
 fn extend(files: &Files, manifest: &mut Manifest) -> io::Result<()> {
-    let Some(mut segment) = manifest.segments.pop() else { return Ok(()) };
+    let Some(mut segment) = manifest.segments.pop() else {
+        return Ok(());
+    };
     let mut next = manifest.next_offset;
     while let Some(sum) = entry_behind(files, manifest.partition, &segment)? {
         if sum.position != segment.log_bytes || sum.base_offset < next {
@@ -112,7 +126,10 @@ fn extend(files: &Files, manifest: &mut Manifest) -> io::Result<()> {
         }
         let view = SegmentView {
             partition: manifest.partition,
-            entry: SegmentEntry { log_bytes: sum.position + u64::from(sum.length), ..segment },
+            entry: SegmentEntry {
+                log_bytes: sum.position + u64::from(sum.length),
+                ..segment
+            },
             end_offset: sum.end_offset,
             epochs: manifest.epochs.as_slice().into(),
             gaps: Arc::new([]),
@@ -128,7 +145,10 @@ fn extend(files: &Files, manifest: &mut Manifest) -> io::Result<()> {
         let newest = extent.batches.iter().map(|p| p.header.max_timestamp).max();
         segment.max_timestamp = segment.max_timestamp.max(newest.unwrap_or(i64::MIN));
         if segment.log_bytes == 0 {
-            segment.first_timestamp = extent.batches.first().map_or(-1, |p| p.header.max_timestamp);
+            segment.first_timestamp = extent
+                .batches
+                .first()
+                .map_or(-1, |p| p.header.max_timestamp);
         }
         segment.log_bytes += u64::from(sum.length);
         segment.sum_bytes += SUM_ENTRY_BYTES as u64;
@@ -141,16 +161,32 @@ fn extend(files: &Files, manifest: &mut Manifest) -> io::Result<()> {
 }
 
 /// The `.sum` entry behind those that count, if one is there.
-fn entry_behind(files: &Files, partition: PartitionId, segment: &SegmentEntry) -> io::Result<Option<SumEntry>> {
+fn entry_behind(
+    files: &Files,
+    partition: PartitionId,
+    segment: &SegmentEntry,
+) -> io::Result<Option<SumEntry>> {
     let mut bytes = [0; SUM_ENTRY_BYTES];
-    let key = FileKey { partition, base_offset: segment.base_offset, kind: Kind::Sum };
+    let key = FileKey {
+        partition,
+        base_offset: segment.base_offset,
+        kind: Kind::Sum,
+    };
     let read = read_entry(files, &key, &mut bytes, segment.sum_bytes)?;
     Ok(decode_sum(segment.base_offset, &bytes[..read]).ok())
 }
 
 /// Bytes of the `.idx` entries that point into what counts.
-pub(crate) fn index_bytes(files: &Files, partition: PartitionId, segment: &SegmentEntry) -> io::Result<u64> {
-    let key = FileKey { partition, base_offset: segment.base_offset, kind: Kind::Idx };
+pub(crate) fn index_bytes(
+    files: &Files,
+    partition: PartitionId,
+    segment: &SegmentEntry,
+) -> io::Result<u64> {
+    let key = FileKey {
+        partition,
+        base_offset: segment.base_offset,
+        kind: Kind::Idx,
+    };
     let mut bytes = [0; IDX_ENTRY_BYTES];
     let mut counted = 0;
     loop {

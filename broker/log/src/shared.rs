@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -19,8 +19,8 @@ use crate::log::Hooks;
 use crate::metrics::LogMetrics;
 use crate::node::Node;
 use crate::options::{Options, PartitionConfig, REPLAY_SEGMENT_BYTES};
-use crate::partition::{AppendError, Observer, Partition};
-use crate::wal::{Class, DurableGroup, Frame, FrameBody, QueueFull, Wal, WalMetrics, WalPosition, WalSink};
+use crate::partition::{AppendError, Partition};
+use crate::wal::{Class, DurableGroup, Frame, FrameBody, QueueFull, Wal, WalPosition, WalSink};
 
 /// Bytes that the WAL adds to a batch at most: its own frame header and that of an epoch start.
 const FRAME_OVERHEAD_BYTES: u64 = 256;
@@ -102,11 +102,6 @@ impl Shared {
         self.wal.get().expect("appends start after the WAL runs")
     }
 
-    /// The WAL, if the start got that far.
-    pub(crate) fn running_wal(&self) -> Option<&Wal> {
-        self.wal.get()
-    }
-
     /// Largest batch that WAL and tail can hold.
     pub(crate) fn batch_bytes_max(&self) -> u64 {
         self.batch_bytes_max.get().copied().unwrap_or(0)
@@ -114,7 +109,12 @@ impl Shared {
 
     /// What a partition that no one has opened yet is rolled by.
     pub(crate) fn replay_config(&self) -> PartitionConfig {
-        PartitionConfig { segment_bytes: REPLAY_SEGMENT_BYTES, segment_ms: i64::MAX, retention_ms: -1, retention_bytes: -1 }
+        PartitionConfig {
+            segment_bytes: REPLAY_SEGMENT_BYTES,
+            segment_ms: i64::MAX,
+            retention_ms: -1,
+            retention_bytes: -1,
+        }
     }
 
     pub(crate) fn partition(&self, id: PartitionId) -> Option<Arc<Partition>> {
@@ -143,7 +143,9 @@ impl Shared {
     }
 
     pub(crate) fn submit(&self, class: Class, frames: Vec<Frame>) -> Result<(), AppendError> {
-        self.wal().submit(class, frames).map_err(|QueueFull| AppendError::TailFull)
+        self.wal()
+            .submit(class, frames)
+            .map_err(|QueueFull| AppendError::TailFull)
     }
 
     /// No append is taken from here on.
@@ -173,7 +175,9 @@ impl Shared {
         self.read_only.store(read_only, Ordering::Release);
         if self.health.set_read_only(read_only) {
             if read_only {
-                tracing::error!("the volume has no room: produced records are refused until it has");
+                tracing::error!(
+                    "the volume has no room: produced records are refused until it has"
+                );
             } else {
                 tracing::info!("the volume has room again: produced records are taken");
             }
@@ -192,7 +196,8 @@ impl Shared {
         self.metrics.disk_free_bytes.set(space.free_bytes as i64);
         self.metrics.disk_total_bytes.set(space.total_bytes as i64);
         let reserve = self.options.disk_reserve_bytes.unwrap_or_else(|| {
-            (space.total_bytes / DISK_RESERVE_DIVISOR).clamp(DISK_RESERVE_BYTES_MIN, DISK_RESERVE_BYTES_MAX)
+            (space.total_bytes / DISK_RESERVE_DIVISOR)
+                .clamp(DISK_RESERVE_BYTES_MIN, DISK_RESERVE_BYTES_MAX)
         });
         if space.free_bytes < reserve {
             self.set_read_only(true);
@@ -230,7 +235,10 @@ impl Shared {
         let mut done = Vec::new();
         let mut current: Option<Arc<Partition>> = None;
         for (number, frame) in group.frames.drain(..).enumerate() {
-            let at = WalPosition { group: group.seq, frame: number as u32 };
+            let at = WalPosition {
+                group: group.seq,
+                frame: number as u32,
+            };
             if self.waiting_count.load(Ordering::Acquire) > 0
                 && let Some(key) = key_of(&frame)
             {
@@ -276,10 +284,15 @@ impl Shared {
 
 fn key_of(frame: &Frame) -> Option<FrameKey> {
     match &frame.body {
-        FrameBody::Append { base_offset, .. } => Some(FrameKey::Append(frame.partition, *base_offset)),
+        FrameBody::Append { base_offset, .. } => {
+            Some(FrameKey::Append(frame.partition, *base_offset))
+        }
         FrameBody::LogStart { offset } => Some(FrameKey::LogStart(frame.partition, *offset)),
         FrameBody::DeletePartition => Some(FrameKey::Delete(frame.partition)),
-        FrameBody::Truncate { .. } | FrameBody::EpochStart { .. } | FrameBody::Seal | FrameBody::Boot { .. } => None,
+        FrameBody::Truncate { .. }
+        | FrameBody::EpochStart { .. }
+        | FrameBody::Seal
+        | FrameBody::Boot { .. } => None,
     }
 }
 
@@ -301,38 +314,9 @@ impl WalSink for Sink {
     }
 }
 
-/// The WAL's measurements, as metrics.
-pub(crate) struct Meter(pub(crate) Arc<LogMetrics>);
-
-impl WalMetrics for Meter {
-    fn appended(&self, frames: usize, bytes: usize, took: Duration) {
-        self.0.append_duration.observe(took.as_secs_f64());
-        self.0.group_batches.observe(frames as f64);
-        self.0.group_bytes.observe(bytes as f64);
-    }
-
-    fn synced(&self, took: Duration) {
-        self.0.fsync_duration.observe(took.as_secs_f64());
-    }
-
-    fn append_failed(&self) {
-        self.0.append_errors.inc();
-    }
-
-    fn sync_failed(&self) {
-        self.0.fsync_errors.inc();
-    }
-}
-
-/// An observer for partitions nobody has opened yet.
-pub(crate) struct NoObserver;
-
-impl Observer for NoObserver {
-    fn durable(&self, _: i64) {}
-    fn log_start(&self, _: i64) {}
-}
-
 /// Unix time in ms, for `since` of what is found. Nothing is decided by it.
 pub(crate) fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_millis() as i64)
 }

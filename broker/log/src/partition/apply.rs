@@ -17,7 +17,9 @@ impl Partition {
             FrameBody::LogStart { offset } => self.log_start_durable(offset, at),
             FrameBody::EpochStart { epoch, offset } => self.epoch_durable(epoch, offset, at),
             FrameBody::DeletePartition => self.mark_deleted(),
-            FrameBody::Truncate { to } => panic!("{}: a truncation to {to} that nobody queued", self.id),
+            FrameBody::Truncate { to } => {
+                panic!("{}: a truncation to {to} that nobody queued", self.id)
+            }
             FrameBody::Seal | FrameBody::Boot { .. } => {}
         }
     }
@@ -27,7 +29,11 @@ impl Partition {
         let mut state = self.state.lock();
         let durable = state.tail.mark_durable(base_offset, position);
         self.durable_offset.store(durable, Ordering::Release);
-        assert!(durable <= self.next_offset(), "{}: durable above next", self.id);
+        assert!(
+            durable <= self.next_offset(),
+            "{}: durable above next",
+            self.id
+        );
         self.drop_below_log_start(&mut state);
         self.reflected_later(&mut state, position, false);
         self.flush_if_due(&mut state);
@@ -52,7 +58,9 @@ impl Partition {
         if self.log_start.fetch_max(offset, Ordering::AcqRel) < offset {
             self.drop_below_log_start(&mut state);
             state.quarantined.retain(|range| range.to >= offset);
-            self.shared.health.retain(self.id, |range| range.to >= offset);
+            self.shared
+                .health
+                .retain(self.id, |range| range.to >= offset);
             state.manifest_dirty = true;
         }
         self.reflected_later(&mut state, position, true);
@@ -106,7 +114,10 @@ impl Partition {
     pub(crate) fn applied(&self) -> WalPosition {
         let state = self.state.lock();
         let manifest = &state.slots.manifest;
-        WalPosition { group: manifest.applied_group, frame: manifest.applied_frame }
+        WalPosition {
+            group: manifest.applied_group,
+            frame: manifest.applied_frame,
+        }
     }
 
     /// The start found that these offsets of a segment cannot be read.

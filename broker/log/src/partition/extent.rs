@@ -66,7 +66,11 @@ pub(crate) struct SegmentReader<'a> {
 
 impl<'a> SegmentReader<'a> {
     pub(crate) fn new(files: &'a Files, view: &'a SegmentView) -> Self {
-        SegmentReader { files, view, bad: Vec::new() }
+        SegmentReader {
+            files,
+            view,
+            bad: Vec::new(),
+        }
     }
 
     pub(crate) fn view(&self) -> &SegmentView {
@@ -83,7 +87,11 @@ impl<'a> SegmentReader<'a> {
     }
 
     pub(crate) fn key(&self, kind: Kind) -> FileKey {
-        FileKey { partition: self.view.partition, base_offset: self.view.entry.base_offset, kind }
+        FileKey {
+            partition: self.view.partition,
+            base_offset: self.view.entry.base_offset,
+            kind,
+        }
     }
 
     /// Number of extents.
@@ -166,7 +174,10 @@ impl<'a> SegmentReader<'a> {
         match decoded {
             Ok(sum) if fits(&sum) => Ok(Some(sum)),
             Ok(_) | Err(_) => {
-                self.note(BadEntry { kind_is_sum: true, entry: number });
+                self.note(BadEntry {
+                    kind_is_sum: true,
+                    entry: number,
+                });
                 Ok(None)
             }
         }
@@ -198,7 +209,11 @@ impl<'a> SegmentReader<'a> {
         if let Some(extent) = self.files.cached_extent(id, base, sum.position) {
             return Ok((extent, last + 1));
         }
-        let stored = last == number && !self.bad.contains(&BadEntry { kind_is_sum: true, entry: number });
+        let stored = last == number
+            && !self.bad.contains(&BadEntry {
+                kind_is_sum: true,
+                entry: number,
+            });
         let extent = Arc::new(self.read_extent(&sum, stored)?);
         self.files.cache_extent(id, base, sum.position, &extent);
         Ok((extent, last + 1))
@@ -219,11 +234,17 @@ impl<'a> SegmentReader<'a> {
         let mut walked = walk(&read.bytes, expect);
         if !walked.holes.is_empty() {
             let anchors = self.anchors(sum)?;
-            walked = walk(&read.bytes, Expect { anchors: &anchors, ..expect });
+            walked = walk(
+                &read.bytes,
+                Expect {
+                    anchors: &anchors,
+                    ..expect
+                },
+            );
         }
         if read.unreadable {
             for hole in &mut walked.holes {
-                hole.reason = Reason::ReadError;
+                hole.reason = Reason::Io;
             }
         }
         Ok(Extent {
@@ -243,7 +264,9 @@ impl<'a> SegmentReader<'a> {
         let (first, _) = self.idx_search(|idx| idx.position < sum.position)?;
         let mut anchors = Vec::new();
         for number in first..self.idx_entries() {
-            let Some(idx) = self.idx(number)? else { continue };
+            let Some(idx) = self.idx(number)? else {
+                continue;
+            };
             if idx.position >= end {
                 break;
             }
@@ -256,7 +279,10 @@ impl<'a> SegmentReader<'a> {
 
     /// Number of the first index entry for which `below` does not hold (it holds for a prefix), and the entry before it.
     /// Damaged entries are stepped over.
-    fn idx_search(&mut self, below: impl Fn(&IdxEntry) -> bool) -> io::Result<(u64, Option<IdxEntry>)> {
+    fn idx_search(
+        &mut self,
+        below: impl Fn(&IdxEntry) -> bool,
+    ) -> io::Result<(u64, Option<IdxEntry>)> {
         let (mut low, mut high) = (0, self.idx_entries());
         let mut last_below = None;
         while low < high {
@@ -288,7 +314,10 @@ impl<'a> SegmentReader<'a> {
         match decode_idx(self.view.entry.base_offset, &bytes[..read]) {
             Ok(idx) if idx.position < self.view.entry.log_bytes => Ok(Some(idx)),
             Ok(_) | Err(_) => {
-                self.note(BadEntry { kind_is_sum: false, entry: number });
+                self.note(BadEntry {
+                    kind_is_sum: false,
+                    entry: number,
+                });
                 Ok(None)
             }
         }

@@ -122,14 +122,23 @@ pub(crate) fn encode_manifest(m: &Manifest) -> Vec<u8> {
     put_u64(&mut out, m.applied_group);
     put_i64(&mut out, m.log_start);
     put_i64(&mut out, m.next_offset);
-    let counts =
-        [m.segments.len(), m.epochs.len(), m.created.len(), m.dropped.len(), m.quarantined.len()];
+    let counts = [
+        m.segments.len(),
+        m.epochs.len(),
+        m.created.len(),
+        m.dropped.len(),
+        m.quarantined.len(),
+    ];
     for count in counts {
         put_u32(&mut out, count as u32);
     }
     put_u32(&mut out, m.snapshot.map_or(0, |s| u32::from(s.file)));
     put_i64(&mut out, m.snapshot.map_or(0, |s| s.offset));
-    assert_eq!(out.len(), SLOT_FIXED_BYTES, "the slot layout and its constant disagree");
+    assert_eq!(
+        out.len(),
+        SLOT_FIXED_BYTES,
+        "the slot layout and its constant disagree"
+    );
     for s in &m.segments {
         put_i64(&mut out, s.base_offset);
         put_u64(&mut out, s.log_bytes);
@@ -161,10 +170,16 @@ pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Undecodable> {
     let mut c = Cursor { rest: &body[10..] };
     let flags = c.u16()?;
     c.u32()?;
-    let mut m = Manifest::empty(PartitionId { topic: TopicId([0; 16]), index: 0 });
+    let mut m = Manifest::empty(PartitionId {
+        topic: TopicId([0; 16]),
+        index: 0,
+    });
     m.deleted = flags & FLAG_DELETED != 0;
     m.seq = c.u64()?;
-    m.partition = PartitionId { topic: TopicId(c.take::<16>()?), index: c.u32()? as i32 };
+    m.partition = PartitionId {
+        topic: TopicId(c.take::<16>()?),
+        index: c.u32()? as i32,
+    };
     m.applied_frame = c.u32()?;
     m.applied_group = c.u64()?;
     m.log_start = c.i64()?;
@@ -174,7 +189,10 @@ pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Undecodable> {
     let offset = c.i64()?;
     m.snapshot = match file {
         0 => None,
-        1 | 2 => Some(SnapshotRef { file: file as u8, offset }),
+        1 | 2 => Some(SnapshotRef {
+            file: file as u8,
+            offset,
+        }),
         _ => return Err(Reason::Length),
     };
     for _ in 0..counts[0] {
@@ -211,7 +229,12 @@ fn put_range(out: &mut Vec<u8>, range: &UnhealthyRange) {
     put_u64(out, range.position);
     put_i64(out, range.since_ms);
     let file = range.file.get(..FILE_NAME_BYTES_MAX).unwrap_or(&range.file);
-    for text in [range.stage.label(), range.source.label(), range.reason.label(), file] {
+    for text in [
+        range.stage.label(),
+        range.source.label(),
+        range.reason.label(),
+        file,
+    ] {
         let text = text.get(..FILE_NAME_BYTES_MAX).unwrap_or(text);
         out.push(text.len() as u8);
         out.extend_from_slice(text.as_bytes());
@@ -259,7 +282,9 @@ pub(crate) fn encode_sum(segment_base: i64, e: &SumEntry) -> [u8; SUM_ENTRY_BYTE
 
 /// Reads one `.sum` entry.
 pub(crate) fn decode_sum(segment_base: i64, bytes: &[u8]) -> Result<SumEntry, Undecodable> {
-    let mut c = Cursor { rest: open_entry(segment_base, bytes, SUM_ENTRY_BYTES)? };
+    let mut c = Cursor {
+        rest: open_entry(segment_base, bytes, SUM_ENTRY_BYTES)?,
+    };
     Ok(SumEntry {
         position: c.u64()?,
         base_offset: c.i64()?,
@@ -292,8 +317,14 @@ pub(crate) fn encode_idx(segment_base: i64, e: &IdxEntry) -> [u8; IDX_ENTRY_BYTE
 
 /// Reads one `.idx` entry.
 pub(crate) fn decode_idx(segment_base: i64, bytes: &[u8]) -> Result<IdxEntry, Undecodable> {
-    let mut c = Cursor { rest: open_entry(segment_base, bytes, IDX_ENTRY_BYTES)? };
-    Ok(IdxEntry { offset: c.i64()?, position: c.u64()?, max_timestamp_before: c.i64()? })
+    let mut c = Cursor {
+        rest: open_entry(segment_base, bytes, IDX_ENTRY_BYTES)?,
+    };
+    Ok(IdxEntry {
+        offset: c.i64()?,
+        position: c.u64()?,
+        max_timestamp_before: c.i64()?,
+    })
 }
 
 /// Bytes of a producer snapshot: `table` as [`keelson_state`] encodes it, as of `offset`.
@@ -302,7 +333,10 @@ pub(crate) fn encode_producers(offset: i64, table: &[u8]) -> Vec<u8> {
     out.extend_from_slice(PRODUCERS_MAGIC);
     put_u16(&mut out, VERSION);
     put_u16(&mut out, 0);
-    put_u32(&mut out, (PRODUCERS_FIXED_BYTES + table.len() + CRC_BYTES) as u32);
+    put_u32(
+        &mut out,
+        (PRODUCERS_FIXED_BYTES + table.len() + CRC_BYTES) as u32,
+    );
     put_i64(&mut out, offset);
     out.extend_from_slice(table);
     let crc = crc32c::crc32c(&out);
@@ -352,13 +386,18 @@ fn entry_crc(segment_base: i64, body: &[u8]) -> u32 {
 fn seal_entry<const N: usize>(segment_base: i64, mut body: Vec<u8>) -> [u8; N] {
     let crc = entry_crc(segment_base, &body);
     put_u32(&mut body, crc);
-    body.try_into().expect("an entry has exactly its fixed size")
+    body.try_into()
+        .expect("an entry has exactly its fixed size")
 }
 
 fn open_entry(segment_base: i64, bytes: &[u8], entry_bytes: usize) -> Result<&[u8], Undecodable> {
     let entry = bytes.get(..entry_bytes).ok_or(Reason::Truncated)?;
     let (body, crc) = entry.split_at(entry_bytes - CRC_BYTES);
-    if crc == entry_crc(segment_base, body).to_le_bytes() { Ok(body) } else { Err(Reason::SlotCrc) }
+    if crc == entry_crc(segment_base, body).to_le_bytes() {
+        Ok(body)
+    } else {
+        Err(Reason::SlotCrc)
+    }
 }
 
 fn put_u16(out: &mut Vec<u8>, v: u16) {
@@ -418,14 +457,20 @@ mod tests {
     use super::*;
 
     fn sample() -> Manifest {
-        let partition = PartitionId { topic: TopicId(*b"0123456789abcdef"), index: 7 };
+        let partition = PartitionId {
+            topic: TopicId(*b"0123456789abcdef"),
+            index: 7,
+        };
         let mut m = Manifest::empty(partition);
         m.seq = 5;
         m.applied_group = 9;
         m.applied_frame = 2;
         m.log_start = 10;
         m.next_offset = 300;
-        m.snapshot = Some(SnapshotRef { file: 2, offset: 299 });
+        m.snapshot = Some(SnapshotRef {
+            file: 2,
+            offset: 299,
+        });
         m.segments.push(SegmentEntry {
             base_offset: 0,
             log_bytes: 4096,
@@ -469,9 +514,15 @@ mod tests {
     #[test]
     fn manifest_golden() {
         let bytes = encode_manifest(&sample());
-        assert_eq!(bytes.len(), 104 + 48 + 12 + 8 + 8 + 32 + 7 + 4 + 12 + 17 + 4);
-        assert_eq!(&bytes[..24], b"KEELMANI\x01\0\0\0\x00\x01\0\0\x05\0\0\0\0\0\0\0");
-        assert_eq!(crc32c::crc32c(&bytes[..bytes.len() - 4]), 0xAEAC_2BB4);
+        assert_eq!(
+            bytes.len(),
+            104 + 48 + 12 + 8 + 8 + 32 + 7 + 4 + 12 + 17 + 4
+        );
+        assert_eq!(
+            &bytes[..24],
+            b"KEELMANI\x01\0\0\0\x00\x01\0\0\x05\0\0\0\0\0\0\0"
+        );
+        assert_eq!(crc32c::crc32c(&bytes[..bytes.len() - 4]), 0x4DC7_308D);
     }
 
     #[test]
@@ -487,7 +538,11 @@ mod tests {
         let bytes = encode_sum(10, &sum);
         assert_eq!(decode_sum(10, &bytes), Ok(sum));
         assert_eq!(decode_sum(11, &bytes), Err(Reason::SlotCrc));
-        let idx = IdxEntry { offset: 10, position: 4096, max_timestamp_before: i64::MIN };
+        let idx = IdxEntry {
+            offset: 10,
+            position: 4096,
+            max_timestamp_before: i64::MIN,
+        };
         let bytes = encode_idx(10, &idx);
         assert_eq!(decode_idx(10, &bytes), Ok(idx));
         assert_eq!(decode_idx(0, &bytes), Err(Reason::SlotCrc));

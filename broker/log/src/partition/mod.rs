@@ -102,14 +102,31 @@ pub(crate) struct Staged {
 impl Staged {
     /// Its frames: the start of its leader epoch if it is the first in it, and the append.
     pub(crate) fn frames(&self, id: PartitionId) -> Vec<Frame> {
-        let Staged { base_offset, last_offset, .. } = *self;
+        let Staged {
+            base_offset,
+            last_offset,
+            ..
+        } = *self;
         let mut frames = Vec::with_capacity(2);
         if let Some(epoch) = self.new_epoch {
-            let body = FrameBody::EpochStart { epoch, offset: base_offset };
-            frames.push(Frame { partition: id, body });
+            let body = FrameBody::EpochStart {
+                epoch,
+                offset: base_offset,
+            };
+            frames.push(Frame {
+                partition: id,
+                body,
+            });
         }
-        let body = FrameBody::Append { base_offset, last_offset, batch: self.batch.clone() };
-        frames.push(Frame { partition: id, body });
+        let body = FrameBody::Append {
+            base_offset,
+            last_offset,
+            batch: self.batch.clone(),
+        };
+        frames.push(Frame {
+            partition: id,
+            body,
+        });
         frames
     }
 
@@ -168,7 +185,10 @@ impl Partition {
     pub(crate) fn new(shared: &Arc<Shared>, id: PartitionId, slots: Slots) -> Self {
         let manifest = &slots.manifest;
         let (next, start) = (manifest.next_offset, manifest.log_start);
-        let last_durable = WalPosition { group: manifest.applied_group, frame: manifest.applied_frame };
+        let last_durable = WalPosition {
+            group: manifest.applied_group,
+            frame: manifest.applied_frame,
+        };
         let state = State {
             config: shared.replay_config(),
             observer: None,
@@ -212,13 +232,27 @@ impl Partition {
             Some(pin) => pin,
             None => {
                 let bytes = batch.bytes.len() as u64;
-                Arc::new(self.shared.budget.try_reserve(bytes).ok_or(AppendError::TailFull)?)
+                Arc::new(
+                    self.shared
+                        .budget
+                        .try_reserve(bytes)
+                        .ok_or(AppendError::TailFull)?,
+                )
             }
         };
-        let batch = ProducedBatch { pin: Some(pin), ..batch };
+        let batch = ProducedBatch {
+            pin: Some(pin),
+            ..batch
+        };
         // The lock is kept over the submit: queue order is offset order.
         let mut state = self.state.lock();
-        let staged = self.stage(&mut state, Class::Data, &batch, self.next_offset(), leader_epoch)?;
+        let staged = self.stage(
+            &mut state,
+            Class::Data,
+            &batch,
+            self.next_offset(),
+            leader_epoch,
+        )?;
         self.shared.submit(Class::Data, staged.frames(self.id))?;
         Ok(self.adopt(&mut state, staged, batch.pin))
     }
@@ -236,7 +270,11 @@ impl Partition {
             return Err(AppendError::Deleted);
         }
         let used = *state.class.get_or_insert(class);
-        assert_eq!(used, class, "{}: appends of one partition go through one queue", self.id);
+        assert_eq!(
+            used, class,
+            "{}: appends of one partition go through one queue",
+            self.id
+        );
         let mut prefix = [0_u8; BATCH_PREFIX_BYTES];
         prefix.copy_from_slice(&batch.bytes[..BATCH_PREFIX_BYTES]);
         patch_offset_and_epoch(&mut prefix, base_offset, leader_epoch);
@@ -244,7 +282,10 @@ impl Partition {
             base_offset,
             last_offset: base_offset + i64::from(batch.header.last_offset_delta),
             max_timestamp: batch.header.max_timestamp,
-            batch: Batch { prefix, body: batch.bytes.slice(BATCH_PREFIX_BYTES..) },
+            batch: Batch {
+                prefix,
+                body: batch.bytes.slice(BATCH_PREFIX_BYTES..),
+            },
             new_epoch: (leader_epoch > state.epoch_queued).then_some(leader_epoch),
         })
     }
@@ -256,7 +297,13 @@ impl Partition {
         staged: Staged,
         pin: Option<Arc<Reservation>>,
     ) -> Appended {
-        let Staged { base_offset, last_offset, max_timestamp, batch, new_epoch } = staged;
+        let Staged {
+            base_offset,
+            last_offset,
+            max_timestamp,
+            batch,
+            new_epoch,
+        } = staged;
         state.epoch_queued = new_epoch.unwrap_or(state.epoch_queued);
         state.tail.push_queued(TailBatch {
             base_offset,
@@ -267,7 +314,11 @@ impl Partition {
             position: None,
         });
         self.next_offset.store(last_offset + 1, Ordering::Release);
-        Appended { base_offset, last_offset, log_start: self.log_start() }
+        Appended {
+            base_offset,
+            last_offset,
+            log_start: self.log_start(),
+        }
     }
 
     /// Next offset to be assigned.
@@ -325,7 +376,13 @@ impl Partition {
     /// Bytes in segments and tail.
     pub fn size_bytes(&self) -> u64 {
         let state = self.state.lock();
-        let segments: u64 = state.slots.manifest.segments.iter().map(|s| s.log_bytes).sum();
+        let segments: u64 = state
+            .slots
+            .manifest
+            .segments
+            .iter()
+            .map(|s| s.log_bytes)
+            .sum();
         segments + state.tail.bytes()
     }
 
@@ -347,7 +404,10 @@ impl Partition {
         let now = (self.durable_offset(), self.log_start());
         let (observer, before) = {
             let mut state = self.state.lock();
-            (state.observer.clone(), std::mem::replace(&mut state.told, now))
+            (
+                state.observer.clone(),
+                std::mem::replace(&mut state.told, now),
+            )
         };
         let Some(observer) = observer else { return };
         if now.1 > before.1 {

@@ -20,7 +20,10 @@ const PRODUCER_EXPIRATION_MS: i64 = 24 * 60 * 60 * 1000;
 impl Partition {
     /// Where snapshot file 1 or 2 is.
     pub(crate) fn snapshot_path(&self, file: u8) -> PathBuf {
-        self.shared().files.partition_dir(self.id()).join(format!("producers.{file}"))
+        self.shared()
+            .files
+            .partition_dir(self.id())
+            .join(format!("producers.{file}"))
     }
 
     /// The table as of the durable offset.
@@ -28,7 +31,11 @@ impl Partition {
         let (snapshot, flushed, tail) = {
             let state = self.state.lock();
             let tail: Vec<TailBatch> = state.tail.durable().cloned().collect();
-            (state.slots.manifest.snapshot, state.slots.manifest.next_offset, tail)
+            (
+                state.slots.manifest.snapshot,
+                state.slots.manifest.next_offset,
+                tail,
+            )
         };
         let mut table = match self.read_snapshot(snapshot) {
             Some(table) => table,
@@ -48,8 +55,11 @@ impl Partition {
         snapshot: Option<SnapshotRef>,
         batches: &[TailBatch],
     ) -> Option<ProducerTable> {
-        let headers: Vec<BatchHeader> =
-            batches.iter().filter_map(|b| b.header().ok()).filter(|h| h.producer_id >= 0).collect();
+        let headers: Vec<BatchHeader> = batches
+            .iter()
+            .filter_map(|b| b.header().ok())
+            .filter(|h| h.producer_id >= 0)
+            .collect();
         let newest = headers.iter().map(|h| h.max_timestamp).max()?;
         let mut table = match self.read_snapshot(snapshot) {
             Some(table) => table,
@@ -77,7 +87,7 @@ impl Partition {
                 Err(reason) => Err(reason),
             },
             Ok(None) => Err(Reason::MissingFile),
-            Err(_) => Err(Reason::ReadError),
+            Err(_) => Err(Reason::Io),
         };
         let reason = match decoded {
             Ok(table) => return Some(table),
@@ -102,7 +112,9 @@ impl Partition {
         let mut table = ProducerTable::new();
         let mut from = self.log_start();
         while from < end {
-            let result = self.each_batch(from, end, Stage::Replay, &mut |header, _| record(&mut table, header));
+            let result = self.each_batch(from, end, Stage::Replay, &mut |header, _| {
+                record(&mut table, header)
+            });
             match result {
                 Err(ReadError::Corrupt { range }) if range.to >= from => from = range.to + 1,
                 Ok(())
@@ -129,5 +141,10 @@ fn record(table: &mut ProducerTable, header: &BatchHeader) {
         base_sequence: header.base_sequence,
         last_sequence: header.last_sequence(),
     };
-    table.record(&batch, header.base_offset, header.last_offset(), header.max_timestamp);
+    table.record(
+        &batch,
+        header.base_offset,
+        header.last_offset(),
+        header.max_timestamp,
+    );
 }

@@ -92,7 +92,9 @@ pub enum ReadError {
 
 impl ReadError {
     fn corrupt(range: UnhealthyRange) -> Self {
-        ReadError::Corrupt { range: Box::new(range) }
+        ReadError::Corrupt {
+            range: Box::new(range),
+        }
     }
 }
 
@@ -108,7 +110,11 @@ impl Partition {
         self.read_as(request, Stage::Fetch)
     }
 
-    pub(crate) fn read_as(&self, request: ReadRequest, stage: Stage) -> Result<ReadOutcome, ReadError> {
+    pub(crate) fn read_as(
+        &self,
+        request: ReadRequest,
+        stage: Stage,
+    ) -> Result<ReadOutcome, ReadError> {
         let plan = self.plan(&mut self.state.lock(), request, stage)?;
         match plan {
             Plan::Done(outcome) => Ok(outcome),
@@ -117,7 +123,12 @@ impl Partition {
         }
     }
 
-    fn plan(&self, state: &mut State, request: ReadRequest, stage: Stage) -> Result<Plan, ReadError> {
+    fn plan(
+        &self,
+        state: &mut State,
+        request: ReadRequest,
+        stage: Stage,
+    ) -> Result<Plan, ReadError> {
         let from = request.from;
         self.check_range(from)?;
         let mut span = Span {
@@ -155,7 +166,11 @@ impl Partition {
         }
         let (log_start, end) = (self.log_start(), self.durable_offset());
         if from < log_start || from > end {
-            return Err(ReadError::OutOfRange { offset: from, log_start, end });
+            return Err(ReadError::OutOfRange {
+                offset: from,
+                log_start,
+                end,
+            });
         }
         Ok(())
     }
@@ -165,7 +180,10 @@ impl Partition {
         let segments = &state.slots.manifest.segments;
         let flushed_end = state.slots.manifest.next_offset;
         let end_of = |at: usize| segments.get(at + 1).map_or(flushed_end, |s| s.base_offset);
-        let at = (0..segments.len()).rev().find(|at| segments[*at].base_offset <= offset).unwrap_or(0);
+        let at = (0..segments.len())
+            .rev()
+            .find(|at| segments[*at].base_offset <= offset)
+            .unwrap_or(0);
         let entry = *segments.get(at)?;
         let end_offset = end_of(at);
         (offset < end_offset && entry.log_bytes > 0).then(|| SegmentView {
@@ -185,7 +203,10 @@ impl Partition {
             partition: Some(self.id()),
             from: span.from,
             to,
-            file: self.shared().files.relative(&self.shared().files.partition_dir(self.id())),
+            file: self
+                .shared()
+                .files
+                .relative(&self.shared().files.partition_dir(self.id())),
             position: 0,
             reason: Reason::Offsets,
             source: Source::Segment,
@@ -196,7 +217,12 @@ impl Partition {
         range
     }
 
-    fn read_cold(&self, view: &SegmentView, span: Span, stage: Stage) -> Result<ReadOutcome, ReadError> {
+    fn read_cold(
+        &self,
+        view: &SegmentView,
+        span: Span,
+        stage: Stage,
+    ) -> Result<ReadOutcome, ReadError> {
         let mut reader = SegmentReader::new(&self.shared().files, view);
         let result = self.read_segment(&mut reader, view, span, stage);
         self.tell_bad_entries(&reader, stage);
@@ -242,15 +268,26 @@ impl Partition {
                 to: view.end_offset.min(span.up_to) - 1,
                 reason: Reason::Truncated,
             };
-            return Ok(Found::Hole(self.enter_hole(view, view.entry.log_bytes, hole, stage)));
+            return Ok(Found::Hole(self.enter_hole(
+                view,
+                view.entry.log_bytes,
+                hole,
+                stage,
+            )));
         }
         Ok(Found::Nothing)
     }
 
     /// Enters what is damaged in an extent into the quarantine, each range once.
     pub(crate) fn note_extent(&self, view: &SegmentView, extent: &Extent, stage: Stage) {
-        let records: i64 = extent.batches.iter().map(|p| i64::from(p.header.records_count)).sum();
-        self.shared().metrics.decoded(stage, records.max(0) as u64, extent.bytes.len() as u64);
+        let records: i64 = extent
+            .batches
+            .iter()
+            .map(|p| i64::from(p.header.records_count))
+            .sum();
+        self.shared()
+            .metrics
+            .decoded(stage, records.max(0) as u64, extent.bytes.len() as u64);
         for hole in &extent.holes {
             if hole.to >= self.log_start() {
                 self.enter_hole(view, extent.position + hole.at as u64, *hole, stage);
@@ -299,7 +336,11 @@ impl Partition {
         reason: Reason,
         stage: Stage,
     ) -> UnhealthyRange {
-        let key = FileKey { partition: view.partition, base_offset: view.entry.base_offset, kind };
+        let key = FileKey {
+            partition: view.partition,
+            base_offset: view.entry.base_offset,
+            kind,
+        };
         let source = match kind {
             Kind::Log => Source::Segment,
             Kind::Sum | Kind::Idx => Source::Index,
@@ -330,7 +371,9 @@ impl Partition {
     }
 
     fn request_repair(&self, view: &SegmentView) {
-        self.shared().flusher.request_repair(self.id(), view.entry.base_offset);
+        self.shared()
+            .flusher
+            .request_repair(self.id(), view.entry.base_offset);
     }
 
     /// A file could not be opened or read: it was deleted meanwhile, it is lost, or the process lacks the means.
@@ -342,11 +385,17 @@ impl Partition {
         error: &io::Error,
     ) -> Result<ReadOutcome, ReadError> {
         self.check_range(span.from)?;
-        let key =
-            FileKey { partition: view.partition, base_offset: view.entry.base_offset, kind: Kind::Log };
+        let key = FileKey {
+            partition: view.partition,
+            base_offset: view.entry.base_offset,
+            kind: Kind::Log,
+        };
         if error.kind() != io::ErrorKind::NotFound {
             let file = self.shared().files.told(&key);
-            return Err(ReadError::Io { file, message: error.to_string() });
+            return Err(ReadError::Io {
+                file,
+                message: error.to_string(),
+            });
         }
         let hole = super::walk::Hole {
             at: 0,
@@ -367,8 +416,13 @@ impl Partition {
     ) -> Result<(), ReadError> {
         let mut from = from.max(self.log_start());
         while from < up_to {
-            let request =
-                ReadRequest { from, up_to, max_bytes: WALK_STEP_BYTES, min_one: true, tail_only: false };
+            let request = ReadRequest {
+                from,
+                up_to,
+                max_bytes: WALK_STEP_BYTES,
+                min_one: true,
+                tail_only: false,
+            };
             match self.read_as(request, stage)? {
                 ReadOutcome::Data { chunks, next, .. } if next > from => {
                     each_in(&chunks, each);
@@ -388,12 +442,14 @@ pub(crate) fn each_in(chunks: &[Bytes], each: &mut dyn FnMut(&BatchHeader, Bytes
         [one] => one.clone(),
         many => {
             joined = Vec::with_capacity(many.iter().map(Bytes::len).sum());
-            many.iter().for_each(|chunk| joined.extend_from_slice(chunk));
+            many.iter()
+                .for_each(|chunk| joined.extend_from_slice(chunk));
             Bytes::from(joined)
         }
     };
     while !rest.is_empty() {
-        let header = BatchHeader::parse(&rest).expect("a read returns whole batches that were verified");
+        let header =
+            BatchHeader::parse(&rest).expect("a read returns whole batches that were verified");
         let batch = rest.split_to(header.size());
         each(&header, batch);
     }
@@ -401,7 +457,11 @@ pub(crate) fn each_in(chunks: &[Bytes], each: &mut dyn FnMut(&BatchHeader, Bytes
 
 /// Ranges that have no bytes in any segment: they were lost in the WAL.
 pub(crate) fn wal_gaps(quarantined: &[UnhealthyRange]) -> Arc<[(i64, i64)]> {
-    quarantined.iter().filter(|r| r.source == Source::Wal).map(|r| (r.from, r.to)).collect()
+    quarantined
+        .iter()
+        .filter(|r| r.source == Source::Wal)
+        .map(|r| (r.from, r.to))
+        .collect()
 }
 
 enum Found {
@@ -422,7 +482,9 @@ enum Taken {
 
 /// Takes batches of an extent from offset `next` on, as one slice.
 fn take(extent: &Extent, span: Span, next: i64, taken: &mut Slices) -> Taken {
-    let start = extent.batches.partition_point(|p| p.header.last_offset() < next);
+    let start = extent
+        .batches
+        .partition_point(|p| p.header.last_offset() < next);
     let hole = extent.holes.iter().find(|h| h.to >= next).copied();
     let mut run: Option<(usize, usize)> = None;
     let mut end = Taken::All(extent.end_offset);
@@ -458,11 +520,21 @@ fn take(extent: &Extent, span: Span, next: i64, taken: &mut Slices) -> Taken {
 }
 
 fn nothing_at(from: i64) -> ReadOutcome {
-    ReadOutcome::Data { chunks: Vec::new(), bytes: 0, first: from, next: from }
+    ReadOutcome::Data {
+        chunks: Vec::new(),
+        bytes: 0,
+        first: from,
+        next: from,
+    }
 }
 
 fn data(slices: Slices) -> ReadOutcome {
     let first = slices.first.expect("only called with data");
     let next = slices.next.expect("only called with data");
-    ReadOutcome::Data { chunks: slices.chunks, bytes: slices.bytes, first, next }
+    ReadOutcome::Data {
+        chunks: slices.chunks,
+        bytes: slices.bytes,
+        first,
+        next,
+    }
 }

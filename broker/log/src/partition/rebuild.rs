@@ -24,7 +24,8 @@ impl Partition {
     pub(crate) fn rebuild_index(&self, base_offset: i64) -> Result<(), FlushError> {
         let view = {
             let state = self.state.lock();
-            self.segment_with(&state, base_offset).filter(|v| v.entry.base_offset == base_offset)
+            self.segment_with(&state, base_offset)
+                .filter(|v| v.entry.base_offset == base_offset)
         };
         let Some(view) = view else { return Ok(()) };
         let files = &self.shared().files;
@@ -58,7 +59,10 @@ impl Partition {
 }
 
 fn derive(reader: &mut SegmentReader<'_>, view: &SegmentView) -> io::Result<Derived> {
-    let mut derived = Derived { sums: Vec::new(), idxs: Vec::new() };
+    let mut derived = Derived {
+        sums: Vec::new(),
+        idxs: Vec::new(),
+    };
     let mut last_indexed: Option<u64> = None;
     let mut newest = i64::MIN;
     let mut number = 0;
@@ -66,8 +70,15 @@ fn derive(reader: &mut SegmentReader<'_>, view: &SegmentView) -> io::Result<Deri
         let (extent, behind) = reader.load(number)?;
         let stored = reader.stored_sum(number)?.filter(|_| !extent.sum_is_wrong);
         match stored {
-            Some(sum) => derived.sums.extend_from_slice(&encode_sum(view.entry.base_offset, &sum)),
-            None => split(&extent, behind - number, view.entry.base_offset, &mut derived.sums),
+            Some(sum) => derived
+                .sums
+                .extend_from_slice(&encode_sum(view.entry.base_offset, &sum)),
+            None => split(
+                &extent,
+                behind - number,
+                view.entry.base_offset,
+                &mut derived.sums,
+            ),
         }
         for piece in &extent.batches {
             let position = extent.position + piece.at as u64;
@@ -77,14 +88,20 @@ fn derive(reader: &mut SegmentReader<'_>, view: &SegmentView) -> io::Result<Deri
                     position,
                     max_timestamp_before: newest,
                 };
-                derived.idxs.extend_from_slice(&encode_idx(view.entry.base_offset, &entry));
+                derived
+                    .idxs
+                    .extend_from_slice(&encode_idx(view.entry.base_offset, &entry));
                 last_indexed = Some(position);
             }
             newest = newest.max(piece.header.max_timestamp);
         }
         number = behind;
     }
-    assert_eq!(derived.sums.len() as u64, reader.extents() * SUM_ENTRY_BYTES as u64, "one entry per extent");
+    assert_eq!(
+        derived.sums.len() as u64,
+        reader.extents() * SUM_ENTRY_BYTES as u64,
+        "one entry per extent"
+    );
     assert_eq!(derived.idxs.len() % IDX_ENTRY_BYTES, 0, "whole entries");
     Ok(derived)
 }

@@ -8,8 +8,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::format::{
-    IDX_ENTRY_BYTES, IdxEntry, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry, decode_idx,
-    encode_idx, encode_sum,
+    IDX_ENTRY_BYTES, IdxEntry, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry,
+    decode_idx, encode_idx, encode_sum,
 };
 use super::tail::TailBatch;
 use super::{Partition, State};
@@ -37,7 +37,11 @@ pub(crate) enum FlushError {
 
 impl FlushError {
     pub(crate) fn new(path: PathBuf, error: io::Error) -> Self {
-        if is_no_room(&error) { FlushError::NoRoom { path, error } } else { FlushError::Fatal { path, error } }
+        if is_no_room(&error) {
+            FlushError::NoRoom { path, error }
+        } else {
+            FlushError::Fatal { path, error }
+        }
     }
 }
 
@@ -105,7 +109,9 @@ impl Partition {
     fn plan_flush(&self, state: &mut State) -> Option<Plan> {
         state.flush_queued = false;
         let has_batches = state.tail.first_position().is_some();
-        if self.is_deleted() || !(has_batches || state.manifest_dirty || state.control_hold.is_some()) {
+        if self.is_deleted()
+            || !(has_batches || state.manifest_dirty || state.control_hold.is_some())
+        {
             return None;
         }
         let mut manifest = state.slots.manifest.clone();
@@ -131,7 +137,13 @@ impl Partition {
         }
         state.manifest_dirty = false;
         state.roll = state.roll && batches.is_empty();
-        Some(Plan { manifest, batches, segment, is_new, all })
+        Some(Plan {
+            manifest,
+            batches,
+            segment,
+            is_new,
+            all,
+        })
     }
 
     fn run_flush(&self, plan: &mut Plan) -> Result<(), FlushError> {
@@ -139,7 +151,10 @@ impl Partition {
             if plan.is_new {
                 self.announce(plan.segment.base_offset)?;
             }
-            let writer = SegmentWriter { files: &self.shared().files, partition: self.id() };
+            let writer = SegmentWriter {
+                files: &self.shared().files,
+                partition: self.id(),
+            };
             writer.append(&mut plan.segment, plan.is_new, &plan.batches)?;
             let segments = &mut plan.manifest.segments;
             segments.retain(|s| s.base_offset != plan.segment.base_offset);
@@ -161,7 +176,9 @@ impl Partition {
     pub(crate) fn write_slot(&self, manifest: Manifest) -> Result<(), FlushError> {
         let mut slots = self.state.lock().slots.clone();
         let files = &self.shared().files;
-        slots.write(files, manifest).map_err(|e| FlushError::new(files.partition_dir(self.id()), e))?;
+        slots
+            .write(files, manifest)
+            .map_err(|e| FlushError::new(files.partition_dir(self.id()), e))?;
         self.state.lock().slots = slots;
         Ok(())
     }
@@ -173,25 +190,39 @@ impl Partition {
         let files = &self.shared().files;
         let dir = files.partition_dir(self.id());
         for base in dropped {
-            files.unlink_segment(self.id(), *base).map_err(|e| FlushError::new(dir.clone(), e))?;
+            files
+                .unlink_segment(self.id(), *base)
+                .map_err(|e| FlushError::new(dir.clone(), e))?;
         }
-        files.disk().sync_dir(&dir).map_err(|e| FlushError::new(dir, e))
+        files
+            .disk()
+            .sync_dir(&dir)
+            .map_err(|e| FlushError::new(dir, e))
     }
 
     fn write_snapshot(&self, plan: &mut Plan) -> Result<(), FlushError> {
         let Some(table) = self.table_after(plan.manifest.snapshot, &plan.batches) else {
             return Ok(());
         };
-        let file = if plan.manifest.snapshot.is_some_and(|s| s.file == 1) { 2 } else { 1 };
+        let file = if plan.manifest.snapshot.is_some_and(|s| s.file == 1) {
+            2
+        } else {
+            1
+        };
         let offset = plan.manifest.next_offset;
         let path = self.snapshot_path(file);
         let bytes = super::format::encode_producers(offset, &table.encode());
         let files = &self.shared().files;
-        files.write_whole(&path, &bytes).map_err(|e| FlushError::new(path.clone(), e))?;
+        files
+            .write_whole(&path, &bytes)
+            .map_err(|e| FlushError::new(path.clone(), e))?;
         if plan.manifest.snapshot.is_none_or(|s| s.file == 1) {
             // Each of the two files is new once.
             let dir = files.partition_dir(self.id());
-            files.disk().sync_dir(&dir).map_err(|e| FlushError::new(dir, e))?;
+            files
+                .disk()
+                .sync_dir(&dir)
+                .map_err(|e| FlushError::new(dir, e))?;
         }
         plan.manifest.snapshot = Some(SnapshotRef { file, offset });
         Ok(())
@@ -199,14 +230,19 @@ impl Partition {
 
     /// The slot is durable: memory and WAL positions are given back.
     fn settle(&self, state: &mut State, plan: &Plan) {
-        let applied =
-            WalPosition { group: plan.manifest.applied_group, frame: plan.manifest.applied_frame };
+        let applied = WalPosition {
+            group: plan.manifest.applied_group,
+            frame: plan.manifest.applied_frame,
+        };
         if let Some(last) = plan.batches.last() {
             state.tail.drop_below(last.last_offset + 1);
         }
         if state.control_hold.is_some_and(|hold| hold <= applied) {
             // Whether another control frame came meanwhile is not known: the next position holds, until the next pass.
-            let behind = WalPosition { group: applied.group, frame: applied.frame + 1 };
+            let behind = WalPosition {
+                group: applied.group,
+                frame: applied.frame + 1,
+            };
             state.control_hold = (state.last_durable > applied).then_some(behind);
         }
         state.slots.manifest.dropped = Vec::new();
@@ -216,16 +252,30 @@ impl Partition {
 
 /// Epochs that still matter: the newest one at or below the log start, and all later ones.
 fn epochs_from(epochs: &[(i32, i64)], log_start: i64) -> Vec<(i32, i64)> {
-    let first = epochs.iter().rposition(|(_, start)| *start <= log_start).unwrap_or(0);
+    let first = epochs
+        .iter()
+        .rposition(|(_, start)| *start <= log_start)
+        .unwrap_or(0);
     epochs[first..].to_vec()
 }
 
 /// Takes segments that lie wholly below the log start out of the list; returns their names.
 fn drop_segments(manifest: &mut Manifest) -> Vec<i64> {
-    let ends: Vec<i64> = manifest.segments.iter().skip(1).map(|s| s.base_offset).collect();
+    let ends: Vec<i64> = manifest
+        .segments
+        .iter()
+        .skip(1)
+        .map(|s| s.base_offset)
+        .collect();
     let end_of = |at: usize| ends.get(at).copied().unwrap_or(manifest.next_offset);
-    let count = (0..manifest.segments.len()).take_while(|at| end_of(*at) <= manifest.log_start).count();
-    manifest.segments.drain(..count).map(|s| s.base_offset).collect()
+    let count = (0..manifest.segments.len())
+        .take_while(|at| end_of(*at) <= manifest.log_start)
+        .count();
+    manifest
+        .segments
+        .drain(..count)
+        .map(|s| s.base_offset)
+        .collect()
 }
 
 /// The segment that the next batch goes to, and whether it is a new one.
@@ -251,7 +301,9 @@ fn choose_segment(state: &State, manifest: &Manifest) -> (SegmentEntry, bool) {
 /// Whether a batch may go into a segment that has `log_bytes` by then (`segment.bytes`, `segment.ms`).
 fn fits(state: &State, segment: &SegmentEntry, log_bytes: u64, batch: &TailBatch) -> bool {
     let age_ms = batch.max_timestamp.saturating_sub(segment.first_timestamp);
-    let aged = segment.first_timestamp >= 0 && batch.max_timestamp >= 0 && age_ms > state.config.segment_ms;
+    let aged = segment.first_timestamp >= 0
+        && batch.max_timestamp >= 0
+        && age_ms > state.config.segment_ms;
     log_bytes == 0 || (!aged && log_bytes + batch.size() <= state.config.segment_bytes)
 }
 
@@ -260,7 +312,9 @@ fn choose_batches(state: &State, segment: &SegmentEntry, is_new: bool) -> Vec<Ta
     let mut bytes = 0;
     let mut chosen = Vec::new();
     for batch in state.tail.durable() {
-        if bytes > 0 && (bytes + batch.size() > PASS_BYTES_MAX || !fits(state, segment, log_bytes, batch)) {
+        if bytes > 0
+            && (bytes + batch.size() > PASS_BYTES_MAX || !fits(state, segment, log_bytes, batch))
+        {
             break;
         }
         bytes += batch.size();
@@ -283,35 +337,52 @@ impl SegmentWriter<'_> {
         is_new: bool,
         batches: &[TailBatch],
     ) -> Result<(), FlushError> {
-        let key = |kind| FileKey { partition: self.partition, base_offset: segment.base_offset, kind };
+        let key = |kind| FileKey {
+            partition: self.partition,
+            base_offset: segment.base_offset,
+            kind,
+        };
         let keys = [key(Kind::Log), key(Kind::Sum), key(Kind::Idx)];
         let failed = |key: &FileKey, e| FlushError::new(self.files.path(key), e);
         let open = |key: &FileKey| {
-            let file = if is_new { self.files.create(key) } else { self.files.open(key) };
+            let file = if is_new {
+                self.files.create(key)
+            } else {
+                self.files.open(key)
+            };
             file.map_err(|e| failed(key, e))
         };
         let (log, sum, idx) = (open(&keys[0])?, open(&keys[1])?, open(&keys[2])?);
-        let last_indexed = self.last_indexed(segment, &*idx).map_err(|e| failed(&keys[2], e))?;
+        let last_indexed = self
+            .last_indexed(segment, &*idx)
+            .map_err(|e| failed(&keys[2], e))?;
         let mut build = Build::new(*segment, last_indexed);
         for batch in batches {
             if build.is_full(batch) {
                 build.close_extent();
-                log.write_at(&build.extent, build.written, Durability::Later).map_err(|e| failed(&keys[0], e))?;
+                log.write_at(&build.extent, build.written, Durability::Later)
+                    .map_err(|e| failed(&keys[0], e))?;
                 build.next_extent();
             }
             build.push(batch);
         }
         build.close_extent();
-        log.write_at(&build.extent, build.written, Durability::Later).map_err(|e| failed(&keys[0], e))?;
+        log.write_at(&build.extent, build.written, Durability::Later)
+            .map_err(|e| failed(&keys[0], e))?;
         build.next_extent();
-        sum.write_at(&build.sums, segment.sum_bytes, Durability::Later).map_err(|e| failed(&keys[1], e))?;
-        idx.write_at(&build.idxs, segment.idx_bytes, Durability::Later).map_err(|e| failed(&keys[2], e))?;
+        sum.write_at(&build.sums, segment.sum_bytes, Durability::Later)
+            .map_err(|e| failed(&keys[1], e))?;
+        idx.write_at(&build.idxs, segment.idx_bytes, Durability::Later)
+            .map_err(|e| failed(&keys[2], e))?;
         for (file, key) in [(&log, &keys[0]), (&sum, &keys[1]), (&idx, &keys[2])] {
             file.sync_data().map_err(|e| failed(key, e))?;
         }
         if is_new {
             let dir = self.files.partition_dir(self.partition);
-            self.files.disk().sync_dir(&dir).map_err(|e| FlushError::new(dir, e))?;
+            self.files
+                .disk()
+                .sync_dir(&dir)
+                .map_err(|e| FlushError::new(dir, e))?;
         }
         *segment = build.segment;
         Ok(())
@@ -328,7 +399,9 @@ impl SegmentWriter<'_> {
         };
         let mut bytes = [0; IDX_ENTRY_BYTES];
         let read = read_up_to(idx, &mut bytes, at)?;
-        Ok(decode_idx(segment.base_offset, &bytes[..read]).ok().map(|entry| entry.position))
+        Ok(decode_idx(segment.base_offset, &bytes[..read])
+            .ok()
+            .map(|entry| entry.position))
     }
 }
 
@@ -367,21 +440,36 @@ impl Build {
     }
 
     fn push(&mut self, batch: &TailBatch) {
-        self.note(batch.base_offset, batch.last_offset, batch.max_timestamp, batch.size());
+        self.note(
+            batch.base_offset,
+            batch.last_offset,
+            batch.max_timestamp,
+            batch.size(),
+        );
         self.extent.extend_from_slice(&batch.batch.prefix);
         self.extent.extend_from_slice(&batch.batch.body);
     }
 
     /// Counts a batch of `size` bytes at the segment's end, with an index entry where one is due.
-    pub(crate) fn note(&mut self, base_offset: i64, last_offset: i64, max_timestamp: i64, size: u64) {
+    pub(crate) fn note(
+        &mut self,
+        base_offset: i64,
+        last_offset: i64,
+        max_timestamp: i64,
+        size: u64,
+    ) {
         let position = self.segment.log_bytes;
-        if self.last_indexed.is_none_or(|last| position - last >= INDEX_INTERVAL_BYTES) {
+        if self
+            .last_indexed
+            .is_none_or(|last| position - last >= INDEX_INTERVAL_BYTES)
+        {
             let entry = IdxEntry {
                 offset: base_offset,
                 position,
                 max_timestamp_before: self.segment.max_timestamp,
             };
-            self.idxs.extend_from_slice(&encode_idx(self.segment.base_offset, &entry));
+            self.idxs
+                .extend_from_slice(&encode_idx(self.segment.base_offset, &entry));
             self.segment.idx_bytes += IDX_ENTRY_BYTES as u64;
             self.last_indexed = Some(position);
         }
@@ -404,7 +492,8 @@ impl Build {
             crc: crc32c::crc32c(&self.extent),
             batches: self.batches,
         };
-        self.sums.extend_from_slice(&encode_sum(self.segment.base_offset, &entry));
+        self.sums
+            .extend_from_slice(&encode_sum(self.segment.base_offset, &entry));
         self.segment.sum_bytes += SUM_ENTRY_BYTES as u64;
     }
 

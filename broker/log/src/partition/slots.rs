@@ -37,7 +37,11 @@ pub(crate) struct Loaded {
 impl Slots {
     /// A partition without a folder.
     pub(crate) fn none(partition: PartitionId) -> Self {
-        Slots { manifest: Manifest::empty(partition), capacity_bytes: 0, newest: 0 }
+        Slots {
+            manifest: Manifest::empty(partition),
+            capacity_bytes: 0,
+            newest: 0,
+        }
     }
 
     /// Whether the partition has a folder.
@@ -50,7 +54,10 @@ impl Slots {
         manifest.seq = self.manifest.seq + 1;
         let bytes = encode_manifest(&manifest);
         if bytes.len() > SLOT_BYTES_MAX {
-            return Err(io::Error::other(format!("a manifest of {} bytes is too large", bytes.len())));
+            return Err(io::Error::other(format!(
+                "a manifest of {} bytes is too large",
+                bytes.len()
+            )));
         }
         if bytes.len() as u64 > self.capacity_bytes {
             self.replace(files, &bytes, manifest.partition)?;
@@ -73,13 +80,20 @@ impl Slots {
         if is_new {
             files.make_dirs(id)?;
         }
-        let capacity = bytes.len().next_multiple_of(SLOT_ALIGN_BYTES).next_power_of_two() as u64;
-        let file = files.disk().open(&dir.join(MANIFEST_NEW), OpenMode::Create)?;
+        let capacity = bytes
+            .len()
+            .next_multiple_of(SLOT_ALIGN_BYTES)
+            .next_power_of_two() as u64;
+        let file = files
+            .disk()
+            .open(&dir.join(MANIFEST_NEW), OpenMode::Create)?;
         file.set_len(0)?;
         file.set_len(2 * capacity)?;
         file.write_at(bytes, 0, Durability::Later)?;
         file.sync_data()?;
-        files.disk().rename(&dir.join(MANIFEST_NEW), &dir.join(MANIFEST))?;
+        files
+            .disk()
+            .rename(&dir.join(MANIFEST_NEW), &dir.join(MANIFEST))?;
         files.disk().sync_dir(&dir)?;
         if is_new {
             files.sync_dirs_above(id)?;
@@ -92,22 +106,34 @@ impl Slots {
     /// Reads the manifest of a folder; `None` when there is no such file.
     pub(crate) fn load(files: &Files, id: PartitionId) -> io::Result<Option<Loaded>> {
         let path = files.partition_dir(id).join(MANIFEST);
-        Ok(files.read_whole(&path)?.map(|bytes| decode_slots(&bytes, id)))
+        Ok(files
+            .read_whole(&path)?
+            .map(|bytes| decode_slots(&bytes, id)))
     }
 }
 
 /// Both slots of a manifest file.
 pub(crate) fn decode_slots(bytes: &[u8], id: PartitionId) -> Loaded {
     let capacity = bytes.len() / 2;
-    let mut loaded = Loaded { slots: None, damaged: Vec::new() };
+    let mut loaded = Loaded {
+        slots: None,
+        damaged: Vec::new(),
+    };
     for slot in 0..2_u64 {
         let at = slot as usize * capacity;
         let content = &bytes[at..at + capacity];
         match decode_manifest(content) {
             Ok(manifest) if manifest.partition == id => {
-                let newer = loaded.slots.as_ref().is_none_or(|s| s.manifest.seq < manifest.seq);
+                let newer = loaded
+                    .slots
+                    .as_ref()
+                    .is_none_or(|s| s.manifest.seq < manifest.seq);
                 if newer {
-                    loaded.slots = Some(Slots { manifest, capacity_bytes: capacity as u64, newest: slot });
+                    loaded.slots = Some(Slots {
+                        manifest,
+                        capacity_bytes: capacity as u64,
+                        newest: slot,
+                    });
                 }
             }
             Ok(_) => loaded.damaged.push((at as u64, Reason::UnlistedFile)),

@@ -24,6 +24,7 @@ pub(crate) struct TailBatch {
     pub(crate) max_timestamp: i64,
     pub(crate) batch: Batch,
     /// Covers the buffer that `batch` is a slice of.
+    #[allow(dead_code)] // Held, never read: dropping it gives the memory back.
     pub(crate) pin: Option<Arc<Reservation>>,
     /// Where its frame is; known once it is durable.
     pub(crate) position: Option<WalPosition>,
@@ -46,7 +47,10 @@ pub(crate) fn header_of(batch: &Batch) -> Result<BatchHeader, BatchError> {
     let split = batch.prefix.len();
     let Some(rest) = batch.body.get(..BATCH_HEADER_BYTES - split) else {
         let have = split + batch.body.len();
-        return Err(BatchError::Truncated { have, need: BATCH_HEADER_BYTES });
+        return Err(BatchError::Truncated {
+            have,
+            need: BATCH_HEADER_BYTES,
+        });
     };
     let mut head = [0_u8; BATCH_HEADER_BYTES];
     head[..split].copy_from_slice(&batch.prefix);
@@ -90,10 +94,6 @@ impl Tail {
         self.bytes
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.batches.is_empty()
-    }
-
     /// Whether batches wait for the WAL.
     pub(crate) fn has_queued(&self) -> bool {
         self.durable < self.batches.len()
@@ -135,8 +135,12 @@ impl Tail {
     /// The oldest queued batch is durable at `position`; returns the offset after it.
     pub(crate) fn mark_durable(&mut self, base_offset: i64, position: WalPosition) -> i64 {
         let batch = self.batches.get_mut(self.durable);
-        let batch = batch.unwrap_or_else(|| panic!("offset {base_offset} became durable, was never queued"));
-        assert_eq!(batch.base_offset, base_offset, "groups became durable out of order");
+        let batch = batch
+            .unwrap_or_else(|| panic!("offset {base_offset} became durable, was never queued"));
+        assert_eq!(
+            batch.base_offset, base_offset,
+            "groups became durable out of order"
+        );
         batch.position = Some(position);
         self.durable += 1;
         batch.last_offset + 1
@@ -198,11 +202,6 @@ impl Tail {
         self.durable = self.durable.min(self.batches.len());
     }
 
-    /// Forgets everything durable, for a deleted partition.
-    pub(crate) fn drop_durable(&mut self) {
-        self.drop_below(i64::MAX);
-    }
-
     fn pop_front(&mut self) {
         if let Some(batch) = self.batches.pop_front() {
             self.bytes -= batch.size();
@@ -219,7 +218,10 @@ mod tests {
             base_offset: base,
             last_offset: last,
             max_timestamp: base,
-            batch: Batch { prefix: [base as u8; 16], body: Bytes::from(vec![7; body]) },
+            batch: Batch {
+                prefix: [base as u8; 16],
+                body: Bytes::from(vec![7; body]),
+            },
             pin: None,
             position: None,
         }
@@ -238,7 +240,12 @@ mod tests {
     }
 
     fn span(from: i64, up_to: i64, max_bytes: u64, min_one: bool) -> Span {
-        Span { from, up_to, max_bytes, min_one }
+        Span {
+            from,
+            up_to,
+            max_bytes,
+            min_one,
+        }
     }
 
     #[test]
@@ -248,8 +255,14 @@ mod tests {
         assert_eq!(tail.mark_durable(0, position(1)), 5);
         assert_eq!(tail.mark_durable(5, position(2)), 6);
         let slices = tail.read(span(3, 10, 1000, true));
-        assert_eq!((slices.first, slices.next, slices.bytes), (Some(0), Some(6), 200));
-        assert_eq!(slices.chunks.iter().map(|c| c.len()).collect::<Vec<_>>(), [16, 84, 16, 84]);
+        assert_eq!(
+            (slices.first, slices.next, slices.bytes),
+            (Some(0), Some(6), 200)
+        );
+        assert_eq!(
+            slices.chunks.iter().map(|c| c.len()).collect::<Vec<_>>(),
+            [16, 84, 16, 84]
+        );
         assert_eq!(slices.chunks[2][..], [5; 16]);
         assert_eq!(tail.read(span(0, 10, 150, false)).next, Some(5));
         assert_eq!(tail.read(span(0, 10, 10, true)).next, Some(5));
@@ -267,8 +280,7 @@ mod tests {
         assert_eq!(tail.first_position(), Some(position(2)));
         tail.drop_from(6);
         assert_eq!((tail.bytes(), tail.has_queued()), (100, false));
-        tail.drop_durable();
-        assert!(tail.is_empty());
-        assert_eq!(tail.bytes(), 0);
+        tail.drop_below(i64::MAX);
+        assert_eq!((tail.bytes(), tail.first_offset()), (0, None));
     }
 }

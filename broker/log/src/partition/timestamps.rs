@@ -29,7 +29,8 @@ impl Partition {
                 min_one: true,
                 tail_only: false,
             };
-            let ReadOutcome::Data { chunks, next, .. } = self.read_as(request, Stage::Fetch)? else {
+            let ReadOutcome::Data { chunks, next, .. } = self.read_as(request, Stage::Fetch)?
+            else {
                 return Ok(None);
             };
             if let Some(found) = self.first_in(&chunks, timestamp)? {
@@ -47,7 +48,13 @@ impl Partition {
     pub fn max_timestamp(&self) -> Result<Option<(i64, i64)>, ReadError> {
         let newest = {
             let state = self.state.lock();
-            let segments = state.slots.manifest.segments.iter().map(|s| s.max_timestamp).max();
+            let segments = state
+                .slots
+                .manifest
+                .segments
+                .iter()
+                .map(|s| s.max_timestamp)
+                .max();
             segments.max(state.tail.durable().map(|b| b.max_timestamp).max())
         };
         match newest {
@@ -58,10 +65,17 @@ impl Partition {
 
     /// The newest record timestamp of the batch that contains `offset`, or of the first after it.
     pub fn batch_timestamp(&self, offset: i64) -> Result<Option<i64>, ReadError> {
-        let request =
-            ReadRequest { from: offset, up_to: i64::MAX, max_bytes: 1, min_one: true, tail_only: false };
+        let request = ReadRequest {
+            from: offset,
+            up_to: i64::MAX,
+            max_bytes: 1,
+            min_one: true,
+            tail_only: false,
+        };
         match self.read_as(request, Stage::Fetch)? {
-            ReadOutcome::Data { chunks, .. } => Ok(batches(&chunks).first().map(|(h, _)| h.max_timestamp)),
+            ReadOutcome::Data { chunks, .. } => {
+                Ok(batches(&chunks).first().map(|(h, _)| h.max_timestamp))
+            }
             ReadOutcome::NeedsDisk => Ok(None),
         }
     }
@@ -117,7 +131,10 @@ impl Partition {
     ) -> Result<Option<(i64, i64)>, ReadError> {
         let log_start = self.log_start();
         if header.timestamp_type() == TimestampType::LogAppendTime {
-            return Ok(Some((header.base_offset.max(log_start), header.max_timestamp)));
+            return Ok(Some((
+                header.base_offset.max(log_start),
+                header.max_timestamp,
+            )));
         }
         let undecodable = |error| ReadError::Io {
             file: format!("partition {}, offset {}", self.id(), header.base_offset),

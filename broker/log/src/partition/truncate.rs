@@ -19,8 +19,12 @@ impl Partition {
         if manifest.next_offset <= to {
             return Ok(());
         }
-        let dropped: Vec<i64> =
-            manifest.segments.iter().map(|s| s.base_offset).filter(|base| *base >= to).collect();
+        let dropped: Vec<i64> = manifest
+            .segments
+            .iter()
+            .map(|s| s.base_offset)
+            .filter(|base| *base >= to)
+            .collect();
         manifest.segments.retain(|s| s.base_offset < to);
         let files = &self.shared().files;
         if let Some(view) = view
@@ -28,15 +32,20 @@ impl Partition {
             && last.base_offset == view.entry.base_offset
         {
             let path = files.path(&SegmentReader::new(files, &view).key(Kind::Sum));
-            let cut = || -> io::Result<()> {
+            let mut cut = || -> io::Result<()> {
                 let mut reader = SegmentReader::new(files, &view);
                 let number = reader.extent_with(to)?;
                 if number >= reader.extents() {
                     return Ok(());
                 }
                 let (extent, _) = reader.load(number)?;
-                let kept = extent.batches.partition_point(|p| p.header.last_offset() < to);
-                let length = extent.batches.get(kept).map_or(extent.bytes.len(), |p| p.at);
+                let kept = extent
+                    .batches
+                    .partition_point(|p| p.header.last_offset() < to);
+                let length = extent
+                    .batches
+                    .get(kept)
+                    .map_or(extent.bytes.len(), |p| p.at);
                 last.log_bytes = extent.position + length as u64;
                 last.sum_bytes = number * SUM_ENTRY_BYTES as u64;
                 if length > 0 {
@@ -49,7 +58,11 @@ impl Partition {
                         batches: kept as u32,
                     };
                     let file = files.open(&reader.key(Kind::Sum))?;
-                    file.write_at(&encode_sum(last.base_offset, &entry), last.sum_bytes, Durability::Later)?;
+                    file.write_at(
+                        &encode_sum(last.base_offset, &entry),
+                        last.sum_bytes,
+                        Durability::Later,
+                    )?;
                     file.sync_data()?;
                     last.sum_bytes += SUM_ENTRY_BYTES as u64;
                 }

@@ -84,7 +84,12 @@ pub(crate) fn walk(bytes: &[u8], expect: Expect<'_>) -> Walked {
                     "a walk must move on: {at} {next}"
                 );
                 if resume_offset > next {
-                    found.holes.push(Hole { at, from: next, to: resume_offset - 1, reason });
+                    found.holes.push(Hole {
+                        at,
+                        from: next,
+                        to: resume_offset - 1,
+                        reason,
+                    });
                 }
                 at = resume_at;
                 next = resume_offset;
@@ -122,7 +127,8 @@ impl Walker<'_> {
     /// The batch at `at`, if it is intact and starts at offset `next`.
     fn check(&self, at: usize, next: i64) -> Result<Piece, Reason> {
         let piece = self.intact(at)?;
-        if piece.header.base_offset != next || piece.header.last_offset() >= self.expect.end_offset {
+        if piece.header.base_offset != next || piece.header.last_offset() >= self.expect.end_offset
+        {
             return Err(Reason::Offsets);
         }
         Ok(piece)
@@ -141,11 +147,20 @@ impl Walker<'_> {
         if epoch.is_some_and(|epoch| epoch != header.partition_leader_epoch) {
             return Err(Reason::BatchHeader);
         }
-        Ok(Piece { at, length: batch.len(), header })
+        Ok(Piece {
+            at,
+            length: batch.len(),
+            header,
+        })
     }
 
     fn epoch_at(&self, offset: i64) -> Option<i32> {
-        self.expect.epochs.iter().rev().find(|(_, start)| *start <= offset).map(|(epoch, _)| *epoch)
+        self.expect
+            .epochs
+            .iter()
+            .rev()
+            .find(|(_, start)| *start <= offset)
+            .map(|(epoch, _)| *epoch)
     }
 
     /// Where reading goes on behind the damaged batch at `at`: (position, offset).
@@ -176,7 +191,9 @@ impl Walker<'_> {
         for (offset, position) in self.expect.anchors {
             if *position > at
                 && *offset > next
-                && self.intact(*position).is_ok_and(|p| p.header.base_offset == *offset)
+                && self
+                    .intact(*position)
+                    .is_ok_and(|p| p.header.base_offset == *offset)
             {
                 return (*position, *offset);
             }
@@ -195,7 +212,8 @@ impl Walker<'_> {
         let agrees = if behind == self.bytes.len() {
             end == self.expect.end_offset
         } else {
-            self.intact(behind).is_ok_and(|p| p.header.base_offset == self.skip_gaps(end))
+            self.intact(behind)
+                .is_ok_and(|p| p.header.base_offset == self.skip_gaps(end))
         };
         agrees.then_some(base)
     }
@@ -212,9 +230,17 @@ impl Walker<'_> {
         (size >= BATCH_HEADER_BYTES && at + size <= self.bytes.len()).then_some(size)
     }
 
+    /// The fields of a header whose length may be impossible.
+    fn fields_at(&self, at: usize) -> Option<BatchHeader> {
+        let mut head: [u8; BATCH_HEADER_BYTES] = *self.bytes.get(at..)?.first_chunk()?;
+        let shortest = (BATCH_HEADER_BYTES - LENGTH_OVERHEAD_BYTES) as i32;
+        head[LENGTH_FIELD].copy_from_slice(&shortest.to_be_bytes());
+        BatchHeader::parse(&head).ok()
+    }
+
     /// The offset after the damaged batch, if two of its fields agree on it.
     fn end_by_delta(&self, at: usize, next: i64) -> Option<i64> {
-        let header = BatchHeader::parse(self.bytes.get(at..)?).ok()?;
+        let header = self.fields_at(at)?;
         let agreed = header.last_offset_delta >= 0
             && header.records_count.checked_sub(1) == Some(header.last_offset_delta);
         let end = next + i64::from(header.last_offset_delta) + 1;
@@ -301,7 +327,13 @@ mod tests {
     }
 
     fn expect(end: i64) -> Expect<'static> {
-        Expect { base_offset: 100, end_offset: end, epochs: EPOCHS, gaps: &[], anchors: &[] }
+        Expect {
+            base_offset: 100,
+            end_offset: end,
+            epochs: EPOCHS,
+            gaps: &[],
+            anchors: &[],
+        }
     }
 
     #[test]
@@ -309,7 +341,11 @@ mod tests {
         let (bytes, places) = extent(&[1, 3, 2, 5]);
         let walked = walk(&bytes, expect(111));
         assert_eq!(walked.holes, []);
-        let found: Vec<_> = walked.batches.iter().map(|p| (p.at, p.header.base_offset)).collect();
+        let found: Vec<_> = walked
+            .batches
+            .iter()
+            .map(|p| (p.at, p.header.base_offset))
+            .collect();
         assert_eq!(found, places[..4]);
     }
 
@@ -321,7 +357,10 @@ mod tests {
             for bit in [0x01, 0x10, 0x80] {
                 let mut bad = bytes.clone();
                 bad[at] ^= bit;
-                let hit = places.iter().rposition(|(position, _)| *position <= at).unwrap();
+                let hit = places
+                    .iter()
+                    .rposition(|(position, _)| *position <= at)
+                    .unwrap();
                 let walked = walk(&bad, expect(end));
                 let hole: Vec<_> = walked.holes.iter().map(|h| (h.at, h.from, h.to)).collect();
                 let wanted = (places[hit].0, places[hit].1, places[hit + 1].1 - 1);
