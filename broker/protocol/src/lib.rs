@@ -14,6 +14,10 @@ pub mod legacy;
 pub mod records;
 pub mod safe;
 pub mod shape;
+#[cfg(any(test, feature = "specimen"))]
+pub mod specimen;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 
 pub use batch::{

@@ -84,6 +84,16 @@ pub fn decoded_bytes(
     body: &[u8],
     max: usize,
 ) -> Result<usize, DecodeError> {
+    walk(api_key, api_version, body, max).map(|(charge, _)| charge)
+}
+
+/// The charge, and how many bytes the body takes.
+pub(crate) fn walk(
+    api_key: i16,
+    api_version: i16,
+    body: &[u8],
+    max: usize,
+) -> Result<(usize, usize), DecodeError> {
     let spec = served(api_key, api_version)?;
     let mut walk = Walk {
         spec,
@@ -95,7 +105,7 @@ pub fn decoded_bytes(
         max,
     };
     walk.shape(spec.body)?;
-    Ok(walk.charge)
+    Ok((walk.charge, walk.at))
 }
 
 /// Decodes a request body within a memory budget; strings and record batches are slices of `body`.

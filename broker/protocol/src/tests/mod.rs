@@ -1,0 +1,5 @@
+//! Tests of the whole crate, by subject.
+
+mod batches;
+mod bodies;
+mod frames;
