@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 
 use crate::budgets::Budgets;
 use crate::config::{Config, Listener};
+use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::partitions::Partitions;
 
@@ -35,6 +36,8 @@ pub struct Broker {
     pub metrics: Arc<Metrics>,
     /// Permits for reads that touch a file.
     pub cold_reads: Semaphore,
+    /// The owner of topics: creates, changes and deletes them.
+    pub metadata: Metadata,
     image: ArcSwap<Image>,
     advertised: OnceLock<Listener>,
     tickets: AtomicU64,
@@ -48,6 +51,8 @@ pub struct Parts {
     pub log: Arc<Log>,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
+    /// The owner of topics.
+    pub metadata: Metadata,
     /// The metadata image as of the start.
     pub image: Arc<Image>,
 }
@@ -59,6 +64,7 @@ impl Broker {
             config,
             log,
             metrics,
+            metadata,
             image,
         } = parts;
         Self {
@@ -66,6 +72,7 @@ impl Broker {
             partitions: Partitions::new(Arc::clone(&log), config.topic_defaults.clone()),
             budgets: Budgets::new(log.tail_budget()),
             cold_reads: Semaphore::new(COLD_READS_MAX),
+            metadata,
             image: ArcSwap::new(image),
             advertised: OnceLock::new(),
             tickets: AtomicU64::new(0),

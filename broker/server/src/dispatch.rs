@@ -192,7 +192,13 @@ impl Route {
 }
 
 /// Every API that has a handler.
-pub static ROUTES: &[Route] = &[Route::of::<apis::api_versions::ApiVersions>()];
+pub static ROUTES: &[Route] = &[
+    Route::of::<apis::produce::Produce>(),
+    Route::of::<apis::fetch::Fetch>(),
+    Route::of::<apis::list_offsets::ListOffsets>(),
+    Route::of::<apis::metadata::Metadata>(),
+    Route::of::<apis::api_versions::ApiVersions>(),
+];
 
 /// The place of an API in [`ROUTES`], if it is served.
 pub fn route(api_key: i16) -> Option<usize> {

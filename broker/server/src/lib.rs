@@ -10,6 +10,7 @@ pub mod budgets;
 pub mod config;
 pub mod dispatch;
 pub mod errors;
+pub mod metadata;
 pub mod metrics;
 pub mod net;
 pub mod partitions;

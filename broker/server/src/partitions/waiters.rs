@@ -145,6 +145,11 @@ impl Waiters {
         self.state.lock().fetches.retain(|w| w.ticket != ticket);
     }
 
+    /// True once the partition is gone.
+    pub fn is_removed(&self) -> bool {
+        self.state.lock().removed
+    }
+
     /// The partition is gone: everybody who waits is told.
     pub fn remove(&self) {
         let mut state = self.state.lock();

@@ -1,0 +1,185 @@
+//! One pass over the partitions of a plan: what each has to say now.
+//!
+//! Owns the byte budget of an answer and the promise behind it: below the high watermark there is data or an error. An
+//! empty answer there is lawful only where the budget was used up by partitions before it; anything else is counted
+//! and becomes UNKNOWN_SERVER_ERROR.
+
+use bytes::Bytes;
+use keelson_log::{ReadOutcome, ReadRequest};
+use keelson_protocol::ErrorCode;
+
+use super::plan::{Part, Plan};
+use crate::broker::Broker;
+use crate::errors;
+use crate::metrics::FetchViolation;
+use crate::partitions::PartitionOwner;
+
+/// Whether a pass may touch files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Files {
+    /// On a thread that may block.
+    Read,
+    /// On a runtime thread: what needs a file is left for later.
+    Leave,
+}
+
+/// What one partition has to say.
+#[derive(Debug, Default)]
+pub(super) struct PartAnswer {
+    pub(super) error: Option<ErrorCode>,
+    pub(super) high_watermark: i64,
+    pub(super) log_start: i64,
+    pub(super) chunks: Vec<Bytes>,
+    pub(super) bytes: u64,
+}
+
+/// What all of them have to say, in the order of the plan.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    pub(super) parts: Vec<PartAnswer>,
+    pub(super) bytes: u64,
+    /// Some partition has data that only a file holds.
+    pub(super) needs_files: bool,
+}
+
+impl Round {
+    /// The first error, for the metrics.
+    pub(super) fn first_error(&self) -> Option<ErrorCode> {
+        self.parts.iter().find_map(|part| part.error)
+    }
+
+    /// True if there is no reason to wait, as Kafka judges it.
+    pub(super) fn is_enough(&self, plan: &Plan) -> bool {
+        !self.needs_files
+            && (plan.wait.is_zero()
+                || self.parts.is_empty()
+                || self.bytes >= plan.bytes_min
+                || self.first_error().is_some())
+    }
+}
+
+/// Reads as much as the plan allows.
+pub(super) fn round(broker: &Broker, plan: &Plan, files: Files) -> Round {
+    let mut round = Round {
+        parts: Vec::with_capacity(plan.parts().count()),
+        ..Round::default()
+    };
+    for part in plan.parts() {
+        let answer = match &part.owner {
+            Err(error) => failed(*error),
+            Ok(owner) => read(broker, plan, part, owner, files, &mut round),
+        };
+        round.bytes += answer.bytes;
+        round.parts.push(answer);
+    }
+    round
+}
+
+fn failed(error: ErrorCode) -> PartAnswer {
+    PartAnswer {
+        error: Some(error),
+        high_watermark: -1,
+        log_start: -1,
+        ..PartAnswer::default()
+    }
+}
+
+fn read(
+    broker: &Broker,
+    plan: &Plan,
+    part: &Part,
+    owner: &PartitionOwner,
+    files: Files,
+    round: &mut Round,
+) -> PartAnswer {
+    // Read before the log is: it only grows, so the range below it stays readable.
+    let high_watermark = owner.high_watermark();
+    let log_start = owner.log().log_start();
+    let next_offset = owner.log().next_offset();
+    let mut answer = PartAnswer {
+        high_watermark,
+        log_start,
+        ..PartAnswer::default()
+    };
+    if owner.waiters().is_removed() {
+        return failed(ErrorCode::UnknownTopicOrPartition);
+    }
+    if part.offset < log_start || part.offset > next_offset.max(high_watermark) {
+        answer.error = Some(ErrorCode::OffsetOutOfRange);
+        return answer;
+    }
+    if part.offset >= high_watermark {
+        return answer;
+    }
+    // The first batch of the whole answer is returned whatever its size, or a client would wait for it forever.
+    let is_first = round.bytes == 0;
+    let left = plan.bytes_max.saturating_sub(round.bytes);
+    let allowed = part.bytes_max.min(left);
+    if !is_first && allowed == 0 {
+        return answer;
+    }
+    let request = ReadRequest {
+        from: part.offset,
+        up_to: high_watermark,
+        max_bytes: allowed,
+        min_one: is_first,
+        tail_only: files == Files::Leave,
+    };
+    match owner.log().read(request) {
+        Err(error) => answer.error = Some(errors::read(&error)),
+        Ok(ReadOutcome::NeedsDisk) => round.needs_files = true,
+        Ok(ReadOutcome::Data {
+            chunks,
+            bytes,
+            next,
+            ..
+        }) => {
+            let violation = if bytes == 0 {
+                unlawfully_empty(owner, request).then_some(FetchViolation::EmptyBelowHighWatermark)
+            } else if next <= part.offset {
+                Some(FetchViolation::NotTheOffset)
+            } else {
+                None
+            };
+            match violation {
+                Some(violation) => {
+                    report(broker, owner, request, violation);
+                    answer.error = Some(ErrorCode::UnknownServerError);
+                }
+                None => {
+                    answer.chunks = chunks;
+                    answer.bytes = bytes;
+                }
+            }
+        }
+    }
+    answer
+}
+
+fn report(broker: &Broker, owner: &PartitionOwner, read: ReadRequest, violation: FetchViolation) {
+    broker.metrics.fetch_violation(violation);
+    tracing::error!(
+        partition = %owner.id(),
+        offset = read.from,
+        high_watermark = read.up_to,
+        reason = violation.label(),
+        "a fetch would have been answered with nothing"
+    );
+}
+
+/// Nothing came back although there is something: lawful only if the next batch is larger than what was allowed.
+fn unlawfully_empty(owner: &PartitionOwner, request: ReadRequest) -> bool {
+    if request.min_one {
+        return true;
+    }
+    let probe = ReadRequest {
+        max_bytes: 1,
+        min_one: true,
+        ..request
+    };
+    match owner.log().read(probe) {
+        Ok(ReadOutcome::Data { bytes, .. }) => bytes <= request.max_bytes,
+        Ok(ReadOutcome::NeedsDisk) => false,
+        Err(_) => true,
+    }
+}

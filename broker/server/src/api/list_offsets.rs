@@ -1,0 +1,186 @@
+//! ListOffsets (key 2), versions 1–10.
+//!
+//! - 1: one offset per partition, with its timestamp. 2: isolation level; throttle time. 4: leader epoch (KIP-320).
+//! - 6: flexible. 7: max timestamp, -3 (KIP-734). 8: earliest local offset, -4 (KIP-405). 9: last tiered offset, -5.
+//! - 10: timeout (KIP-1075).
+//!
+//! Left out: tiered storage (-4 is the log start, -5 finds nothing), the timeout (nothing remote is asked), and
+//! read_committed beyond the high watermark. The leader epoch is given with the newest offset only: of older ones the
+//! broker would have to read the log.
+
+use std::sync::Arc;
+
+use keelson_log::ReadError;
+use keelson_protocol::ErrorCode;
+use keelson_protocol::kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use keelson_protocol::kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use keelson_protocol::kafka_protocol::messages::{
+    ListOffsetsRequest, ListOffsetsResponse, TopicName,
+};
+
+use super::fetch::check_epoch;
+use crate::broker::Broker;
+use crate::dispatch::{Answer, Api, Call, Outcome};
+use crate::errors;
+use crate::partitions::{PartitionOwner, TopicState};
+
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
+const MAX_TIMESTAMP: i64 = -3;
+const EARLIEST_LOCAL: i64 = -4;
+const LATEST_TIERED: i64 = -5;
+/// "There is none", for offsets, timestamps and epochs.
+const NONE: i64 = -1;
+
+/// The handler.
+pub struct ListOffsets;
+
+/// One question, with its owner found.
+struct Question {
+    index: i32,
+    timestamp: i64,
+    leader_epoch: i32,
+    owner: Result<Arc<PartitionOwner>, ErrorCode>,
+}
+
+impl Api for ListOffsets {
+    type Request = ListOffsetsRequest;
+    type Response = ListOffsetsResponse;
+
+    fn handle(broker: &Arc<Broker>, call: Call<ListOffsetsRequest>) -> Outcome<Self::Response> {
+        let version = call.version;
+        let questions: Vec<(TopicName, Vec<Question>)> = call
+            .body
+            .topics
+            .into_iter()
+            .map(|topic| {
+                let state = broker.partitions.topic(&topic.name);
+                let asked = topic
+                    .partitions
+                    .iter()
+                    .map(|p| question(state.as_deref(), p, version));
+                (topic.name, asked.collect())
+            })
+            .collect();
+        let needs_log = questions
+            .iter()
+            .flat_map(|(_, asked)| asked)
+            .any(Question::needs_log);
+        if !needs_log {
+            return Outcome::Ready(answer(questions, version));
+        }
+        let broker = Arc::clone(broker);
+        Outcome::later(async move {
+            let _permit = broker.cold_reads.acquire().await;
+            let names: Vec<TopicName> = questions.iter().map(|(name, _)| name.clone()).collect();
+            tokio::task::spawn_blocking(move || answer(questions, version))
+                .await
+                .unwrap_or_else(|error| {
+                    tracing::warn!(%error, "a search for offsets was given up");
+                    given_up(names)
+                })
+        })
+    }
+}
+
+/// An answer that no client takes for an offset: the broker is stopping.
+fn given_up(names: Vec<TopicName>) -> Answer<ListOffsetsResponse> {
+    let topics = names
+        .into_iter()
+        .map(|name| ListOffsetsTopicResponse::default().with_name(name));
+    Answer::failed(
+        ListOffsetsResponse::default().with_topics(topics.collect()),
+        ErrorCode::UnknownServerError,
+    )
+}
+
+fn question(state: Option<&TopicState>, wanted: &ListOffsetsPartition, version: i16) -> Question {
+    let mut leader_epoch = -1;
+    let owner = match state {
+        None => Err(ErrorCode::UnknownTopicOrPartition),
+        Some(state) => {
+            leader_epoch = state.leader_epoch;
+            match state.partition(wanted.partition_index) {
+                None => Err(ErrorCode::UnknownTopicOrPartition),
+                Some(owner) => check_epoch(state.leader_epoch, wanted.current_leader_epoch)
+                    .and_then(|()| check_kind(wanted.timestamp, version))
+                    .map(|()| Arc::clone(owner)),
+            }
+        }
+    };
+    Question {
+        index: wanted.partition_index,
+        timestamp: wanted.timestamp,
+        leader_epoch,
+        owner,
+    }
+}
+
+/// Negative timestamps are questions of their own, each known from some version on.
+fn check_kind(timestamp: i64, version: i16) -> Result<(), ErrorCode> {
+    let known_from = match timestamp {
+        LATEST | EARLIEST | 0.. => 1,
+        MAX_TIMESTAMP => 7,
+        EARLIEST_LOCAL => 8,
+        LATEST_TIERED => 9,
+        _ => return Err(ErrorCode::UnsupportedVersion),
+    };
+    if version >= known_from {
+        Ok(())
+    } else {
+        Err(ErrorCode::UnsupportedVersion)
+    }
+}
+
+impl Question {
+    /// True if only the log's indexes or batches know.
+    fn needs_log(&self) -> bool {
+        self.owner.is_ok() && (self.timestamp >= 0 || self.timestamp == MAX_TIMESTAMP)
+    }
+
+    /// Offset, timestamp and leader epoch.
+    fn find(&self, owner: &PartitionOwner) -> Result<(i64, i64, i32), ReadError> {
+        let found = match self.timestamp {
+            LATEST => return Ok((owner.high_watermark(), NONE, self.leader_epoch)),
+            EARLIEST | EARLIEST_LOCAL => return Ok((owner.log().log_start(), NONE, -1)),
+            LATEST_TIERED => None,
+            MAX_TIMESTAMP => owner.log().max_timestamp()?,
+            timestamp => owner.log().offset_for_timestamp(timestamp)?,
+        };
+        let (offset, timestamp) = found.unwrap_or((NONE, NONE));
+        Ok((offset, timestamp, -1))
+    }
+
+    fn answer(&self, version: i16) -> Result<ListOffsetsPartitionResponse, ErrorCode> {
+        let owner = self.owner.as_ref().map_err(|error| *error)?;
+        let (offset, timestamp, epoch) = self.find(owner).map_err(|error| errors::read(&error))?;
+        Ok(ListOffsetsPartitionResponse::default()
+            .with_partition_index(self.index)
+            .with_offset(offset)
+            .with_timestamp(timestamp)
+            .with_leader_epoch(if version >= 4 { epoch } else { -1 }))
+    }
+}
+
+fn answer(questions: Vec<(TopicName, Vec<Question>)>, version: i16) -> Answer<ListOffsetsResponse> {
+    let mut first_error = None;
+    let topics = questions.into_iter().map(|(name, asked)| {
+        let partitions = asked.iter().map(|question| {
+            question.answer(version).unwrap_or_else(|error| {
+                first_error.get_or_insert(error);
+                ListOffsetsPartitionResponse::default()
+                    .with_partition_index(question.index)
+                    .with_error_code(error.code())
+                    .with_offset(NONE)
+                    .with_timestamp(NONE)
+            })
+        });
+        ListOffsetsTopicResponse::default()
+            .with_name(name)
+            .with_partitions(partitions.collect())
+    });
+    let body = ListOffsetsResponse::default().with_topics(topics.collect());
+    Answer::new(body, first_error)
+}

@@ -1,0 +1,209 @@
+//! Metadata (key 3), versions 0–13.
+//!
+//! - 0: no controller; an empty list of topics means all. 1: null means all; controller, rack, internal flag.
+//! - 2: cluster id. 3: throttle time. 4: auto-creation is asked for. 5: offline replicas. 7: leader epoch (KIP-320).
+//! - 8: authorised operations (KIP-430). 9: flexible. 10: topic ids (KIP-516). 11: no cluster operations.
+//! - 12: topics by id. 13: an error for the whole answer.
+//!
+//! Left out: racks; authorised operations are all of them, since nobody is refused anything. A topic that the request
+//! names and that does not exist is created when both sides want that, and the answer then shows it: it is durable.
+
+use std::sync::Arc;
+
+use keelson_protocol::ErrorCode;
+use keelson_protocol::kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use keelson_protocol::kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use keelson_protocol::kafka_protocol::messages::{
+    BrokerId, MetadataRequest, MetadataResponse, TopicName,
+};
+use keelson_protocol::kafka_protocol::protocol::StrBytes;
+use keelson_state::metadata::{is_internal, validate_topic_name};
+use uuid::Uuid;
+
+use crate::broker::Broker;
+use crate::dispatch::{Answer, Api, Call, Outcome};
+use crate::errors;
+use crate::partitions::TopicState;
+
+/// "Not asked for", in fields of authorised operations.
+const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+/// Bits of every operation on a topic: read, write, create, delete, alter, describe, and configs (KIP-430).
+const TOPIC_OPERATIONS: i32 =
+    1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+/// Bits of every operation on the cluster: create, alter, describe, cluster action, configs, idempotent write.
+const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
+
+/// The handler.
+pub struct Metadata;
+
+impl Api for Metadata {
+    type Request = MetadataRequest;
+    type Response = MetadataResponse;
+
+    fn handle(broker: &Arc<Broker>, call: Call<MetadataRequest>) -> Outcome<MetadataResponse> {
+        let Call { version, body, .. } = call;
+        let view = View {
+            version,
+            topic_operations: body.include_topic_authorized_operations,
+            cluster_operations: body.include_cluster_authorized_operations,
+        };
+        let wanted = match body.topics {
+            None => return Outcome::ok(view.all(broker)),
+            Some(topics) if topics.is_empty() && version == 0 => {
+                return Outcome::ok(view.all(broker));
+            }
+            Some(topics) => topics,
+        };
+        let may_create = body.allow_auto_topic_creation && broker.config.auto_create_topics;
+        let missing = if may_create {
+            missing_names(broker, &wanted)
+        } else {
+            Vec::new()
+        };
+        if missing.is_empty() {
+            return Outcome::Ready(view.some(broker, wanted, &[]));
+        }
+        let broker = Arc::clone(broker);
+        Outcome::later(async move {
+            let failed = crate::metadata::auto_create(&broker, missing).await;
+            view.some(&broker, wanted, &failed)
+        })
+    }
+}
+
+/// Names that can be created: lawful, not there, not the broker's own.
+fn missing_names(broker: &Broker, wanted: &[MetadataRequestTopic]) -> Vec<String> {
+    let names = wanted.iter().filter_map(|topic| topic.name.as_ref());
+    names
+        .filter(|name| broker.partitions.topic(name).is_none())
+        .filter(|name| validate_topic_name(name).is_ok() && !is_internal(name))
+        .map(|name| name.to_string())
+        .collect()
+}
+
+/// What of the answer depends on the request.
+struct View {
+    version: i16,
+    topic_operations: bool,
+    cluster_operations: bool,
+}
+
+impl View {
+    fn all(&self, broker: &Broker) -> MetadataResponse {
+        let mut topics = broker.partitions.topics();
+        topics.sort_by(|a, b| a.topic.name.cmp(&b.topic.name));
+        let topics = topics.iter().map(|state| self.topic(broker, state));
+        self.response(broker, topics.collect())
+    }
+
+    fn some(
+        &self,
+        broker: &Broker,
+        wanted: Vec<MetadataRequestTopic>,
+        failed: &[(String, ErrorCode)],
+    ) -> Answer<MetadataResponse> {
+        let mut first_error = None;
+        let topics = wanted.into_iter().map(|topic| {
+            self.find(broker, &topic, failed).unwrap_or_else(|error| {
+                first_error.get_or_insert(error);
+                self.unknown(topic, error)
+            })
+        });
+        let topics = topics.collect();
+        Answer::new(self.response(broker, topics), first_error)
+    }
+
+    fn find(
+        &self,
+        broker: &Broker,
+        wanted: &MetadataRequestTopic,
+        failed: &[(String, ErrorCode)],
+    ) -> Result<MetadataResponseTopic, ErrorCode> {
+        let Some(name) = &wanted.name else {
+            return match broker.partitions.topic_by_id(wanted.topic_id.as_bytes()) {
+                Some(state) => Ok(self.topic(broker, &state)),
+                None => Err(ErrorCode::UnknownTopicId),
+            };
+        };
+        if !wanted.topic_id.is_nil() {
+            return Err(ErrorCode::InvalidRequest);
+        }
+        validate_topic_name(name).map_err(|error| errors::metadata(&error))?;
+        if let Some(state) = broker.partitions.topic(name) {
+            return Ok(self.topic(broker, &state));
+        }
+        let refused = failed
+            .iter()
+            .find(|(failed, _)| failed.as_str() == name.as_str());
+        Err(refused.map_or(ErrorCode::UnknownTopicOrPartition, |(_, error)| *error))
+    }
+
+    fn unknown(&self, wanted: MetadataRequestTopic, error: ErrorCode) -> MetadataResponseTopic {
+        let name = match wanted.name {
+            Some(name) => Some(name),
+            // Only version 12 and later can say "no name".
+            None if self.version >= 12 => None,
+            None => Some(TopicName::default()),
+        };
+        MetadataResponseTopic::default()
+            .with_error_code(error.code())
+            .with_name(name)
+            .with_topic_id(wanted.topic_id)
+            .with_topic_authorized_operations(OPERATIONS_UNKNOWN)
+    }
+
+    fn topic(&self, broker: &Broker, state: &TopicState) -> MetadataResponseTopic {
+        let leader = BrokerId(broker.id());
+        let partitions = (0..state.topic.partitions).map(|index| {
+            MetadataResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(leader)
+                .with_leader_epoch(if self.version >= 7 {
+                    state.leader_epoch
+                } else {
+                    -1
+                })
+                .with_replica_nodes(vec![leader])
+                .with_isr_nodes(vec![leader])
+        });
+        let operations = if self.topic_operations && self.version >= 8 {
+            TOPIC_OPERATIONS
+        } else {
+            OPERATIONS_UNKNOWN
+        };
+        MetadataResponseTopic::default()
+            .with_name(Some(name_of(state)))
+            .with_topic_id(Uuid::from_bytes(state.topic.id))
+            .with_is_internal(self.version >= 1 && is_internal(&state.topic.name))
+            .with_partitions(partitions.collect())
+            .with_topic_authorized_operations(operations)
+    }
+
+    fn response(&self, broker: &Broker, topics: Vec<MetadataResponseTopic>) -> MetadataResponse {
+        let this = broker.advertised().map(|address| {
+            MetadataResponseBroker::default()
+                .with_node_id(BrokerId(broker.id()))
+                .with_host(StrBytes::from_string(address.host.clone()))
+                .with_port(i32::from(address.port))
+        });
+        let operations = if self.cluster_operations && (8..=10).contains(&self.version) {
+            CLUSTER_OPERATIONS
+        } else {
+            OPERATIONS_UNKNOWN
+        };
+        MetadataResponse::default()
+            .with_brokers(this.into_iter().collect())
+            .with_cluster_id(Some(StrBytes::from_string(
+                broker.identity.cluster_id.clone(),
+            )))
+            .with_controller_id(BrokerId(broker.id()))
+            .with_topics(topics)
+            .with_cluster_authorized_operations(operations)
+    }
+}
+
+fn name_of(state: &TopicState) -> TopicName {
+    TopicName(StrBytes::from_string(state.topic.name.to_string()))
+}
