@@ -1,0 +1,473 @@
+//! Clients as people use them: Debian's kcat (an old librdkafka), the rdkafka crate, kafka-python, Java's console tools.
+//!
+//! Each produces, consumes, joins groups (two members and a rebalance) and administers.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use keelson_tests::rdk::{self, CLIENT_WITHIN, Load};
+use keelson_tests::wire::Wire;
+use keelson_tests::{Broker, python, tools};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
+};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+
+/// Runs a command with a text on its stdin; gives its stdout.
+#[track_caller]
+fn fed(command: &mut Command, input: &str) -> String {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let input = input.to_owned();
+    let feeder = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().expect("an own child");
+    // A child that ended early has its own exit code to tell of.
+    let _ = feeder.join();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{errors}",
+        output.status
+    );
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn kcat(broker: &Broker, words: &[&str]) -> Command {
+    let mut command = Command::new(tools::require("timeout"));
+    command
+        .args(["--kill-after=5", "60"])
+        .arg(tools::require("kcat"));
+    command.args(["-b", broker.bootstrap()]).args(words);
+    command
+}
+
+fn numbers(range: std::ops::RangeInclusive<u32>) -> String {
+    range.map(|n| format!("{n}\n")).collect()
+}
+
+#[test]
+fn kcat_produces_and_consumes() {
+    let broker = Broker::start();
+    Wire::connect(broker.bootstrap()).create_topic("orders", 1, &[]);
+    let listed = tools::run(&mut kcat(&broker, &["-L", "-J"]));
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(
+        listed["brokers"].as_array().map(Vec::len),
+        Some(1),
+        "{listed}"
+    );
+
+    let whole = numbers(1..=1_000);
+    fed(&mut kcat(&broker, &["-P", "-t", "orders"]), &whole);
+    let read =
+        |words: &[&str]| tools::run(kcat(&broker, &["-C", "-t", "orders", "-q", "-e"]).args(words));
+    assert_eq!(read(&["-o", "beginning"]), whole);
+    assert_eq!(read(&["-o", "990"]), numbers(991..=1_000));
+    assert_eq!(read(&["-o", "-5"]), numbers(996..=1_000));
+    let by_time = tools::run(&mut kcat(&broker, &["-Q", "-t", "orders:0:1"]));
+    assert!(by_time.contains("offset 0"), "{by_time}");
+
+    fed(
+        &mut kcat(
+            &broker,
+            &["-P", "-t", "orders", "-K:", "-H", "h1=x", "-H", "h2=y"],
+        ),
+        "key:value\n",
+    );
+    let last = read(&["-o", "-1", "-f", "%k %s %h\n"]);
+    assert_eq!(last, "key value h1=x,h2=y\n");
+    for acks in ["0", "1", "all"] {
+        fed(
+            &mut kcat(
+                &broker,
+                &["-P", "-t", "orders", "-X", &format!("acks={acks}")],
+            ),
+            "one\n",
+        );
+    }
+    fed(
+        &mut kcat(
+            &broker,
+            &["-P", "-t", "orders", "-X", "enable.idempotence=true"],
+        ),
+        &numbers(1..=100),
+    );
+    assert_eq!(read(&["-o", "-100"]), numbers(1..=100));
+}
+
+#[test]
+fn kcat_reads_every_codec_as_it_was_written() {
+    let broker = Broker::start();
+    let mut wire = Wire::connect(broker.bootstrap());
+    let text = numbers(1..=5_000);
+    for (number, codec) in ["gzip", "snappy", "lz4", "zstd"].into_iter().enumerate() {
+        wire.create_topic(codec, 1, &[]);
+        fed(&mut kcat(&broker, &["-P", "-t", codec, "-z", codec]), &text);
+        let read = tools::run(&mut kcat(
+            &broker,
+            &["-C", "-t", codec, "-o", "beginning", "-e", "-q"],
+        ));
+        assert!(
+            read == text,
+            "{codec}: {} bytes read of {}",
+            read.len(),
+            text.len()
+        );
+        let stored = wire.fetch(codec, 0, 0).bytes;
+        assert_eq!(
+            usize::from(stored[22] & 7),
+            number + 1,
+            "{codec} passes through unchanged"
+        );
+    }
+}
+
+#[test]
+fn kcat_reads_as_a_group() {
+    let broker = Broker::start();
+    Wire::connect(broker.bootstrap()).create_topic("orders", 4, &[]);
+    fed(
+        &mut kcat(&broker, &["-P", "-t", "orders", "-K:"]),
+        &(1..=500).map(|n| format!("{n}:{n}\n")).collect::<String>(),
+    );
+    let words = [
+        "-G",
+        "readers",
+        "-X",
+        "auto.offset.reset=earliest",
+        "-c",
+        "500",
+        "-q",
+        "orders",
+    ];
+    let read = tools::run(&mut kcat(&broker, &words));
+    let read: BTreeSet<u32> = read
+        .lines()
+        .map(|line| line.parse().expect("a number"))
+        .collect();
+    assert_eq!(read, (1..=500).collect());
+}
+
+#[test]
+fn rdkafka_two_members_share_and_take_over() {
+    const RECORDS: u64 = 2_000;
+    let broker = Broker::start();
+    Wire::connect(broker.bootstrap()).create_topic("orders", 4, &[]);
+    let load = Load {
+        stream: 1,
+        sequences: 0..RECORDS,
+        bytes: 100,
+    };
+    let idempotent = [("enable.idempotence", "true"), ("compression.type", "lz4")];
+    let acked = rdk::with_values(
+        &rdk::produce(broker.bootstrap(), "orders", &load, &idempotent),
+        &load,
+    );
+
+    let mut members = Members {
+        seen: Vec::new(),
+        broker: &broker,
+    };
+    let first = members.join();
+    members.poll_until("the first has all", &[&first], || {
+        assigned(&first).len() == 4
+    });
+    let second = members.join();
+    members.poll_until("both have two each", &[&first, &second], || {
+        let (a, b) = (assigned(&first), assigned(&second));
+        a.len() == 2 && b.len() == 2 && a.is_disjoint(&b)
+    });
+    members.poll_until_seen("everything is read", &[&first, &second], RECORDS as usize);
+    rdk::assert_all_seen(&acked, &members.seen);
+    first
+        .commit_consumer_state(CommitMode::Sync)
+        .expect("a commit");
+    second
+        .commit_consumer_state(CommitMode::Sync)
+        .expect("a commit");
+    drop(first);
+    members.poll_until("the second has all", &[&second], || {
+        assigned(&second).len() == 4
+    });
+    // What was committed is not read again; what comes now is.
+    let more = Load {
+        stream: 2,
+        sequences: 0..100,
+        bytes: 100,
+    };
+    let acked = rdk::with_values(
+        &rdk::produce(broker.bootstrap(), "orders", &more, &[]),
+        &more,
+    );
+    members.seen.clear();
+    members.poll_until_seen("the rest is read", &[&second], 100);
+    assert_eq!(members.seen.len(), 100);
+    rdk::assert_all_seen(&acked, &members.seen);
+}
+
+fn assigned(consumer: &BaseConsumer) -> BTreeSet<i32> {
+    let assignment = consumer.assignment().expect("an assignment");
+    assignment
+        .elements()
+        .iter()
+        .map(|element| element.partition())
+        .collect()
+}
+
+struct Members<'a> {
+    seen: Vec<rdk::Seen>,
+    broker: &'a Broker,
+}
+
+impl Members<'_> {
+    fn join(&self) -> BaseConsumer {
+        let consumer: BaseConsumer = rdk::config(self.broker.bootstrap())
+            .set("group.id", "pair")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "true")
+            .set("session.timeout.ms", "10000")
+            .set("heartbeat.interval.ms", "500")
+            .create()
+            .expect("a consumer");
+        consumer.subscribe(&["orders"]).expect("a subscription");
+        consumer
+    }
+
+    #[track_caller]
+    fn poll_until_seen(&mut self, what: &str, consumers: &[&BaseConsumer], count: usize) {
+        let end = Instant::now() + CLIENT_WITHIN;
+        while self.seen.len() < count {
+            assert!(
+                Instant::now() < end,
+                "not within {CLIENT_WITHIN:?}: {what} ({} of {count})",
+                self.seen.len()
+            );
+            self.poll(consumers);
+        }
+    }
+
+    #[track_caller]
+    fn poll_until(
+        &mut self,
+        what: &str,
+        consumers: &[&BaseConsumer],
+        condition: impl Fn() -> bool,
+    ) {
+        let end = Instant::now() + CLIENT_WITHIN;
+        while !condition() {
+            assert!(Instant::now() < end, "not within {CLIENT_WITHIN:?}: {what}");
+            self.poll(consumers);
+        }
+    }
+
+    #[track_caller]
+    fn poll(&mut self, consumers: &[&BaseConsumer]) {
+        for consumer in consumers {
+            match consumer.poll(Duration::from_millis(20)) {
+                None => {}
+                Some(Ok(message)) => self.seen.push(rdk::Seen {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    value: message.payload().unwrap_or_default().to_vec(),
+                }),
+                Some(Err(error)) => panic!("a member: {error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn rdkafka_administers() {
+    let broker = Broker::start();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let admin: AdminClient<DefaultClientContext> =
+        rdk::config(broker.bootstrap()).create().expect("a client");
+    let options = AdminOptions::new().operation_timeout(Some(CLIENT_WITHIN));
+    runtime.block_on(async {
+        let good =
+            NewTopic::new("good", 2, TopicReplication::Fixed(1)).set("retention.ms", "60000");
+        let replicated = NewTopic::new("replicated", 1, TopicReplication::Fixed(3));
+        let unknown =
+            NewTopic::new("unknown", 1, TopicReplication::Fixed(1)).set("no.such.key", "1");
+        let created = admin
+            .create_topics([&good, &replicated, &unknown], &options)
+            .await
+            .expect("an answer");
+        assert_eq!(created[0], Ok("good".to_owned()));
+        assert_eq!(
+            created[1],
+            Err((
+                "replicated".to_owned(),
+                RDKafkaErrorCode::InvalidReplicationFactor
+            ))
+        );
+        assert_eq!(
+            created[2],
+            Err(("unknown".to_owned(), RDKafkaErrorCode::InvalidConfig))
+        );
+        let again = admin
+            .create_topics([&good], &options)
+            .await
+            .expect("an answer");
+        assert_eq!(
+            again[0],
+            Err(("good".to_owned(), RDKafkaErrorCode::TopicAlreadyExists))
+        );
+
+        let grown = admin
+            .create_partitions([&NewPartitions::new("good", 5)], &options)
+            .await
+            .expect("an answer");
+        assert_eq!(grown[0], Ok("good".to_owned()));
+        let resource = ResourceSpecifier::Topic("good");
+        let described = admin
+            .describe_configs([&resource], &options)
+            .await
+            .expect("an answer");
+        let described = described[0].as_ref().expect("configs");
+        let entry = |name: &str| described.get(name).and_then(|entry| entry.value.clone());
+        assert_eq!(entry("retention.ms").as_deref(), Some("60000"));
+        assert_eq!(entry("cleanup.policy").as_deref(), Some("delete"));
+        let alter = AlterConfig::new(resource).set("retention.ms", "70000");
+        let altered = admin.alter_configs([&alter], &options).await;
+        // The crate speaks the old AlterConfigs only, which is not advertised: it says so itself.
+        assert!(
+            !matches!(&altered, Ok(results) if results[0].is_ok()),
+            "an API that is not advertised"
+        );
+
+        let deleted = admin
+            .delete_topics(&["good", "absent"], &options)
+            .await
+            .expect("an answer");
+        assert_eq!(deleted[0], Ok("good".to_owned()));
+        assert_eq!(
+            deleted[1],
+            Err((
+                "absent".to_owned(),
+                RDKafkaErrorCode::UnknownTopicOrPartition
+            ))
+        );
+    });
+    let consumer: BaseConsumer = rdk::config(broker.bootstrap())
+        .set("group.id", "g")
+        .create()
+        .expect("a consumer");
+    let names = consumer
+        .fetch_metadata(None, CLIENT_WITHIN)
+        .map(|metadata| metadata.topics().len());
+    assert_eq!(names.map_err(|error: KafkaError| error.to_string()), Ok(0));
+}
+
+#[test]
+fn kafka_python_does_all_of_it() {
+    let broker = Broker::start();
+    let summary = python::run("clients.py", &[broker.bootstrap()]);
+    assert_eq!(summary, serde_json::json!({"sent": 350, "seen": 350}));
+}
+
+/// One of Apache Kafka's command line tools, which `tests/setup.sh java` installs.
+fn java(broker: &Broker, tool: &str, words: &[&str]) -> Command {
+    let mut command = Command::new(tools::require("timeout"));
+    command
+        .args(["--kill-after=5", "120"])
+        .arg(tools::root().join("tests/kafka/bin").join(tool))
+        .env("KAFKA_TIER", "1")
+        .env("KAFKA_HEAP_OPTS", "-Xmx256m")
+        .args(["--bootstrap-server", broker.bootstrap()])
+        .args(words);
+    command
+}
+
+#[test]
+fn the_java_console_tools_work() {
+    let broker = Broker::start();
+    let topics = |words: &[&str]| tools::run(&mut java(&broker, "kafka-topics.sh", words));
+    topics(&[
+        "--create",
+        "--topic",
+        "orders",
+        "--partitions",
+        "3",
+        "--config",
+        "retention.ms=600000",
+    ]);
+    let described = topics(&["--describe", "--topic", "orders"]);
+    assert!(
+        described.contains("PartitionCount: 3") && described.contains("retention.ms=600000"),
+        "{described}"
+    );
+
+    fed(
+        &mut java(&broker, "kafka-console-producer.sh", &["--topic", "orders"]),
+        &numbers(1..=300),
+    );
+    let words = [
+        "--topic",
+        "orders",
+        "--group",
+        "readers",
+        "--from-beginning",
+        "--max-messages",
+        "300",
+        "--timeout-ms",
+        "60000",
+    ];
+    let read = tools::run(&mut java(&broker, "kafka-console-consumer.sh", &words));
+    let read: BTreeSet<u32> = read.lines().filter_map(|line| line.parse().ok()).collect();
+    assert_eq!(read, (1..=300).collect());
+
+    let groups = |words: &[&str]| tools::run(&mut java(&broker, "kafka-consumer-groups.sh", words));
+    let described = groups(&["--describe", "--group", "readers"]);
+    let rows: Vec<Vec<&str>> = described
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|row| row.first() == Some(&"readers"))
+        .collect();
+    assert_eq!(rows.len(), 3, "{described}");
+    let total: u32 = rows
+        .iter()
+        .map(|row| row[3].parse::<u32>().expect("an offset"))
+        .sum();
+    assert_eq!(total, 300, "{described}");
+    let configs = [
+        "--entity-type",
+        "topics",
+        "--entity-name",
+        "orders",
+        "--alter",
+        "--add-config",
+        "retention.ms=700000",
+    ];
+    tools::run(&mut java(&broker, "kafka-configs.sh", &configs));
+    let described = tools::run(&mut java(
+        &broker,
+        "kafka-configs.sh",
+        &[
+            "--entity-type",
+            "topics",
+            "--entity-name",
+            "orders",
+            "--describe",
+        ],
+    ));
+    assert!(described.contains("retention.ms=700000"), "{described}");
+    groups(&["--delete", "--group", "readers"]);
+    topics(&["--delete", "--topic", "orders"]);
+    let listed = topics(&["--list"]);
+    assert!(!listed.lines().any(|line| line == "orders"), "{listed}");
+}
