@@ -8,7 +8,7 @@ use keelson_tests::wire::Wire;
 use keelson_tests::{Broker, disk, python};
 
 const FIRST_RECORDS: u64 = 1_005;
-const MORE_RECORDS: u64 = 30_000;
+const MORE_RECORDS: u64 = 20_000;
 const RECORD_BYTES: usize = 200;
 /// Kafka's own minimum, so that tens of thousands of records roll several times.
 const SEGMENT_BYTES: &str = "1048576";

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use keelson_tests::records::{
@@ -109,6 +109,7 @@ impl Connection {
         let mut outcome = Outcome::default();
         let mut answer = [0; ANSWER_BYTES_MAX];
         let mut correlation_id = 0;
+        let mut retries = 0;
         while outcome.records < count {
             let sent = Instant::now();
             if end.is_some_and(|end| sent >= end) {
@@ -131,6 +132,10 @@ impl Connection {
                     outcome.records += 1;
                     done.fetch_add(1, Ordering::Relaxed);
                 }
+                code if is_passing(code) && retries < RETRIES_MAX => {
+                    retries += 1;
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
                 code => {
                     outcome.errors += 1;
                     let words = format!("partition {partition}: error code {code}");
@@ -147,6 +152,15 @@ impl Connection {
 
 /// A connection that meets more errors than this gives up.
 const ERRORS_MAX: u64 = 100;
+/// How often a connection tries again at an error that passes, and how long after.
+const RETRIES_MAX: u32 = 600;
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// What a broker answers for a moment after a topic was created, or while a leader changes: UNKNOWN_TOPIC_OR_PARTITION,
+/// LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER.
+fn is_passing(code: i16) -> bool {
+    matches!(code, 3 | 5 | 6)
+}
 
 async fn read_answer(socket: &mut TcpStream, answer: &mut [u8; ANSWER_BYTES_MAX]) -> Result<usize> {
     let mut have = 0;
