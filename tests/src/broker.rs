@@ -340,6 +340,8 @@ impl Broker {
         let defaults = [
             ("listeners", "PLAINTEXT://127.0.0.1:0"),
             ("http.listen", "127.0.0.1:0"),
+            // A group of one need not wait three seconds for others.
+            ("group.initial.rebalance.delay.ms", "0"),
         ];
         for (key, value) in defaults {
             if !self.setup.settings.iter().any(|(known, _)| known == key) {
