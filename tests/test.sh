@@ -26,6 +26,8 @@ fi
 if [ -x tests/chart/run.sh ]; then
   step chart
   tests/chart/run.sh
+  step "dashboards and alerts against a live broker"
+  tests/chart/run.sh --live
 fi
 step "left running"
 left=$(pgrep -f "^$TARGET/[a-z]*/keelson-" || true)
