@@ -153,7 +153,8 @@ class ControlPlane:
         """Access with the rights of a service account, as its pods have it."""
         config = yaml.safe_load(pathlib.Path(self.kubeconfig).read_text())
         config["users"] = [{"name": account, "user": {"token": self.kubectl("-n", namespace, "create", "token", account).strip()}}]
-        config["contexts"] = [{"name": "c", "context": {"cluster": config["clusters"][0]["name"], "user": account}}]
+        config["contexts"] = [{"name": "c", "context": {
+            "cluster": config["clusters"][0]["name"], "user": account, "namespace": namespace}}]
         config["current-context"] = "c"
         path = folder / f"{account}.kubeconfig"
         path.write_text(yaml.safe_dump(config))

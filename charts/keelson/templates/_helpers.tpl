@@ -65,10 +65,13 @@ capabilities:
 
 {{- /* What reconciling takes, as RBAC rules. */ -}}
 {{- define "keelson.reconcileRules" -}}
-# What reconciling takes. Resources are only read and patched, never created or deleted.
+# Resources are read, never created or deleted. A Topic is patched for its finalizer only; the rest is status.
 - apiGroups: [keelson.dev]
-  resources: [topics, consumergroups]
+  resources: [topics]
   verbs: [get, list, watch, patch]
+- apiGroups: [keelson.dev]
+  resources: [consumergroups]
+  verbs: [get, list, watch]
 - apiGroups: [keelson.dev]
   resources: [topics/status, consumergroups/status]
   verbs: [get, patch]
