@@ -1,9 +1,36 @@
-//! Owns the identity of a data directory: `LOCK` and `node.meta`. Never touches logs.
+//! The identity of a data directory: `LOCK` and `node.meta`.
+//!
+//! Owns who may use a directory, and why the run before this one ended. Never touches logs.
+//!
+//! `node.meta` is two slots of 4 KiB; the valid slot with the higher generation counts, the other is written next:
+//!
+//! ```text
+//!   0  magic "KEELNODE"        8
+//!   8  format version (1)      u32 LE
+//!  12  length of the text      u32 LE
+//!  16  slot generation         u64 LE, from 1
+//!  24  CRC32C of bytes 0..24 and of the text   u32 LE
+//!  28  text: lines "key=value" (cluster.id, broker.id, directory.id, exit), UTF-8
+//! ```
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use parking_lot::Mutex;
+
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode};
+
+const MAGIC: &[u8; 8] = b"KEELNODE";
+/// The form of the whole data directory, WAL and segments included.
+const FORMAT_VERSION: u32 = 1;
+const HEAD_BYTES: usize = 28;
+/// A reason longer than this is cut: it must fit its slot with the ids.
+const EXIT_BYTES_MAX: usize = 2048;
+const NO_SLOT: &str =
+    "no slot verifies: this is not a Keelson data directory, or both copies are damaged";
+/// What `last_exit` says after a clean stop.
+pub const EXIT_STOPPED: &str = "stopped";
 
 /// Who lives in a data directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +65,7 @@ pub enum NodeError {
         /// On which file or folder.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Another broker runs on it.
     #[error("another broker is running on the data directory {}", path.display())]
@@ -57,31 +84,360 @@ pub enum NodeError {
 }
 
 /// A locked data directory. The lock is held until this is dropped.
-pub struct Node;
+pub struct Node {
+    data_dir: PathBuf,
+    identity: NodeIdentity,
+    last_exit: String,
+    meta: Mutex<Meta>,
+    _lock: Box<dyn DiskLock>,
+}
+
+struct Meta {
+    file: Arc<dyn DiskFile>,
+    generation: u64,
+    exit: Option<String>,
+}
+
+/// One decoded slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Slot {
+    generation: u64,
+    identity: NodeIdentity,
+    exit: String,
+}
+
+/// What a slot's bytes are.
+#[derive(Debug, PartialEq, Eq)]
+enum SlotRead {
+    Valid(Slot),
+    Empty,
+    Damaged,
+    OtherVersion(u32),
+}
 
 impl Node {
     /// Locks the directory, reads its identity or, in an empty one, writes it.
-    pub fn open(_disk: Arc<dyn Disk>, _options: &NodeOptions) -> Result<Node, NodeError> {
-        unimplemented!()
+    pub fn open(disk: Arc<dyn Disk>, options: &NodeOptions) -> Result<Node, NodeError> {
+        let dir = &options.data_dir;
+        disk.create_dir_all(dir).map_err(io("create", dir))?;
+        let lock = disk.lock(&dir.join("LOCK")).map_err(|error| match error {
+            LockError::Held { .. } => NodeError::InUse { path: dir.clone() },
+            LockError::Io { path, source } => NodeError::Io {
+                doing: "lock",
+                path,
+                source,
+            },
+        })?;
+        let path = dir.join("node.meta");
+        let (found, damaged) = if disk.exists(&path).map_err(io("look for", &path))? {
+            read_slots(disk.as_ref(), &path)?
+        } else {
+            (None, false)
+        };
+        if found.is_none() {
+            // A cut in the very first write leaves a damaged slot beside nothing else; all else is refused.
+            refuse_foreign_content(disk.as_ref(), dir, damaged)?;
+        }
+        let file = disk
+            .open(&path, OpenMode::Create)
+            .map_err(io("open for writing", &path))?;
+        let (slot, is_new) = match found {
+            Some(slot) => (slot, false),
+            None => (new_slot(disk.as_ref(), options)?, true),
+        };
+        check_identity(&path, &slot.identity, options)?;
+        let node = Node {
+            data_dir: dir.clone(),
+            identity: slot.identity,
+            last_exit: slot.exit,
+            meta: Mutex::new(Meta {
+                file,
+                generation: slot.generation,
+                exit: None,
+            }),
+            _lock: lock,
+        };
+        // Written at every start: the exit reason of this run is empty until it has one, and a directory that cannot
+        // be written is found out now.
+        node.write(&mut node.meta.lock(), "")
+            .map_err(io("write", &path))?;
+        if is_new {
+            disk.sync_dir(dir).map_err(io("sync", dir))?;
+            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                disk.sync_dir(parent).map_err(io("sync", parent))?;
+            }
+        }
+        Ok(node)
     }
+
     /// Reads a directory's identity without a lock and without writing (for `log verify`).
-    pub fn read(_disk: &dyn Disk, _data_dir: &Path) -> Result<NodeIdentity, NodeError> {
-        unimplemented!()
+    pub fn read(disk: &dyn Disk, data_dir: &Path) -> Result<NodeIdentity, NodeError> {
+        let path = data_dir.join("node.meta");
+        match read_slots(disk, &path)? {
+            (Some(slot), _) => Ok(slot.identity),
+            (None, true) => Err(NodeError::Refused {
+                path,
+                reason: NO_SLOT.to_owned(),
+            }),
+            (None, false) => Err(NodeError::Refused {
+                path,
+                reason: "it is empty: the first start of a broker here did not get far enough to hold data"
+                    .to_owned(),
+            }),
+        }
     }
+
     /// The identity.
     pub fn identity(&self) -> &NodeIdentity {
-        unimplemented!()
+        &self.identity
     }
+
     /// The data directory.
     pub fn data_dir(&self) -> &Path {
-        unimplemented!()
+        &self.data_dir
     }
-    /// Why the run before this one ended: empty after a kill, "stopped" after a clean stop, else the first failure.
+
+    /// Why the run before this one ended: empty after a kill, [`EXIT_STOPPED`] after a clean stop, else the first
+    /// failure.
     pub fn last_exit(&self) -> &str {
-        unimplemented!()
+        &self.last_exit
     }
+
     /// Keeps the reason of an end; the first one of a run wins. A disk that fails here is not the news.
-    pub fn record_exit(&self, _reason: &str) {
-        unimplemented!()
+    pub fn record_exit(&self, reason: &str) {
+        let mut meta = self.meta.lock();
+        if meta.exit.is_some() {
+            return;
+        }
+        if let Err(error) = self.write(&mut meta, reason) {
+            tracing::warn!(%error, reason, "the exit reason could not be kept in node.meta");
+        }
+        meta.exit = Some(reason.to_owned());
     }
+
+    fn write(&self, meta: &mut Meta, exit: &str) -> io::Result<()> {
+        let slot = Slot {
+            generation: meta.generation + 1,
+            identity: self.identity.clone(),
+            exit: exit.to_owned(),
+        };
+        let position = (slot.generation % 2) * BLOCK_BYTES as u64;
+        meta.file
+            .write_at(&encode(&slot), position, Durability::Synced)?;
+        meta.generation = slot.generation;
+        Ok(())
+    }
+}
+
+fn io<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> NodeError + 'a {
+    move |source| NodeError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// A directory without identity must be new: adopting somebody's files would end in quarantining or overwriting them.
+fn refuse_foreign_content(disk: &dyn Disk, dir: &Path, damaged: bool) -> Result<(), NodeError> {
+    for entry in disk.list(dir).map_err(io("list", dir))? {
+        if matches!(entry.name.as_str(), "wal" | "p" | "quarantine") {
+            let reason = if damaged {
+                NO_SLOT.to_owned()
+            } else {
+                format!(
+                    "it is missing or was never written, but the directory holds {}/: restore it, or use another directory",
+                    entry.name
+                )
+            };
+            return Err(NodeError::Refused {
+                path: dir.join("node.meta"),
+                reason,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn new_slot(disk: &dyn Disk, options: &NodeOptions) -> Result<Slot, NodeError> {
+    let dir = &options.data_dir;
+    let mut bytes = [0; 32];
+    disk.random(&mut bytes)
+        .map_err(io("get random bytes for", dir))?;
+    let cluster_id = match &options.cluster_id {
+        Some(id) => id.clone(),
+        None => base64_id(&bytes[..16]),
+    };
+    let mut id = [0; 16];
+    id.copy_from_slice(&bytes[16..]);
+    id[6] = (id[6] & 0x0f) | 0x40;
+    id[8] = (id[8] & 0x3f) | 0x80;
+    Ok(Slot {
+        generation: 0,
+        identity: NodeIdentity {
+            cluster_id,
+            broker_id: options.broker_id,
+            directory_id: crate::ids::TopicId(id).to_string(),
+        },
+        exit: String::new(),
+    })
+}
+
+/// Kafka's form of a cluster id: 16 random bytes in URL-safe base 64 without padding.
+fn base64_id(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::with_capacity(22);
+    for chunk in bytes.chunks(3) {
+        let mut word = [0; 3];
+        word[..chunk.len()].copy_from_slice(chunk);
+        let word = u32::from_be_bytes([0, word[0], word[1], word[2]]);
+        for digit in 0..=chunk.len() {
+            text.push(char::from(
+                DIGITS[(word >> (18 - 6 * digit)) as usize & 0x3f],
+            ));
+        }
+    }
+    text
+}
+
+fn check_identity(
+    path: &Path,
+    found: &NodeIdentity,
+    wanted: &NodeOptions,
+) -> Result<(), NodeError> {
+    let refused = |reason| NodeError::Refused {
+        path: path.to_owned(),
+        reason,
+    };
+    if found.broker_id != wanted.broker_id {
+        return Err(refused(format!(
+            "the directory belongs to broker {}, this is broker {}",
+            found.broker_id, wanted.broker_id
+        )));
+    }
+    if let Some(cluster_id) = wanted
+        .cluster_id
+        .as_ref()
+        .filter(|id| **id != found.cluster_id)
+    {
+        return Err(refused(format!(
+            "the directory belongs to cluster {}, this broker is configured for cluster {cluster_id}",
+            found.cluster_id
+        )));
+    }
+    Ok(())
+}
+
+fn encode(slot: &Slot) -> Vec<u8> {
+    let mut exit: String = slot
+        .exit
+        .chars()
+        .map(|c| if c == '\n' { ' ' } else { c })
+        .collect();
+    let mut cut = exit.len().min(EXIT_BYTES_MAX);
+    while !exit.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    exit.truncate(cut);
+    let id = &slot.identity;
+    let text = format!(
+        "cluster.id={}\nbroker.id={}\ndirectory.id={}\nexit={exit}\n",
+        id.cluster_id, id.broker_id, id.directory_id
+    );
+    let mut bytes = vec![0; BLOCK_BYTES];
+    assert!(
+        HEAD_BYTES + text.len() <= BLOCK_BYTES,
+        "ids longer than a slot are refused by the configuration"
+    );
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes[12..16].copy_from_slice(&(text.len() as u32).to_le_bytes());
+    bytes[16..24].copy_from_slice(&slot.generation.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..24]), text.as_bytes());
+    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+    bytes[28..28 + text.len()].copy_from_slice(text.as_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> SlotRead {
+    if bytes.iter().all(|byte| *byte == 0) {
+        return SlotRead::Empty;
+    }
+    let word =
+        |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    if bytes.len() < HEAD_BYTES || &bytes[..8] != MAGIC {
+        return SlotRead::Damaged;
+    }
+    let length = word(12) as usize;
+    let Some(text) = bytes.get(HEAD_BYTES..HEAD_BYTES.saturating_add(length)) else {
+        return SlotRead::Damaged;
+    };
+    if crc32c::crc32c_append(crc32c::crc32c(&bytes[..24]), text) != word(24) {
+        return SlotRead::Damaged;
+    }
+    if word(8) != FORMAT_VERSION {
+        return SlotRead::OtherVersion(word(8));
+    }
+    let generation = u64::from(word(16)) | u64::from(word(20)) << 32;
+    parse_text(text).map_or(SlotRead::Damaged, |(identity, exit)| {
+        SlotRead::Valid(Slot {
+            generation,
+            identity,
+            exit,
+        })
+    })
+}
+
+fn parse_text(text: &[u8]) -> Option<(NodeIdentity, String)> {
+    let (mut cluster, mut broker, mut directory, mut exit) = (None, None, None, None);
+    for line in std::str::from_utf8(text).ok()?.lines() {
+        match line.split_once('=')? {
+            ("cluster.id", value) => cluster = Some(value.to_owned()),
+            ("broker.id", value) => broker = Some(value.parse().ok()?),
+            ("directory.id", value) => directory = Some(value.to_owned()),
+            ("exit", value) => exit = Some(value.to_owned()),
+            (_, _) => return None,
+        }
+    }
+    let identity = NodeIdentity {
+        cluster_id: cluster?,
+        broker_id: broker?,
+        directory_id: directory?,
+    };
+    Some((identity, exit?))
+}
+
+/// The slot that counts (`None` when there is none), and whether one is damaged.
+fn read_slots(disk: &dyn Disk, path: &Path) -> Result<(Option<Slot>, bool), NodeError> {
+    let file = disk.open(path, OpenMode::Read).map_err(io("open", path))?;
+    let mut best: Option<Slot> = None;
+    let mut damaged = false;
+    for index in 0..2 {
+        let mut bytes = vec![0; BLOCK_BYTES];
+        // A block that the disk cannot read is a damaged slot: the other one may still say all.
+        match file.read_at(&mut bytes, index * BLOCK_BYTES as u64) {
+            Ok(read) => bytes[read..].fill(0),
+            Err(_) => bytes.fill(0xff),
+        }
+        match decode(&bytes) {
+            SlotRead::Valid(slot) => {
+                if best
+                    .as_ref()
+                    .is_none_or(|other| other.generation < slot.generation)
+                {
+                    best = Some(slot);
+                }
+            }
+            SlotRead::Empty => {}
+            SlotRead::Damaged => damaged = true,
+            SlotRead::OtherVersion(version) => {
+                return Err(NodeError::Refused {
+                    path: path.to_owned(),
+                    reason: format!(
+                        "the directory has format {version}; this version reads and writes format {FORMAT_VERSION} only"
+                    ),
+                });
+            }
+        }
+    }
+    Ok((best, damaged))
 }

@@ -1,6 +1,7 @@
 //! Owns the boundary to the disk: every file operation of this crate goes through [`Disk`] and [`DiskFile`], so that
 //! the simulator can cut the power at each of them. Never decides what a failure means; never retries.
 
+mod aligned;
 mod real;
 mod sim;
 
@@ -9,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use aligned::AlignedBuf;
 pub use real::RealDisk;
 pub use sim::{SimDisk, SimFaults};
 

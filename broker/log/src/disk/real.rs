@@ -1,5 +1,228 @@
-//! Owns the system calls of [`RealDisk`]. Never retries a failed sync.
+//! The machine's own disk, by system calls.
+//!
+//! Owns the flags. A synchronous write is one `pwritev2(RWF_DSYNC)` on a file opened with `O_DIRECT`; where the file
+//! system refuses that (tmpfs, some overlays) it is a `pwrite` and an `fdatasync`. Never retries a failed sync.
 
-/// The machine's own disk.
+use std::fs::{self, File};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{DirEntry, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode, Space};
+
+/// Files by system calls.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct RealDisk;
+
+#[derive(Debug)]
+struct RealFile {
+    file: File,
+    direct: AtomicBool,
+}
+
+/// The lock lives as long as the descriptor.
+#[derive(Debug)]
+struct RealLock(#[expect(dead_code, reason = "held, never read")] File);
+
+impl DiskLock for RealLock {}
+
+/// Rights of new files: data is nobody else's.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
+
+/// One write of zeros (1 MiB: large enough to be cheap, small enough to be let in between others).
+const ZERO_CHUNK_BYTES: usize = 1 << 20;
+
+fn open_with(path: &Path, flags: OFlags) -> Result<File, Errno> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, FILE_MODE).map(File::from)
+}
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut direct = false;
+        let file = match mode {
+            OpenMode::Read => open_with(path, OFlags::RDONLY)?,
+            OpenMode::Write => open_with(path, OFlags::RDWR)?,
+            OpenMode::Create => open_with(path, OFlags::RDWR | OFlags::CREATE)?,
+            OpenMode::CreateNew => open_with(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?,
+            OpenMode::Direct => match open_with(path, OFlags::RDWR | OFlags::DIRECT) {
+                Ok(file) => {
+                    direct = true;
+                    file
+                }
+                Err(Errno::INVAL) => open_with(path, OFlags::RDWR)?,
+                Err(other) => return Err(other.into()),
+            },
+        };
+        Ok(Arc::new(RealFile {
+            file,
+            direct: AtomicBool::new(direct),
+        }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            entries.push(DirEntry {
+                name: entry.file_name().to_string_lossy().into_owned(),
+                is_dir: entry.file_type()?.is_dir(),
+            });
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(Space {
+            free_bytes: stat.f_bavail * stat.f_frsize,
+            total_bytes: stat.f_blocks * stat.f_frsize,
+        })
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn DiskLock>, LockError> {
+        let failed = |errno: Errno| LockError::Io {
+            path: path.to_owned(),
+            source: errno.into(),
+        };
+        let file = open_with(path, OFlags::RDWR | OFlags::CREATE).map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Box::new(RealLock(file))),
+            Err(Errno::WOULDBLOCK) => Err(LockError::Held {
+                path: path.to_owned(),
+            }),
+            Err(other) => Err(failed(other)),
+        }
+    }
+
+    fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let flags = rustix::rand::GetRandomFlags::empty();
+            match rustix::rand::getrandom(&mut bytes[filled..], flags) {
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RealFile {
+    /// One `pwritev2` with `RWF_DSYNC`, repeated only for the rest of a short write.
+    fn write_dsync(&self, mut bytes: &[u8], mut position: u64) -> Result<(), Errno> {
+        while !bytes.is_empty() {
+            let slices = [IoSlice::new(bytes)];
+            match rustix::io::pwritev2(&self.file, &slices, position, ReadWriteFlags::DSYNC) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(written) => {
+                    bytes = &bytes[written..];
+                    position += written as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// The file system opened with `O_DIRECT` but does not write so: goes on through the page cache.
+    fn leave_direct(&self) -> io::Result<()> {
+        let flags = rustix::fs::fcntl_getfl(&self.file)?;
+        rustix::fs::fcntl_setfl(&self.file, flags - OFlags::DIRECT)?;
+        self.direct.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl DiskFile for RealFile {
+    fn read_at(&self, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self
+                .file
+                .read_at(&mut bytes[filled..], position + filled as u64)
+            {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&self, bytes: &[u8], position: u64, durability: Durability) -> io::Result<()> {
+        if self.is_direct() && durability == Durability::Synced {
+            match self.write_dsync(bytes, position) {
+                Ok(()) => return Ok(()),
+                // Refused as a whole before anything was written, so nothing is retried here.
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => self.leave_direct()?,
+                Err(other) => return Err(other.into()),
+            }
+        }
+        self.file.write_all_at(bytes, position)?;
+        match durability {
+            Durability::Later => Ok(()),
+            Durability::Synced => self.file.sync_data(),
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+
+    fn zero_fill(&self, position: u64, length: u64) -> io::Result<()> {
+        let zeros = super::AlignedBuf::zeroed(ZERO_CHUNK_BYTES);
+        let end = position + length;
+        let mut at = position;
+        while at < end {
+            let chunk = (end - at).min(ZERO_CHUNK_BYTES as u64) as usize;
+            self.file.write_all_at(&zeros[..chunk], at)?;
+            at += chunk as u64;
+        }
+        Ok(())
+    }
+
+    fn is_direct(&self) -> bool {
+        self.direct.load(Ordering::Relaxed)
+    }
+}

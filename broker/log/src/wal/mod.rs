@@ -1,16 +1,25 @@
 //! Owns the write-ahead log of a volume: its types, and the handle through which frames are submitted. Never knows
 //! segments, and never interprets a record batch.
 
+mod files;
+mod format;
+mod handle;
+mod queue;
+mod recovery;
+mod scan;
+mod witness;
+mod writer;
+
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::disk::Disk;
 use crate::ids::PartitionId;
-use crate::metrics::{LogMetrics, Reason};
-use crate::node::Node;
+use crate::metrics::Reason;
+
+pub use handle::Wal;
+pub use recovery::WalRecovery;
 
 /// A place in replay order: the group, then the frame in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -303,76 +312,4 @@ pub struct WalStats {
     pub boot: u64,
     /// Bytes waiting in the queues.
     pub queued_bytes: u64,
-}
-
-/// A WAL that is being read at the start of the broker.
-pub struct WalRecovery;
-
-impl WalRecovery {
-    /// The next step, in replay order from the checkpoint; `None` at the end. `Err` means that the start must stop.
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Result<Option<Recovered>, WalOpenError> {
-        unimplemented!()
-    }
-    /// The lowest group that must be replayed.
-    pub fn checkpoint_group(&self) -> u64 {
-        unimplemented!()
-    }
-    /// Bytes between here and the end of the last file that may hold groups (an upper bound).
-    pub fn remaining_bytes(&self) -> u64 {
-        unimplemented!()
-    }
-    /// Must follow the last `next`: makes what was kept durable, writes the boot group, starts the writer.
-    pub fn finish(
-        self,
-        _sink: Arc<dyn WalSink>,
-        _metrics: Arc<LogMetrics>,
-    ) -> Result<Wal, WalOpenError> {
-        unimplemented!()
-    }
-}
-
-/// The running WAL.
-pub struct Wal;
-
-impl Wal {
-    /// Opens (or creates) `<data_dir>/wal`. `node` keeps the first reason of a failure.
-    pub fn open(
-        _disk: Arc<dyn Disk>,
-        _node: Arc<Node>,
-        _options: WalOptions,
-    ) -> Result<WalRecovery, WalOpenError> {
-        unimplemented!()
-    }
-    /// Queues frames; queue order is replay order within a class, and all frames of one call land in one group.
-    /// Panics if the frames need more than [`Wal::submit_bytes_max`].
-    pub fn submit(&self, _class: Class, _frames: Vec<Frame>) -> Result<(), QueueFull> {
-        unimplemented!()
-    }
-    /// The most bytes (batches, plus 64 per frame) that one submit may hold.
-    pub fn submit_bytes_max(&self) -> usize {
-        unimplemented!()
-    }
-    /// Groups below `group` are in segments: writes the checkpoint (synced) and lets files below be used again.
-    /// An error is a failed write or sync: the caller ends the process.
-    pub fn set_checkpoint(&self, _group: u64) -> Result<(), std::io::Error> {
-        unimplemented!()
-    }
-    /// Generation of the oldest file that the checkpoint still holds back, and the first group after that file (a
-    /// checkpoint at that group or above would free it). `None` while only the current file is held.
-    pub fn oldest_file(&self) -> Option<(u64, u64)> {
-        unimplemented!()
-    }
-    /// Whether appends wait because all files are held back by the checkpoint.
-    pub fn is_starved(&self) -> bool {
-        unimplemented!()
-    }
-    /// Numbers.
-    pub fn stats(&self) -> WalStats {
-        unimplemented!()
-    }
-    /// Writes what is queued, seals, and ends the threads.
-    pub fn shutdown(&self) {
-        unimplemented!()
-    }
 }

@@ -1,0 +1,708 @@
+//! The files of the WAL: their sizes, their manifest, and their life from zeros to recycling.
+//!
+//! Owns which files exist, which one is written next, and the checkpoint. A file is prepared completely (zeroed, head
+//! written, named, listed) before the writer may use it, and is used again only when neither manifest slot needs it.
+//! Never reads or writes a group.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Durability, OpenMode};
+
+use super::format::{
+    Checkpoint, FIRST_GROUP_POSITION, FileHead, MANIFEST_FILES_MAX, ManifestSlot, SlotRead,
+};
+use super::{WalOpenError, WalSizing};
+
+/// Files are at most this long: long enough that a change of file is rare, short enough to be freed soon.
+pub(crate) const FILE_BYTES_MAX: u64 = 64 << 20;
+/// The WAL is never larger than this, however large the volume.
+const WAL_BYTES_MAX: u64 = 2 << 30;
+/// Less room than this for the WAL in all is refused.
+pub(crate) const WAL_BYTES_MIN: u64 = 64 << 20;
+/// The cap always holds at least this many files: one written, one control reserve, two held by the checkpoint.
+pub(crate) const FILES_MIN: usize = 4;
+/// Files that are kept ready behind the one being written: the control reserve, and the next one.
+const STANDBY_FILES: usize = 2;
+/// Zeros between two syncs while a file is prepared, so that commits beside it do not wait long.
+const ZERO_STEP_BYTES: u64 = 4 << 20;
+
+impl WalSizing {
+    /// The sizes on a volume of `total_bytes`; `wal_bytes_max` and `file_bytes` override the design's own.
+    pub fn for_volume(
+        total_bytes: u64,
+        wal_bytes_max: Option<u64>,
+        file_bytes: Option<u64>,
+    ) -> WalSizing {
+        let own = WAL_BYTES_MAX.min(total_bytes / 10);
+        let cap = wal_bytes_max.unwrap_or(own).max(WAL_BYTES_MIN);
+        let file_bytes = file_bytes
+            .unwrap_or(FILE_BYTES_MAX)
+            .min(cap / FILES_MIN as u64)
+            .max(4 * BLOCK_BYTES as u64)
+            / BLOCK_BYTES as u64
+            * BLOCK_BYTES as u64;
+        WalSizing {
+            file_bytes,
+            files_max: ((cap / file_bytes) as usize).clamp(FILES_MIN, MANIFEST_FILES_MAX),
+        }
+    }
+
+    /// The most bytes of frames and batches in one submit: half a file, so that the next group can hold the group's
+    /// table once more beside a submit of its own.
+    pub fn submit_bytes_max(&self) -> usize {
+        (self.file_bytes / 2) as usize - 2 * BLOCK_BYTES
+    }
+}
+
+/// One file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WalFile {
+    pub(crate) head: FileHead,
+    /// Its first group; 0 while it is standing by.
+    pub(crate) first_group: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Ascending by generation: used ones, then those standing by.
+    files: VecDeque<WalFile>,
+    /// Generations only grow, also over crashes in the middle of a recycling.
+    generation_max: u64,
+    boot: u64,
+    checkpoint: Checkpoint,
+    /// The checkpoint in each manifest slot.
+    slots: [u64; 2],
+    /// The volume had no room for another file; tried again after the next checkpoint.
+    no_room: bool,
+}
+
+struct Manifest {
+    file: Arc<dyn DiskFile>,
+    number: u64,
+}
+
+/// The files of an open WAL.
+pub(crate) struct Files {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    pub(crate) sizing: WalSizing,
+    /// Held over every change of names and of the manifest. Taken before `state`, which is never held over I/O.
+    manifest: Mutex<Manifest>,
+    state: Mutex<State>,
+    helper: Mutex<Helper>,
+    helper_wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Helper {
+    wake: bool,
+    stop: bool,
+}
+
+/// What one step of preparation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prepared {
+    /// A file more stands by.
+    File,
+    /// Nothing is needed, or nothing can be had before the next checkpoint.
+    Nothing,
+}
+
+/// What a WAL's folder holds, read without changing it.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) slot: ManifestSlot,
+    /// Checkpoints of both slots; an unreadable slot counts as the other.
+    slots: [u64; 2],
+    pub(crate) files: Vec<FoundFile>,
+}
+
+/// A file that may hold groups.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FoundFile {
+    pub(crate) head: FileHead,
+    /// Whether block 0 verifies (else the salt came from the manifest).
+    pub(crate) head_verifies: bool,
+}
+
+pub(crate) fn file_name(generation: u64) -> String {
+    format!("{generation:020}.wal")
+}
+
+fn open_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WalOpenError + use<> {
+    let path = path.to_owned();
+    move |source| WalOpenError::Io {
+        doing,
+        path,
+        source,
+    }
+}
+
+fn refused(path: &Path, reason: impl Into<String>) -> WalOpenError {
+    WalOpenError::Refused {
+        path: path.to_owned(),
+        reason: reason.into(),
+    }
+}
+
+/// The generations of the `.wal` files of a folder, and whether it holds a manifest.
+fn list(disk: &dyn Disk, dir: &Path) -> Result<(Vec<u64>, bool), WalOpenError> {
+    let mut generations = Vec::new();
+    let mut manifest = false;
+    for entry in disk.list(dir).map_err(open_error("list", dir))? {
+        if entry.name == "manifest" {
+            manifest = true;
+        } else if let Some(stem) = entry.name.strip_suffix(".wal") {
+            let generation = stem.parse().ok().filter(|g| file_name(*g) == entry.name);
+            generations.push(generation.ok_or_else(|| {
+                refused(&dir.join(&entry.name), "this is not the name of a WAL file")
+            })?);
+        }
+    }
+    generations.sort_unstable();
+    Ok((generations, manifest))
+}
+
+/// Reads what is there. `None`: nothing was ever written to this WAL.
+pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> Result<Option<Found>, WalOpenError> {
+    if !disk.exists(dir).map_err(open_error("look for", dir))? {
+        return Ok(None);
+    }
+    let (generations, has_manifest) = list(disk, dir)?;
+    let path = dir.join("manifest");
+    let (slots, damaged) = if has_manifest {
+        read_manifest(disk, &path)?
+    } else {
+        (Vec::new(), false)
+    };
+    let Some(slot) = slots.iter().max_by_key(|slot| slot.number).cloned() else {
+        // The manifest is durable before the first file has its name.
+        if generations.is_empty() {
+            return Ok(None);
+        }
+        return Err(refused(
+            &path,
+            "the WAL's manifest is missing or neither of its slots verifies, but there are WAL files: \
+             restore it, since without it nobody knows where replay must start",
+        ));
+    };
+    let mut checkpoints = [slot.checkpoint.group; 2];
+    for found in &slots {
+        checkpoints[(found.number % 2) as usize] = found.checkpoint.group;
+    }
+    let mut files = Vec::new();
+    for generation in &generations {
+        files.push(find_file(disk, dir, *generation, &slot, damaged)?);
+    }
+    for (generation, _) in &slot.files {
+        let needed = *generation >= slot.checkpoint.generation;
+        if needed && !generations.contains(generation) {
+            return Err(refused(
+                &dir.join(file_name(*generation)),
+                "the WAL's manifest lists this file, and it is missing",
+            ));
+        }
+    }
+    Ok(Some(Found {
+        slot,
+        slots: checkpoints,
+        files,
+    }))
+}
+
+fn find_file(
+    disk: &dyn Disk,
+    dir: &Path,
+    generation: u64,
+    slot: &ManifestSlot,
+    slot_damaged: bool,
+) -> Result<FoundFile, WalOpenError> {
+    let path = dir.join(file_name(generation));
+    let file = disk
+        .open(&path, OpenMode::Read)
+        .map_err(open_error("open", &path))?;
+    let mut block = vec![0; BLOCK_BYTES];
+    // A block that the disk cannot read is one that does not verify: the manifest has the salt, too.
+    let head = match file.read_at(&mut block, 0) {
+        Ok(_) => FileHead::decode(&block),
+        Err(_) => None,
+    };
+    if let Some(head) = head.filter(|head| head.generation == generation) {
+        return Ok(FoundFile {
+            head,
+            head_verifies: true,
+        });
+    }
+    let listed = slot.files.iter().find(|(listed, _)| *listed == generation);
+    match listed {
+        Some((_, salt)) => Ok(FoundFile {
+            head: FileHead {
+                generation,
+                salt: *salt,
+                file_bytes: slot.file_bytes,
+            },
+            head_verifies: false,
+        }),
+        None => Err(refused(
+            &path,
+            if slot_damaged {
+                "its first block does not verify, and neither does the manifest slot that would name its salt"
+            } else {
+                "its first block does not verify, and the manifest does not list it"
+            },
+        )),
+    }
+}
+
+/// The valid slots, and whether one is damaged.
+fn read_manifest(disk: &dyn Disk, path: &Path) -> Result<(Vec<ManifestSlot>, bool), WalOpenError> {
+    let file = disk
+        .open(path, OpenMode::Read)
+        .map_err(open_error("open", path))?;
+    let mut slots = Vec::new();
+    let mut damaged = false;
+    for index in 0..2 {
+        let mut block = vec![0; BLOCK_BYTES];
+        match file.read_at(&mut block, index * BLOCK_BYTES as u64) {
+            Ok(read) => block[read..].fill(0),
+            Err(_) => block.fill(0xff),
+        }
+        match ManifestSlot::decode(&block) {
+            SlotRead::Valid(slot) => slots.push(slot),
+            SlotRead::Empty => {}
+            SlotRead::Damaged => damaged = true,
+            SlotRead::OtherVersion(version) => {
+                return Err(refused(
+                    path,
+                    format!("the WAL has format {version}, which this version does not read"),
+                ));
+            }
+        }
+    }
+    Ok((slots, damaged))
+}
+
+impl Files {
+    /// Creates a WAL with one file.
+    pub(crate) fn create(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        sizing: WalSizing,
+    ) -> Result<Files, WalOpenError> {
+        disk.create_dir_all(dir)
+            .map_err(open_error("create", dir))?;
+        let needed_bytes = (sizing.file_bytes * FILES_MIN as u64).min(WAL_BYTES_MIN);
+        let free_bytes = disk
+            .space(dir)
+            .map_err(open_error("ask for the free space of", dir))?
+            .free_bytes;
+        if free_bytes < needed_bytes {
+            return Err(WalOpenError::NoRoom {
+                path: dir.to_owned(),
+                free_bytes,
+                needed_bytes,
+            });
+        }
+        let files = Files::with(
+            disk,
+            dir,
+            sizing,
+            State {
+                files: VecDeque::new(),
+                generation_max: 0,
+                boot: 0,
+                checkpoint: Checkpoint {
+                    group: 1,
+                    generation: 1,
+                    first_group: 1,
+                },
+                slots: [0; 2],
+                no_room: false,
+            },
+            0,
+        )?;
+        let failed = open_error("write", &dir.join("manifest"));
+        files
+            .write_manifest(&mut files.manifest.lock(), None)
+            .map_err(failed)?;
+        files.disk.sync_dir(dir).map_err(open_error("sync", dir))?;
+        if let Some(parent) = dir.parent() {
+            files
+                .disk
+                .sync_dir(parent)
+                .map_err(open_error("sync", parent))?;
+        }
+        files.remove_leftovers()?;
+        let first = dir.join(file_name(1));
+        files
+            .create_file(&mut files.manifest.lock(), 1)
+            .map_err(open_error("create", &first))?;
+        Ok(files)
+    }
+
+    /// Opens what `find` found. Files below the checkpoint count as used, all others as standing by until recovery
+    /// says what is in them ([`Files::used`]).
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        sizing: WalSizing,
+        found: &Found,
+    ) -> Result<Files, WalOpenError> {
+        let checkpoint = found.slot.checkpoint;
+        let state = State {
+            files: found
+                .files
+                .iter()
+                .map(|file| WalFile {
+                    head: file.head,
+                    first_group: u64::from(file.head.generation < checkpoint.generation),
+                })
+                .collect(),
+            generation_max: found
+                .files
+                .iter()
+                .map(|file| file.head.generation)
+                .chain(found.slot.files.iter().map(|(generation, _)| *generation))
+                .max()
+                .unwrap_or(0),
+            boot: found.slot.boot,
+            checkpoint,
+            slots: found.slots,
+            no_room: false,
+        };
+        let files = Files::with(disk, dir, sizing, state, found.slot.number)?;
+        files.remove_leftovers()?;
+        Ok(files)
+    }
+
+    fn with(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        sizing: WalSizing,
+        state: State,
+        number: u64,
+    ) -> Result<Files, WalOpenError> {
+        let path = dir.join("manifest");
+        let file = disk
+            .open(&path, OpenMode::Create)
+            .map_err(open_error("open for writing", &path))?;
+        Ok(Files {
+            disk,
+            dir: dir.to_owned(),
+            sizing,
+            manifest: Mutex::new(Manifest { file, number }),
+            state: Mutex::new(state),
+            helper: Mutex::default(),
+            helper_wake: Condvar::new(),
+        })
+    }
+
+    /// Files that a crash left in the middle of being prepared: nothing in them counts.
+    fn remove_leftovers(&self) -> Result<(), WalOpenError> {
+        let dir = &self.dir;
+        for entry in self.disk.list(dir).map_err(open_error("list", dir))? {
+            if entry.name.ends_with(".tmp") {
+                let path = dir.join(&entry.name);
+                self.disk
+                    .unlink(&path)
+                    .map_err(open_error("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn path(&self, generation: u64) -> PathBuf {
+        self.dir.join(file_name(generation))
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Writes the other slot. `new` is listed although the writer may not use it yet.
+    fn write_manifest(&self, manifest: &mut Manifest, new: Option<FileHead>) -> io::Result<()> {
+        let number = manifest.number + 1;
+        let index = (number % 2) as usize;
+        let slot = {
+            let state = self.state.lock();
+            ManifestSlot {
+                number,
+                boot: state.boot,
+                checkpoint: state.checkpoint,
+                file_bytes: self.sizing.file_bytes,
+                files: state
+                    .files
+                    .iter()
+                    .map(|file| file.head)
+                    .chain(new)
+                    .map(|head| (head.generation, head.salt))
+                    .collect(),
+            }
+        };
+        let position = index as u64 * BLOCK_BYTES as u64;
+        manifest
+            .file
+            .write_at(&slot.encode(), position, Durability::Synced)?;
+        manifest.number = number;
+        self.state.lock().slots[index] = slot.checkpoint.group;
+        Ok(())
+    }
+
+    /// Recovery has read groups from this file.
+    pub(crate) fn used(&self, generation: u64, first_group: u64) {
+        for file in &mut self.state.lock().files {
+            if file.head.generation == generation {
+                file.first_group = first_group;
+            }
+        }
+    }
+
+    /// Counts one start more, durably, and returns its number.
+    pub(crate) fn count_boot(&self) -> io::Result<u64> {
+        let mut manifest = self.manifest.lock();
+        let boot = {
+            let mut state = self.state.lock();
+            state.boot += 1;
+            state.boot
+        };
+        self.write_manifest(&mut manifest, None)?;
+        Ok(boot)
+    }
+
+    /// Moves the checkpoint up to `group`.
+    pub(crate) fn set_checkpoint(&self, group: u64) -> io::Result<()> {
+        let mut manifest = self.manifest.lock();
+        {
+            let mut state = self.state.lock();
+            if group <= state.checkpoint.group {
+                return Ok(());
+            }
+            let holder = state
+                .files
+                .iter()
+                .rfind(|file| file.first_group != 0 && file.first_group <= group)
+                .copied();
+            let holder = holder.expect("a file holds every group above the checkpoint");
+            state.checkpoint = Checkpoint {
+                group,
+                generation: holder.head.generation,
+                first_group: holder.first_group,
+            };
+            state.no_room = false;
+        }
+        self.write_manifest(&mut manifest, None)?;
+        drop(manifest);
+        self.wake_helper();
+        Ok(())
+    }
+
+    /// There may be something to prepare.
+    pub(crate) fn wake_helper(&self) {
+        self.helper.lock().wake = true;
+        self.helper_wake.notify_one();
+    }
+
+    pub(crate) fn stop_helper(&self) {
+        self.helper.lock().stop = true;
+        self.helper_wake.notify_one();
+    }
+
+    /// Waits until there may be something to prepare; false at the end.
+    pub(crate) fn helper_waits(&self) -> bool {
+        let mut helper = self.helper.lock();
+        while !helper.wake && !helper.stop {
+            self.helper_wake.wait(&mut helper);
+        }
+        helper.wake = false;
+        !helper.stop
+    }
+
+    /// The next file for the writer, whose first group will be `first_group`.
+    pub(crate) fn take_standby(&self, first_group: u64) -> Option<FileHead> {
+        let mut state = self.state.lock();
+        let file = state.files.iter_mut().find(|file| file.first_group == 0)?;
+        file.first_group = first_group;
+        Some(file.head)
+    }
+
+    /// Room for groups in the files that stand by, in bytes, and what of all room only control writes may use.
+    pub(crate) fn standby_and_reserve(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        let standby = state
+            .files
+            .iter()
+            .filter(|file| file.first_group == 0)
+            .count() as u64;
+        let usable = self.sizing.file_bytes - FIRST_GROUP_POSITION;
+        // While the first files are still being zeroed, the reserve is what they will bring.
+        let growing = state.files.len() < FILES_MIN && !state.no_room;
+        let reserve = if growing { usable / 4 } else { usable };
+        (standby * usable, reserve)
+    }
+
+    /// Prepares one file more, if one is needed and can be had. An error other than a lack of room is final.
+    pub(crate) fn prepare(&self) -> io::Result<Prepared> {
+        let mut manifest = self.manifest.lock();
+        loop {
+            let (recyclable, held_by_slot, may_grow, generation) = self.plan();
+            if let Some(old) = recyclable {
+                self.recycle_file(&mut manifest, old, generation)?;
+                return Ok(Prepared::File);
+            }
+            if held_by_slot {
+                // Only the other slot's checkpoint holds it: bring that one forward.
+                self.write_manifest(&mut manifest, None)?;
+                continue;
+            }
+            if !may_grow {
+                return Ok(Prepared::Nothing);
+            }
+            return match self.create_file(&mut manifest, generation) {
+                Ok(()) => Ok(Prepared::File),
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    self.state.lock().no_room = true;
+                    self.remove_leftovers()
+                        .map_err(|error| io::Error::other(error.to_string()))?;
+                    tracing::warn!(%error, dir = %self.dir.display(), "no room for another WAL file");
+                    Ok(Prepared::Nothing)
+                }
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// A file to recycle; whether only a manifest slot holds one; whether a new one may be made; the next generation.
+    fn plan(&self) -> (Option<FileHead>, bool, bool, u64) {
+        let state = self.state.lock();
+        let generation = state.generation_max + 1;
+        let standby = state
+            .files
+            .iter()
+            .filter(|file| file.first_group == 0)
+            .count();
+        let enough = state.files.len() >= FILES_MIN && standby >= STANDBY_FILES;
+        if enough {
+            return (None, false, false, generation);
+        }
+        let oldest = state.files.front().filter(|file| file.first_group != 0);
+        let next = state.files.get(1).map_or(0, |file| file.first_group);
+        let freed_at = oldest.filter(|_| next != 0).map(|file| (file.head, next));
+        let slots = state.slots[0].min(state.slots[1]);
+        match freed_at {
+            Some((head, next)) if next <= slots => (Some(head), false, false, generation),
+            Some((_, next)) if next <= state.checkpoint.group => (None, true, false, generation),
+            _ => {
+                let may_grow = state.files.len() < self.sizing.files_max && !state.no_room;
+                (None, false, may_grow, generation)
+            }
+        }
+    }
+
+    fn new_head(&self, generation: u64) -> io::Result<FileHead> {
+        let mut salt = [0; 8];
+        self.disk.random(&mut salt)?;
+        Ok(FileHead {
+            generation,
+            salt: u64::from_le_bytes(salt),
+            file_bytes: self.sizing.file_bytes,
+        })
+    }
+
+    fn create_file(&self, manifest: &mut Manifest, generation: u64) -> io::Result<()> {
+        let temporary = self.dir.join("new.tmp");
+        let file = self.disk.open(&temporary, OpenMode::CreateNew)?;
+        let mut at = 0;
+        while at < self.sizing.file_bytes {
+            let step = ZERO_STEP_BYTES.min(self.sizing.file_bytes - at);
+            file.zero_fill(at, step)?;
+            file.sync_data()?;
+            at += step;
+        }
+        self.adopt(
+            manifest,
+            &temporary,
+            file.as_ref(),
+            self.new_head(generation)?,
+        )
+    }
+
+    fn recycle_file(
+        &self,
+        manifest: &mut Manifest,
+        old: FileHead,
+        generation: u64,
+    ) -> io::Result<()> {
+        let temporary = self.dir.join("recycled.tmp");
+        // Out of the list first: from here on the old generation does not exist.
+        self.state
+            .lock()
+            .files
+            .retain(|file| file.head.generation != old.generation);
+        self.disk.rename(&self.path(old.generation), &temporary)?;
+        let file = self.disk.open(&temporary, OpenMode::Write)?;
+        self.adopt(
+            manifest,
+            &temporary,
+            file.as_ref(),
+            self.new_head(generation)?,
+        )
+    }
+
+    /// Head, name, list: in this order, each durable before the next.
+    fn adopt(
+        &self,
+        manifest: &mut Manifest,
+        temporary: &Path,
+        file: &dyn DiskFile,
+        head: FileHead,
+    ) -> io::Result<()> {
+        file.write_at(&head.encode(), 0, Durability::Synced)?;
+        self.disk.rename(temporary, &self.path(head.generation))?;
+        self.disk.sync_dir(&self.dir)?;
+        self.write_manifest(manifest, Some(head))?;
+        let mut state = self.state.lock();
+        state.generation_max = head.generation;
+        state.files.push_back(WalFile {
+            head,
+            first_group: 0,
+        });
+        Ok(())
+    }
+
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        self.state.lock().checkpoint
+    }
+
+    /// Files, and the oldest used one with the first group behind it (if the writer has left it).
+    /// When files run short and no new one may be made: the group to which the checkpoint must move to free one.
+    pub(crate) fn wants_checkpoint(&self) -> Option<u64> {
+        let state = self.state.lock();
+        let standby = state
+            .files
+            .iter()
+            .filter(|file| file.first_group == 0)
+            .count();
+        let may_grow = state.files.len() < self.sizing.files_max && !state.no_room;
+        if standby >= STANDBY_FILES || may_grow {
+            return None;
+        }
+        let next = state.files.get(1).map_or(0, |file| file.first_group);
+        (next > state.checkpoint.group).then_some(next)
+    }
+
+    pub(crate) fn oldest(&self) -> (usize, Option<(u64, u64)>) {
+        let state = self.state.lock();
+        let oldest = state
+            .files
+            .iter()
+            .zip(state.files.iter().skip(1))
+            .find(|(_, next)| next.first_group > state.checkpoint.group)
+            .map(|(file, next)| (file.head.generation, next.first_group));
+        (state.files.len(), oldest)
+    }
+}
