@@ -5,6 +5,7 @@ mod files;
 mod format;
 mod handle;
 mod queue;
+mod reader;
 mod recovery;
 mod scan;
 mod witness;
@@ -19,6 +20,7 @@ use crate::ids::PartitionId;
 use crate::metrics::Reason;
 
 pub use handle::Wal;
+pub use reader::WalReader;
 pub use recovery::WalRecovery;
 
 /// A place in replay order: the group, then the frame in it.

@@ -190,6 +190,11 @@ impl Scanner {
         }
     }
 
+    /// Opens every file now, so that a later recycling does not take one away.
+    pub(crate) fn open_all(&mut self) -> Result<(), WalOpenError> {
+        (0..self.files.len()).try_for_each(|file| self.handle(file).map(drop))
+    }
+
     /// After the end: what was cut off there.
     pub(crate) fn take_torn(&mut self) -> Option<TornTail> {
         self.torn.take()
@@ -292,8 +297,7 @@ impl Scanner {
         if evidence.witnessed && !whole && self.changed_meanwhile(here, header)? {
             return Ok(());
         }
-        let row = decide(&evidence);
-        match row.verdict {
+        match self.judge(&evidence, header.seq, here) {
             Verdict::Keep | Verdict::Salvage => {
                 let reason = match (chain_broken && whole, own.is_damaged()) {
                     (true, _) => Reason::Chain,
@@ -339,7 +343,7 @@ impl Scanner {
             frames_known: true,
             traces,
         };
-        let verdict = decide(&evidence).verdict;
+        let verdict = self.judge(&evidence, seq, here);
         match (verdict, ahead.first) {
             (Verdict::Salvage | Verdict::Refuse | Verdict::Keep, Some((next, header))) => {
                 if self.header_now(here)?.is_some_and(|h| h.seq == seq) {
@@ -408,7 +412,7 @@ impl Scanner {
                 frames_known: frames.is_some(),
                 traces: true,
             };
-            match (decide(&evidence).verdict, frames) {
+            match (self.judge(&evidence, seq, start), frames) {
                 (Verdict::Salvage, Some(frames)) => {
                     let length = group_end(&frames, self.kept.table.len());
                     let group = self.salvage(start, seq, None, &frames, Some(reason))?;
@@ -424,6 +428,16 @@ impl Scanner {
         }
         self.at = next;
         Ok(())
+    }
+
+    /// Asks the witness rule, and logs which row of it decided.
+    fn judge(&self, evidence: &Evidence, seq: u64, place: Place) -> Verdict {
+        let row = decide(evidence);
+        if row.verdict != Verdict::Keep && row.verdict != Verdict::End {
+            let file = self.relative(place.file);
+            tracing::info!(rule = row.label, seq, file = %file.display(), position = place.position, "a commit group does not verify");
+        }
+        row.verdict
     }
 
     /// Whether a batch of this table lies where the table says, for a group that starts at `start`.
