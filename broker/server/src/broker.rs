@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use keelson_log::{Identity, Log};
+use keelson_state::config::ConfigLimits;
 use keelson_state::metadata::Image;
 use tokio::sync::Semaphore;
 
@@ -85,6 +86,15 @@ impl Broker {
     /// This broker's id.
     pub fn id(&self) -> i32 {
         self.identity.broker_id
+    }
+
+    /// What the values of topics must respect: the configuration's bound and the volume's.
+    pub fn limits(&self) -> ConfigLimits {
+        let ours = self.config.limits();
+        let volume = i32::try_from(self.log.batch_bytes_max()).unwrap_or(i32::MAX);
+        ConfigLimits {
+            message_bytes_max: ours.message_bytes_max.min(volume),
+        }
     }
 
     /// The metadata image of this moment.

@@ -4,14 +4,22 @@
 //! (`keelson-log`), never decides what a state machine can decide (`keelson-state`).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod allocator;
 pub mod api;
 pub mod broker;
 pub mod budgets;
+pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod errors;
+pub mod http;
+pub mod logging;
 pub mod metadata;
 pub mod metrics;
+pub mod names;
 pub mod net;
 pub mod partitions;
 pub mod reply;
+pub mod start;
+#[cfg(test)]
+mod testing;

@@ -129,7 +129,7 @@ pub async fn auto_create(broker: &Broker, names: Vec<String>) -> Vec<(String, Er
         let rules = Rules {
             broker_id: broker.id(),
             default_partitions: broker.config.num_partitions,
-            limits: broker.config.limits(),
+            limits: broker.limits(),
             statics: &broker.config.topic_defaults,
         };
         let want = CreateTopic {

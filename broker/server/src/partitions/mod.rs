@@ -10,10 +10,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use keelson_log::{Log, Partition, PartitionConfig, PartitionId, TopicId};
-use keelson_protocol::BatchHeader;
 use keelson_state::config::{StaticConfig, TopicSettings, settings};
 use keelson_state::metadata::{Image, Topic, TopicUuid};
-use keelson_state::producers::{ProducerBatch, ProducerTable};
+use keelson_state::producers::ProducerTable;
 use parking_lot::RwLock;
 
 pub use owner::{EnterError, Incoming, PartitionOwner, Placed};
@@ -84,6 +83,15 @@ impl Partitions {
     /// All topics, in no order.
     pub fn topics(&self) -> Vec<Arc<TopicState>> {
         self.maps.read().by_name.values().cloned().collect()
+    }
+
+    /// Forgets producers that were idle for too long, in every partition.
+    pub fn expire_producers(&self, now_ms: i64, expiration_ms: i64) {
+        for state in self.topics() {
+            for partition in &state.partitions {
+                partition.expire_producers(now_ms, expiration_ms);
+            }
+        }
     }
 
     /// Takes over what the image says about these topics: new ones, grown ones, changed configurations, removed ones.
@@ -163,31 +171,14 @@ impl Partitions {
 
 /// What the log knows of producers. A new partition has none; nothing is read for it.
 fn recovered_producers(log: &Partition) -> ProducerTable {
-    let mut producers = ProducerTable::new();
     if log.durable_offset() == 0 {
-        return producers;
+        return ProducerTable::new();
     }
-    let mut see = |header: &BatchHeader, _batch: bytes::Bytes| {
-        if header.has_producer_id() {
-            let batch = ProducerBatch {
-                producer_id: header.producer_id,
-                epoch: header.producer_epoch,
-                base_sequence: header.base_sequence,
-                last_sequence: header.last_sequence(),
-            };
-            producers.record(
-                &batch,
-                header.base_offset,
-                header.last_offset(),
-                header.max_timestamp,
-            );
-        }
-    };
-    if let Err(error) = log.replay_batches(log.log_start(), &mut see) {
+    log.producers().unwrap_or_else(|error| {
         // The log has counted and quarantined the damage; a producer that is not remembered may go on (KIP-360).
-        tracing::warn!(partition = %log.id(), %error, "the state of producers is not complete");
-    }
-    producers
+        tracing::warn!(partition = %log.id(), %error, "the state of producers is lost");
+        ProducerTable::new()
+    })
 }
 
 fn partition_config(settings: &TopicSettings) -> PartitionConfig {

@@ -1,0 +1,183 @@
+//! The command line: `start`, `log verify`, `log dump`, `config`.
+//!
+//! Owns arguments and exit codes. Never does the work itself.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, doc};
+use crate::{names, start};
+
+/// Something does not decode (`log verify`), or the broker did not start or did not end well.
+const EXIT_FAILED: u8 = 1;
+/// The tool could not look (`log verify`, `log dump`); also clap's code for wrong arguments.
+const EXIT_COULD_NOT_LOOK: u8 = 2;
+
+/// A Kafka-compatible message broker that lives in Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "keelson-broker", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the broker.
+    Start(StartArgs),
+    /// Look into a data directory; never writes to it.
+    Log {
+        #[command(subcommand)]
+        command: LogCommand,
+    },
+    /// Print every configuration key with its default and meaning.
+    Config,
+}
+
+/// Arguments of `start`.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// The data directory; created if it does not exist.
+    #[arg(long)]
+    pub data_dir: PathBuf,
+    /// A properties file.
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Set one key, over what the file says; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Written once clients can be served, removed at the end.
+    #[arg(long)]
+    pub ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// Decode everything and say what does not. Exit code 0: all decodes, 1: something does not, 2: could not look.
+    Verify {
+        /// The data directory, also of a running broker.
+        #[arg(long)]
+        data_dir: PathBuf,
+    },
+    /// Print every frame and batch.
+    Dump {
+        /// The data directory, also of a running broker.
+        #[arg(long)]
+        data_dir: PathBuf,
+        /// Only this topic: its name or its id.
+        #[arg(long, requires = "partition")]
+        topic: Option<String>,
+        /// Only this partition.
+        #[arg(long, requires = "topic")]
+        partition: Option<i32>,
+        /// Only batches that reach this offset.
+        #[arg(long)]
+        from: Option<i64>,
+    },
+}
+
+/// Parses the arguments and runs the command.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Start(args) => start_broker(&args),
+        Command::Log {
+            command: LogCommand::Verify { data_dir },
+        } => verify(&data_dir),
+        Command::Log {
+            command:
+                LogCommand::Dump {
+                    data_dir,
+                    topic,
+                    partition,
+                    from,
+                },
+        } => dump(&data_dir, topic.as_deref().zip(partition), from),
+        Command::Config => {
+            print!("{}", doc::markdown());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn start_broker(args: &StartArgs) -> ExitCode {
+    let outcome = Config::load(args.config.as_deref(), &args.sets)
+        .map_err(anyhow::Error::from)
+        .and_then(|config| start::run(config, args));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("keelson-broker: {error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn verify(data_dir: &Path) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match keelson_log::verify::verify(data_dir, &mut out) {
+        Ok(report) => {
+            let summary = writeln!(
+                out,
+                "{} batches, {} bytes: {} problems, {} torn tails",
+                report.batches, report.bytes, report.problems, report.torn_tails
+            );
+            if summary.is_err() {
+                return ExitCode::from(EXIT_COULD_NOT_LOOK);
+            }
+            if report.problems == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(EXIT_FAILED)
+            }
+        }
+        Err(error) => could_not_look(&error),
+    }
+}
+
+fn dump(data_dir: &Path, topic: Option<(&str, i32)>, from: Option<i64>) -> ExitCode {
+    let partition = match topic
+        .map(|(topic, index)| names::partition(data_dir, topic, index))
+        .transpose()
+    {
+        Ok(partition) => partition,
+        Err(error) => return could_not_look(&error),
+    };
+    let filter = keelson_log::dump::DumpFilter { partition, from };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let dumped = keelson_log::dump::dump(data_dir, filter, &mut out);
+    match dumped {
+        Ok(_) => match out.flush() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => could_not_look(&error),
+        },
+        Err(error) => could_not_look(&error),
+    }
+}
+
+fn could_not_look(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("keelson-broker: {error}");
+    ExitCode::from(EXIT_COULD_NOT_LOOK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_are_the_contracts() {
+        Cli::command().debug_assert();
+        for line in [
+            "keelson-broker start --data-dir D --config F --set a=b --set c=d --ready-file R",
+            "keelson-broker log verify --data-dir D",
+            "keelson-broker log dump --data-dir D --topic T --partition 0 --from 5",
+            "keelson-broker config",
+        ] {
+            Cli::try_parse_from(line.split(' ')).unwrap();
+        }
+        assert!(Cli::try_parse_from(["keelson-broker", "log", "accept-loss"]).is_err());
+    }
+}

@@ -1,0 +1,298 @@
+//! A run of the broker, from the configuration to the end.
+//!
+//! Owns the order: HTTP first (recovery must be visible), then the log, the metadata, the partitions, the listener, and
+//! only then the ready file; at the end the other way round. No thread of the runtime touches a file.
+
+mod hooks;
+mod ready;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use keelson_log::{Log, LogMetrics, Options, PartitionId, TopicId};
+use keelson_state::config::{StaticConfig, settings};
+use keelson_state::metadata::{CLUSTER_METADATA_ID, Image};
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, Parts, now_ms};
+use crate::cli::StartArgs;
+use crate::config::{Config, Listener, join, overcommit_warning};
+use crate::http::Shared;
+use crate::metadata::{self, Metadata};
+use crate::metrics::{self, Metrics};
+use crate::{http, logging, net};
+
+use hooks::ProcessHooks;
+use ready::ReadyFile;
+
+/// Threads for work that touches files: cold reads (bounded by permits), scrapes, the tick.
+const BLOCKING_THREADS_MAX: usize = 32;
+/// The log rolls segments by age and applies retention this often, unless asked to do it more often.
+const TICK_MAX: Duration = Duration::from_secs(1);
+/// Idle producers are looked for this often; they expire after a day.
+const PRODUCERS_TICK_MS: i64 = 600_000;
+
+/// Runs the broker until a signal ends it.
+///
+/// # Errors
+/// If it cannot start: the message is for people.
+pub fn run(config: Config, args: &StartArgs) -> anyhow::Result<()> {
+    logging::init(&config);
+    if let Some(warning) = overcommit_warning() {
+        anyhow::bail!(warning);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("keelson-net")
+        .build()
+        .context("the runtime does not start")?;
+    let outcome = runtime.block_on(start(config, args));
+    // Blocking work that is still running (a scrape, a cold read) needs nothing of ours any more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// What ends a run.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// What is there before the log is.
+struct Base {
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    log_metrics: Arc<LogMetrics>,
+}
+
+impl Base {
+    fn new() -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        Ok(Self {
+            metrics: Arc::new(Metrics::register(&registry)?),
+            log_metrics: Arc::new(LogMetrics::register(&registry)?),
+            shared: Shared::new(registry),
+        })
+    }
+}
+
+async fn start(config: Config, args: &StartArgs) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let base = Base::new()?;
+    let http = listen(&config.http_listen, "http.listen").await?;
+    let http_address = http.local_addr()?.to_string();
+    let http_stopping = CancellationToken::new();
+    let http_task = tokio::spawn(http::serve(
+        http,
+        Arc::clone(&base.shared),
+        http_stopping.clone(),
+    ));
+
+    let opening = open(config, args, &base);
+    let broker = tokio::select! {
+        broker = opening => broker?,
+        name = signals.wait() => {
+            // Recovery has made no promise yet: ending in the middle of it is like a crash, and safe like one.
+            tracing::info!(signal = name, "stopped during recovery");
+            return Ok(());
+        }
+    };
+    base.shared.set_broker(Arc::clone(&broker));
+    let listener = listen(&broker.config.listener, "listeners").await?;
+    let bound = listener.local_addr()?;
+    let advertised = advertised(&broker.config, bound.port())?;
+    tracing::info!(%bound, %advertised, http = http_address, "serving");
+    broker.set_advertised(advertised);
+    let kafka_stopping = CancellationToken::new();
+    let kafka = tokio::spawn(net::serve(
+        listener,
+        Arc::clone(&broker),
+        kafka_stopping.clone(),
+    ));
+    let ticking = tokio::spawn(tick(Arc::clone(&broker), kafka_stopping.clone()));
+    let ready = ReadyFile::write(args.ready_file.as_deref(), &broker, bound, &http_address).await?;
+    base.shared.set_ready(true);
+
+    let name = signals.wait().await;
+    tracing::info!(signal = name, "stopping");
+    base.shared.set_ready(false);
+    ready.remove().await;
+    kafka_stopping.cancel();
+    kafka.await.context("the Kafka port")?;
+    ticking.await.context("the tick")?;
+    let log = Arc::clone(&broker.log);
+    tokio::task::spawn_blocking(move || log.shutdown())
+        .await
+        .context("the log did not end well")?;
+    http_stopping.cancel();
+    http_task.await.context("the HTTP server")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn listen(address: &Listener, key: &str) -> anyhow::Result<TcpListener> {
+    net::bind(&address.address())
+        .await
+        .with_context(|| format!("{key} = {}: it cannot be bound", address.address()))
+}
+
+/// Opens the log, replays the metadata, and puts the broker together with all its partitions.
+async fn open(config: Config, args: &StartArgs, base: &Base) -> anyhow::Result<Arc<Broker>> {
+    let options = options(&config, args);
+    let hooks = Arc::new(ProcessHooks::new(
+        config.termination_message.clone(),
+        args.ready_file.clone(),
+    ));
+    let log_metrics = Arc::clone(&base.log_metrics);
+    let defaults = config.topic_defaults.clone();
+    let (log, metadata, image) = tokio::task::spawn_blocking(move || {
+        let log = Arc::new(keelson_log::open(options, log_metrics, hooks)?);
+        check_batch_limit(&defaults, log.batch_bytes_max())?;
+        let (metadata, image) = metadata::load(&log)?;
+        anyhow::Ok((log, metadata, image))
+    })
+    .await
+    .context("opening the log")??;
+    metrics::register_last_exit(&base.shared.registry, "none")?;
+    let image = Arc::new(metadata.register_start(&log, &image).await?);
+    let broker = assemble(config, log, metadata, image, base);
+    let opened = Arc::clone(&broker);
+    tokio::task::spawn_blocking(move || take_over(&opened))
+        .await
+        .context("opening the partitions")?;
+    Ok(broker)
+}
+
+/// The volume decides how large a batch its WAL can hold; a default above that would fail every large produce.
+fn check_batch_limit(defaults: &StaticConfig, bytes_max: u64) -> anyhow::Result<()> {
+    let wanted = settings(&BTreeMap::new(), defaults).max_message_bytes;
+    if u64::try_from(wanted).unwrap_or(0) > bytes_max {
+        anyhow::bail!(
+            "message.max.bytes = {wanted}: the WAL of this volume holds batches of at most {bytes_max} bytes"
+        );
+    }
+    Ok(())
+}
+
+fn assemble(
+    config: Config,
+    log: Arc<Log>,
+    metadata: Metadata,
+    image: Arc<Image>,
+    base: &Base,
+) -> Arc<Broker> {
+    Arc::new(Broker::new(Parts {
+        config,
+        log,
+        metrics: Arc::clone(&base.metrics),
+        metadata,
+        image,
+    }))
+}
+
+/// Opens every partition that the image knows; folders that it does not know are put aside, never deleted.
+fn take_over(broker: &Broker) {
+    let image = broker.image();
+    broker.partitions.sync_all(&image);
+    let mut known = HashSet::from([PartitionId {
+        topic: TopicId(CLUSTER_METADATA_ID),
+        index: 0,
+    }]);
+    for topic in image.topics() {
+        known.extend((0..topic.partitions).map(|index| PartitionId {
+            topic: TopicId(topic.id),
+            index,
+        }));
+    }
+    for path in broker.log.quarantine_unknown(&known) {
+        tracing::error!(path = %path.display(), "a partition that no topic has was put aside");
+    }
+}
+
+fn options(config: &Config, args: &StartArgs) -> Options {
+    let mut options = Options::new(&args.data_dir);
+    options.broker_id = config.node_id;
+    options.cluster_id = config.cluster_id.clone();
+    options.tail_bytes_max = config.tail_memory_bytes();
+    options
+}
+
+/// The address that clients are told: as configured, or where they are listened for.
+fn advertised(config: &Config, bound_port: u16) -> anyhow::Result<Listener> {
+    let mut address = match &config.advertised {
+        Some(configured) => configured.clone(),
+        None if config.listener.is_wildcard() => Listener {
+            host: rustix::system::uname()
+                .nodename()
+                .to_str()
+                .context("the host's name is not UTF-8: set advertised.listeners")?
+                .to_owned(),
+            port: 0,
+        },
+        None => config.listener.clone(),
+    };
+    if address.port == 0 {
+        address.port = bound_port;
+    }
+    Ok(address)
+}
+
+/// Periodic work of the log and of the partitions.
+async fn tick(broker: Arc<Broker>, stopping: CancellationToken) {
+    let asked = u64::try_from(broker.config.retention_check_interval_ms).unwrap_or(u64::MAX);
+    let period = TICK_MAX.min(Duration::from_millis(asked));
+    let mut producers_at = now_ms();
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(period) => {}
+        }
+        let now = now_ms();
+        let expire = now - producers_at >= PRODUCERS_TICK_MS;
+        if expire {
+            producers_at = now;
+        }
+        let ticked = Arc::clone(&broker);
+        let done = tokio::task::spawn_blocking(move || {
+            ticked.log.tick(now);
+            if expire {
+                ticked
+                    .partitions
+                    .expire_producers(now, ticked.config.producer_id_expiration_ms);
+            }
+        });
+        if done.await.is_err() {
+            return;
+        }
+    }
+}
+
+/// `host:port` of a bound socket, as the ready file has it.
+fn text(address: std::net::SocketAddr) -> String {
+    join(&address.ip().to_string(), address.port())
+}
