@@ -17,12 +17,15 @@ mod ids;
 mod log;
 pub mod metrics;
 pub mod node;
+mod offline;
 mod options;
 mod partition;
 mod recovery;
 mod retention;
 mod salvage;
 mod shared;
+#[cfg(test)]
+mod tests;
 pub mod verify;
 pub mod wal;
 
@@ -30,6 +33,7 @@ pub use budget::{Reservation, TailBudget};
 pub use health::{Health, UNHEALTHY_RANGES_MAX, UnhealthyRange, WalNumbers};
 pub use ids::{BadTopicId, PartitionId, TopicId};
 pub use log::{Entry, Hooks, Identity, Log, OpenError, open, open_on};
+pub use offline::read_partition;
 pub use metrics::{HealthState, LogMetrics, Reason, Source, Stage};
 pub use options::{FLUSH_PENDING_BYTES, Options, PartitionConfig};
 pub use partition::{

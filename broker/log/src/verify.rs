@@ -1,14 +1,29 @@
 //! `log verify`: reads a data directory, offline or beside a running broker, and says what does not decode. Never writes.
+//!
+//! One line per problem: `file`, `position`, `topic`, `partition`, `offsets`, `reason`. A torn tail is reported and is no
+//! problem.
 
-use std::io::Write;
+use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::path::Path;
+
+use keelson_state::producers::ProducerTable;
+
+use crate::files::{FileKey, Kind};
+use crate::ids::{PartitionId, TopicId};
+use crate::metrics::{Reason, Source};
+use crate::offline::{Directory, Folder, views};
+use crate::partition::extent::{SegmentReader, SegmentView};
+use crate::partition::format::{IDX_ENTRY_BYTES, Manifest, SUM_ENTRY_BYTES, decode_producers};
+use crate::partition::slots::{MANIFEST, MANIFEST_NEW};
+use crate::wal::Recovered;
 
 /// What a pass found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
     /// Ranges or files that do not decode.
     pub problems: u64,
-    /// Torn tails, which are no error.
+    /// Torn tails, which are no problem.
     pub torn_tails: u64,
     /// Batches that decode.
     pub batches: u64,
@@ -21,8 +36,335 @@ pub struct Report {
 #[error("{0}")]
 pub struct VerifyError(pub(crate) String);
 
+impl From<io::Error> for VerifyError {
+    fn from(error: io::Error) -> Self {
+        VerifyError(error.to_string())
+    }
+}
+
+/// Gives a topic its name, as the metadata log knows it.
+pub type Names<'a> = &'a dyn Fn(TopicId) -> Option<String>;
+
 /// Reads everything under `data_dir` and writes one line per problem.
-pub fn verify(data_dir: &Path, out: &mut dyn Write) -> Result<Report, VerifyError> {
-    let _ = (data_dir, out);
-    unimplemented!()
+pub fn verify(data_dir: &Path, names: Names<'_>, out: &mut dyn Write) -> Result<Report, VerifyError> {
+    let directory = Directory::open(data_dir)?;
+    verify_directory(&directory, names, out)
+}
+
+pub(crate) fn verify_directory(
+    directory: &Directory,
+    names: Names<'_>,
+    out: &mut dyn Write,
+) -> Result<Report, VerifyError> {
+    let mut pass =
+        Pass { directory, names, out, report: Report::default(), told: BTreeSet::new(), deleted: BTreeSet::new() };
+    pass.wal()?;
+    for folder in directory.folders()? {
+        match folder {
+            Folder::Partition(id) => pass.partition(id)?,
+            Folder::Unknown(name) => pass.problem(&Place::file(name, Reason::UnlistedFile, Source::Segment))?,
+        }
+    }
+    Ok(pass.report)
+}
+
+/// Where something does not decode.
+struct Place {
+    file: String,
+    position: u64,
+    partition: Option<PartitionId>,
+    offsets: Option<(i64, i64)>,
+    reason: Reason,
+    source: Source,
+}
+
+impl Place {
+    fn file(file: String, reason: Reason, source: Source) -> Self {
+        Place { file, position: 0, partition: None, offsets: None, reason, source }
+    }
+}
+
+struct Pass<'a> {
+    directory: &'a Directory,
+    names: Names<'a>,
+    out: &'a mut dyn Write,
+    report: Report,
+    /// Lost ranges that were told, so that WAL and manifest do not tell the same twice.
+    told: BTreeSet<(PartitionId, i64, i64)>,
+    /// Partitions that the WAL deletes: their folders are on the way out.
+    deleted: BTreeSet<PartitionId>,
+}
+
+impl Pass<'_> {
+    fn problem(&mut self, place: &Place) -> Result<(), VerifyError> {
+        if let (Some(id), Some((from, to))) = (place.partition, place.offsets)
+            && !self.told.insert((id, from, to))
+        {
+            return Ok(());
+        }
+        self.report.problems += 1;
+        let (topic, partition) = match place.partition {
+            Some(id) => {
+                let name = (self.names)(id.topic).unwrap_or_else(|| id.topic.to_string());
+                (name, id.index.to_string())
+            }
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        let offsets = place.offsets.map_or_else(|| "-".to_owned(), |(from, to)| format!("{from}..={to}"));
+        writeln!(
+            self.out,
+            "file={} position={} topic={topic} partition={partition} offsets={offsets} reason={} source={}",
+            place.file, place.position, place.reason, place.source
+        )?;
+        Ok(())
+    }
+
+    fn wal(&mut self) -> Result<(), VerifyError> {
+        let mut scan = self.directory.wal()?;
+        while let Some(step) = scan.next().map_err(|e| VerifyError(e.to_string()))? {
+            let group = match step {
+                Recovered::Torn(torn) => {
+                    self.report.torn_tails += 1;
+                    writeln!(
+                        self.out,
+                        "torn tail (never acknowledged, no error): file={} position={} bytes={}",
+                        torn.file.display(),
+                        torn.position,
+                        torn.bytes
+                    )?;
+                    continue;
+                }
+                Recovered::Group(group) => group,
+            };
+            let file = group.file.display().to_string();
+            self.report.bytes += group.length;
+            for frame in &group.frames {
+                match &frame.frame.body {
+                    crate::wal::FrameBody::Append { .. } => self.report.batches += 1,
+                    crate::wal::FrameBody::DeletePartition => {
+                        self.deleted.insert(frame.frame.partition);
+                    }
+                    crate::wal::FrameBody::Truncate { .. }
+                    | crate::wal::FrameBody::LogStart { .. }
+                    | crate::wal::FrameBody::EpochStart { .. }
+                    | crate::wal::FrameBody::Seal
+                    | crate::wal::FrameBody::Boot { .. } => {}
+                }
+            }
+            for lost in &group.lost {
+                self.problem(&Place {
+                    file: file.clone(),
+                    position: lost.file_position,
+                    partition: Some(lost.partition),
+                    offsets: Some((lost.base_offset, lost.last_offset)),
+                    reason: lost.reason,
+                    source: Source::Wal,
+                })?;
+            }
+            if let Some(reason) = group.damage.filter(|_| group.lost.is_empty()) {
+                let position = group.position;
+                self.problem(&Place { position, ..Place::file(file, reason, Source::Wal) })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn partition(&mut self, id: PartitionId) -> Result<(), VerifyError> {
+        if self.deleted.contains(&id) {
+            return Ok(());
+        }
+        let before = self.directory.manifest(id)?;
+        let manifest_file = self.directory.files.relative(&self.directory.files.partition_dir(id).join(MANIFEST));
+        let Some(loaded) = before else {
+            // A folder without a manifest holds nothing yet.
+            for name in self.directory.names(id)? {
+                if name != MANIFEST && name != MANIFEST_NEW {
+                    let file = format!("{manifest_file}/../{name}");
+                    self.problem(&Place::file(file, Reason::UnlistedFile, Source::Segment))?;
+                }
+            }
+            return Ok(());
+        };
+        let Some(slots) = loaded.slots else {
+            let (position, reason) = loaded.damaged.first().copied().unwrap_or((0, Reason::Magic));
+            return self.problem(&Place { position, ..Place::file(manifest_file, reason, Source::Snapshot) });
+        };
+        for (position, reason) in &loaded.damaged {
+            writeln!(
+                self.out,
+                "one slot is not whole, the other counts (no error): file={manifest_file} position={position} reason={reason}"
+            )?;
+        }
+        let manifest = slots.manifest;
+        if manifest.deleted {
+            return Ok(());
+        }
+        for view in views(&manifest) {
+            self.segment(&view, manifest.log_start)?;
+        }
+        for range in manifest.quarantined.iter().filter(|r| r.source == Source::Wal) {
+            self.problem(&Place {
+                file: range.file.clone(),
+                position: range.position,
+                partition: Some(id),
+                offsets: Some((range.from, range.to)),
+                reason: range.reason,
+                source: range.source,
+            })?;
+        }
+        self.snapshot(id, &manifest)?;
+        self.unlisted(id, &manifest)
+    }
+
+    fn segment(&mut self, view: &SegmentView, log_start: i64) -> Result<(), VerifyError> {
+        let mut reader = SegmentReader::new(&self.directory.files, view);
+        let log = self.directory.files.told(&reader.key(Kind::Log));
+        let mut positions = BTreeSet::new();
+        let mut next = view.entry.base_offset;
+        let mut number = 0;
+        while number < reader.extents() {
+            let (extent, behind) = match reader.load(number) {
+                Ok(loaded) => loaded,
+                Err(error) => return self.unreadable(view, &log, &error),
+            };
+            for piece in &extent.batches {
+                self.report.batches += 1;
+                self.report.bytes += piece.length as u64;
+                positions.insert((extent.position + piece.at as u64, piece.header.base_offset));
+            }
+            for hole in extent.holes.iter().filter(|h| h.to >= log_start) {
+                self.problem(&Place {
+                    file: log.clone(),
+                    position: extent.position + hole.at as u64,
+                    partition: Some(view.partition),
+                    offsets: Some((hole.from, hole.to)),
+                    reason: hole.reason,
+                    source: Source::Segment,
+                })?;
+            }
+            if extent.sum_is_wrong {
+                let position = number * SUM_ENTRY_BYTES as u64;
+                self.index_problem(view, Kind::Sum, position, Reason::ExtentCrc)?;
+            }
+            next = extent.end_offset;
+            number = behind;
+        }
+        if next < view.end_offset && reader.extents() == 0 && view.entry.log_bytes > 0 {
+            self.index_problem(view, Kind::Sum, 0, Reason::Truncated)?;
+        }
+        self.index(&mut reader, view, &positions)
+    }
+
+    /// Every index entry must decode and point at a batch (or at a damaged one, which was told).
+    fn index(
+        &mut self,
+        reader: &mut SegmentReader<'_>,
+        view: &SegmentView,
+        positions: &BTreeSet<(u64, i64)>,
+    ) -> Result<(), VerifyError> {
+        let count = view.entry.idx_bytes / IDX_ENTRY_BYTES as u64;
+        for number in 0..count {
+            let position = number * IDX_ENTRY_BYTES as u64;
+            if let Some(entry) = reader.idx(number)?
+                && !positions.contains(&(entry.position, entry.offset))
+                && !self.is_told(view.partition, entry.offset)
+            {
+                self.index_problem(view, Kind::Idx, position, Reason::IndexEntry)?;
+            }
+        }
+        for bad in std::mem::take(&mut reader.bad) {
+            let kind = if bad.kind_is_sum { Kind::Sum } else { Kind::Idx };
+            self.index_problem(view, kind, bad.entry * reader.entry_bytes(kind), Reason::SlotCrc)?;
+        }
+        Ok(())
+    }
+
+    fn is_told(&self, id: PartitionId, offset: i64) -> bool {
+        self.told.iter().any(|(p, from, to)| *p == id && (*from..=*to).contains(&offset))
+    }
+
+    fn index_problem(
+        &mut self,
+        view: &SegmentView,
+        kind: Kind,
+        position: u64,
+        reason: Reason,
+    ) -> Result<(), VerifyError> {
+        let key = FileKey { partition: view.partition, base_offset: view.entry.base_offset, kind };
+        self.problem(&Place {
+            file: self.directory.files.told(&key),
+            position,
+            partition: Some(view.partition),
+            offsets: None,
+            reason,
+            source: Source::Index,
+        })
+    }
+
+    /// A `.log` that is not there: lost, unless retention or a deletion took it while this pass looked.
+    fn unreadable(&mut self, view: &SegmentView, log: &str, error: &io::Error) -> Result<(), VerifyError> {
+        if error.kind() != io::ErrorKind::NotFound {
+            return Err(VerifyError(format!("cannot read {log}: {error}")));
+        }
+        let now = self.directory.manifest(view.partition)?.and_then(|loaded| loaded.slots);
+        let listed = now.is_some_and(|slots| {
+            slots.manifest.segments.iter().any(|s| s.base_offset == view.entry.base_offset)
+        });
+        if !listed {
+            return Ok(());
+        }
+        self.problem(&Place {
+            file: log.to_owned(),
+            position: 0,
+            partition: Some(view.partition),
+            offsets: Some((view.entry.base_offset, view.end_offset - 1)),
+            reason: Reason::MissingFile,
+            source: Source::Segment,
+        })
+    }
+
+    fn snapshot(&mut self, id: PartitionId, manifest: &Manifest) -> Result<(), VerifyError> {
+        let Some(snapshot) = manifest.snapshot else { return Ok(()) };
+        let files = &self.directory.files;
+        let path = files.partition_dir(id).join(format!("producers.{}", snapshot.file));
+        let reason = match files.read_whole(&path)? {
+            None => Some(Reason::MissingFile),
+            Some(bytes) => match decode_producers(&bytes) {
+                Err(reason) => Some(reason),
+                // Beside a running broker the file may be one write ahead of the manifest that was read.
+                Ok((offset, table)) if offset >= snapshot.offset => {
+                    ProducerTable::decode(table).err().map(|_| Reason::Length)
+                }
+                Ok(_) => Some(Reason::Offsets),
+            },
+        };
+        let Some(reason) = reason else { return Ok(()) };
+        let still = self.directory.manifest(id)?.and_then(|l| l.slots);
+        if still.is_none_or(|slots| slots.manifest.seq != manifest.seq) {
+            return Ok(());
+        }
+        let file = self.directory.files.relative(&path);
+        self.problem(&Place { partition: Some(id), ..Place::file(file, reason, Source::Snapshot) })
+    }
+
+    fn unlisted(&mut self, id: PartitionId, manifest: &Manifest) -> Result<(), VerifyError> {
+        for name in self.directory.names(id)? {
+            let known = match FileKey::parse(id, &name) {
+                Some(key) => {
+                    manifest.segments.iter().any(|s| s.base_offset == key.base_offset)
+                        || manifest.created.contains(&key.base_offset)
+                        || manifest.dropped.contains(&key.base_offset)
+                        // Beside a running broker: made after the manifest was read.
+                        || key.base_offset >= manifest.next_offset
+                }
+                None => [MANIFEST, MANIFEST_NEW, "producers.1", "producers.2"].contains(&name.as_str()),
+            };
+            if !known {
+                let path = self.directory.files.partition_dir(id).join(&name);
+                let file = self.directory.files.relative(&path);
+                self.problem(&Place { partition: Some(id), ..Place::file(file, Reason::UnlistedFile, Source::Segment) })?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -308,7 +308,7 @@ impl<'a> SegmentReader<'a> {
         self.view.entry.idx_bytes / IDX_ENTRY_BYTES as u64
     }
 
-    fn idx(&mut self, number: u64) -> io::Result<Option<IdxEntry>> {
+    pub(crate) fn idx(&mut self, number: u64) -> io::Result<Option<IdxEntry>> {
         let mut bytes = [0; IDX_ENTRY_BYTES];
         let read = self.read_entry(Kind::Idx, number * IDX_ENTRY_BYTES as u64, &mut bytes)?;
         match decode_idx(self.view.entry.base_offset, &bytes[..read]) {
