@@ -40,7 +40,13 @@ pub fn dump(
     out: &mut dyn Write,
 ) -> Result<u64, VerifyError> {
     let directory = Directory::open(data_dir)?;
-    let mut dump = Dump { directory: &directory, filter, names, out, lines: 0 };
+    let mut dump = Dump {
+        directory: &directory,
+        filter,
+        names,
+        out,
+        lines: 0,
+    };
     for folder in directory.folders()? {
         match folder {
             Folder::Partition(id) if filter.takes(id) => dump.partition(id)?,
@@ -72,7 +78,11 @@ impl Dump<'_> {
 
     fn partition(&mut self, id: PartitionId) -> Result<(), VerifyError> {
         let Some(slots) = self.directory.manifest(id)?.and_then(|loaded| loaded.slots) else {
-            return self.line(&format!("partition {}/{} manifest=unreadable", self.name(id), id.index));
+            return self.line(&format!(
+                "partition {}/{} manifest=unreadable",
+                self.name(id),
+                id.index
+            ));
         };
         let m = slots.manifest;
         self.line(&format!(
@@ -97,7 +107,10 @@ impl Dump<'_> {
         for view in views(&m) {
             let mut reader = SegmentReader::new(&self.directory.files, &view);
             let file = self.directory.files.told(&reader.key(Kind::Log));
-            self.line(&format!("  segment {file} bytes={} end_offset={}", view.entry.log_bytes, view.end_offset))?;
+            self.line(&format!(
+                "  segment {file} bytes={} end_offset={}",
+                view.entry.log_bytes, view.end_offset
+            ))?;
             let mut number = match self.filter.from {
                 Some(from) => reader.extent_with(from)?,
                 None => 0,
@@ -118,7 +131,10 @@ impl Dump<'_> {
                 }
                 for hole in &extent.holes {
                     let at = extent.position + hole.at as u64;
-                    self.line(&format!("    position={at} lost {}..={} reason={}", hole.from, hole.to, hole.reason))?;
+                    self.line(&format!(
+                        "    position={at} lost {}..={} reason={}",
+                        hole.from, hole.to, hole.reason
+                    ))?;
                 }
                 number = behind;
             }
@@ -137,7 +153,9 @@ impl Dump<'_> {
                     torn.bytes
                 ))?,
                 Recovered::Group(group) => {
-                    let damage = group.damage.map_or_else(String::new, |reason| format!(" damage={reason}"));
+                    let damage = group
+                        .damage
+                        .map_or_else(String::new, |reason| format!(" damage={reason}"));
                     self.line(&format!(
                         "group {} file={} position={} bytes={} boot={} frames={}{damage}",
                         group.seq,
@@ -150,7 +168,12 @@ impl Dump<'_> {
                     for frame in &group.frames {
                         self.frame(frame)?;
                     }
-                    for lost in group.lost.iter().filter(|lost| self.filter.takes(lost.partition)) {
+                    let filter = self.filter;
+                    for lost in group
+                        .lost
+                        .iter()
+                        .filter(|lost| filter.takes(lost.partition))
+                    {
                         let text = format!(
                             "  frame {} {}/{} lost {}..={} position={} reason={}",
                             lost.at.frame,
@@ -172,18 +195,27 @@ impl Dump<'_> {
     fn frame(&mut self, frame: &RecoveredFrame) -> Result<(), VerifyError> {
         let id = frame.frame.partition;
         let what = match &frame.frame.body {
-            FrameBody::Append { last_offset, .. } if !self.filter.reaches(*last_offset) => return Ok(()),
-            FrameBody::Append { base_offset, batch, .. } => match header_of(batch) {
+            FrameBody::Append { last_offset, .. } if !self.filter.reaches(*last_offset) => {
+                return Ok(());
+            }
+            FrameBody::Append {
+                base_offset, batch, ..
+            } => match header_of(batch) {
                 Ok(header) => format!("append {}", batch_text(&header)),
                 Err(error) => format!("append {base_offset}: {error}"),
             },
             FrameBody::Truncate { to } => format!("truncate to={to}"),
             FrameBody::LogStart { offset } => format!("log_start offset={offset}"),
-            FrameBody::EpochStart { epoch, offset } => format!("epoch_start epoch={epoch} offset={offset}"),
+            FrameBody::EpochStart { epoch, offset } => {
+                format!("epoch_start epoch={epoch} offset={offset}")
+            }
             FrameBody::DeletePartition => "delete_partition".to_owned(),
             FrameBody::Seal => return self.line(&format!("  frame {} seal", frame.at.frame)),
             FrameBody::Boot { discarded } => {
-                return self.line(&format!("  frame {} boot discarded={discarded:?}", frame.at.frame));
+                return self.line(&format!(
+                    "  frame {} boot discarded={discarded:?}",
+                    frame.at.frame
+                ));
             }
         };
         if !self.filter.takes(id) {

@@ -14,7 +14,6 @@ use parking_lot::{Condvar, Mutex};
 use crate::ids::PartitionId;
 use crate::partition::Partition;
 use crate::partition::segments::{FlushError, Pass};
-use crate::partition::slots::Slots;
 use crate::shared::Shared;
 use crate::wal::WalPosition;
 
@@ -25,7 +24,7 @@ const AGED_PACE: Duration = Duration::from_millis(40);
 /// A checkpoint that frees no file is written no more often than this.
 const CHECKPOINT_PACE: Duration = Duration::from_secs(1);
 /// How long the thread sleeps when nothing is due.
-const NAP: Duration = Duration::from_millis(100);
+const NAP: Duration = Duration::from_millis(50);
 /// How often a full volume is looked at again.
 const FULL_PACE: Duration = Duration::from_secs(1);
 /// How long a clean stop flushes; what is left is in the WAL.
@@ -57,8 +56,8 @@ struct Grave {
     deleted_at: WalPosition,
     /// Newest frame of the partition: appends that were queued when it was deleted.
     last_frame: WalPosition,
-    /// Its folder; `None` once it is gone.
-    slots: Option<Slots>,
+    /// What is left of it; `None` once its folder is gone.
+    left: Option<Arc<Partition>>,
 }
 
 /// How the thread ends.
@@ -75,7 +74,9 @@ enum Task {
     Repair(PartitionId, i64),
     Bury(PartitionId),
     Checkpoint(u64),
+    /// Look whether a full volume has room again.
     Look,
+    Nothing,
     Stop(Stop),
 }
 
@@ -146,11 +147,12 @@ impl Flusher {
     }
 
     /// A partition was deleted; its folder is to be removed.
-    pub(crate) fn bury(&self, id: PartitionId, at: WalPosition, slots: Slots) {
+    pub(crate) fn bury(&self, partition: Arc<Partition>, at: WalPosition) {
+        let id = partition.id();
         let grave = Grave {
             deleted_at: at,
             last_frame: at,
-            slots: slots.exist().then_some(slots),
+            left: Some(partition),
         };
         self.work.lock().graves.insert(id, grave);
         self.wake.notify_one();
@@ -166,6 +168,11 @@ impl Flusher {
 
     pub(crate) fn is_buried(&self, id: PartitionId) -> bool {
         self.work.lock().graves.contains_key(&id)
+    }
+
+    /// Lets go of partitions, once the thread has ended.
+    pub(crate) fn clear(&self) {
+        self.work.lock().graves.clear();
     }
 
     /// Ends the thread.
@@ -190,45 +197,75 @@ impl Flusher {
     }
 
     fn next_task(&self, shared: &Shared) -> Task {
-        let oldest_file = shared.wal().oldest_file();
-        let half = shared.budget.used_bytes() >= shared.budget.bytes_max() / 2;
-        let full = shared.is_read_only();
+        let pressure = Pressure::of(shared);
         let mut work = self.work.lock();
-        if let Some(task) = work.choose(oldest_file, half, full, shared.options.flush_after) {
+        if let Some(task) = work.choose(&pressure) {
             return task;
         }
-        let nap = if full { FULL_PACE } else { NAP };
-        if work.holds.is_empty() && work.is_settled() && !full {
+        if pressure.full {
+            self.wake.wait_for(&mut work, FULL_PACE);
+            return Task::Look;
+        }
+        if work.holds.is_empty() && work.is_settled() {
             self.wake.wait(&mut work);
         } else {
-            self.wake.wait_for(&mut work, nap);
+            self.wake.wait_for(&mut work, NAP);
         }
-        if full {
-            Task::Look
-        } else {
-            work.choose(oldest_file, half, full, shared.options.flush_after)
-                .unwrap_or(Task::Look)
+        Task::Nothing
+    }
+}
+
+/// What asks for flushes besides the queue.
+struct Pressure {
+    /// Generation of the oldest WAL file that is held back, and the first group behind it.
+    oldest_file: Option<(u64, u64)>,
+    /// The WAL runs short of files: the checkpoint must reach this group.
+    wanted: Option<u64>,
+    /// Tail memory is half used.
+    half: bool,
+    /// The volume has no room.
+    full: bool,
+    flush_after: Duration,
+}
+
+impl Pressure {
+    fn of(shared: &Shared) -> Self {
+        Pressure {
+            oldest_file: shared.wal().oldest_file(),
+            wanted: shared.wal().wants_checkpoint(),
+            half: shared.budget.used_bytes() >= shared.budget.bytes_max() / 2,
+            full: shared.is_read_only(),
+            flush_after: shared.options.flush_after,
         }
+    }
+
+    /// The group below which frames must go into segments now.
+    fn needed(&self, newest_generation: u64) -> u64 {
+        let held = |oldest: u64| (newest_generation + 1).saturating_sub(oldest);
+        let behind = self
+            .oldest_file
+            .filter(|(oldest, _)| held(*oldest) >= HELD_FILES_MAX);
+        self.wanted.max(behind.map(|(_, group)| group)).unwrap_or(0)
     }
 }
 
 impl Work {
-    fn choose(
-        &mut self,
-        oldest_file: Option<(u64, u64)>,
-        half: bool,
-        full: bool,
-        flush_after: Duration,
-    ) -> Option<Task> {
+    fn choose(&mut self, pressure: &Pressure) -> Option<Task> {
         if let Some(stop) = self.stop {
             return Some(Task::Stop(stop));
         }
-        if let Some((id, _)) = self.graves.iter().find(|(_, grave)| grave.slots.is_some()) {
+        if let Some((id, _)) = self.graves.iter().find(|(_, grave)| grave.left.is_some()) {
             return Some(Task::Bury(*id));
         }
         let candidate = self.candidate();
-        let frees =
-            oldest_file.is_some_and(|(_, behind)| candidate >= behind && self.checkpoint < behind);
+        let behind = pressure
+            .oldest_file
+            .map(|(_, group)| group)
+            .into_iter()
+            .chain(pressure.wanted);
+        let frees = behind
+            .into_iter()
+            .any(|group| candidate >= group && self.checkpoint < group);
         let due = candidate > self.checkpoint && self.checkpoint_at.elapsed() >= CHECKPOINT_PACE;
         if frees || due {
             return Some(Task::Checkpoint(candidate));
@@ -236,28 +273,27 @@ impl Work {
         if let Some(id) = self.queue.pop_front() {
             return Some(Task::Flush(id));
         }
-        if full {
+        if pressure.full {
             return None;
         }
-        let held = oldest_file.map_or(0, |(oldest, _)| {
-            (self.processed_generation + 1).saturating_sub(oldest)
-        });
-        let (key, since) = self
+        if let Some((((at, id), since), needed)) = self
             .holds
             .first_key_value()
-            .map(|(k, since)| (*k, *since))?;
-        let behind_file = oldest_file.is_some_and(|(_, behind)| key.0.group < behind);
-        if half || (held >= HELD_FILES_MAX && behind_file) {
-            return Some(Task::Flush(key.1));
+            .map(|hold| (hold, pressure.needed(self.processed_generation)))
+        {
+            let aged =
+                since.elapsed() >= pressure.flush_after && self.aged_at.elapsed() >= AGED_PACE;
+            if pressure.half || at.group < needed {
+                return Some(Task::Flush(*id));
+            }
+            if aged {
+                self.aged_at = Instant::now();
+                return Some(Task::Flush(*id));
+            }
         }
-        if let Some((id, base)) = self.repairs.pop_front() {
-            return Some(Task::Repair(id, base));
-        }
-        if since.elapsed() >= flush_after && self.aged_at.elapsed() >= AGED_PACE {
-            self.aged_at = Instant::now();
-            return Some(Task::Flush(key.1));
-        }
-        None
+        self.repairs
+            .pop_front()
+            .map(|(id, base)| Task::Repair(id, base))
     }
 
     fn is_settled(&self) -> bool {
@@ -275,7 +311,7 @@ impl Work {
             let needed = self
                 .graves
                 .values()
-                .filter(|g| g.slots.is_some() || group <= g.last_frame.group);
+                .filter(|g| g.left.is_some() || group <= g.last_frame.group);
             let lower = needed
                 .map(|g| g.deleted_at.group)
                 .min()
@@ -292,7 +328,7 @@ impl Work {
         self.checkpoint = group;
         self.checkpoint_at = Instant::now();
         self.graves
-            .retain(|_, grave| grave.slots.is_some() || grave.last_frame.group >= group);
+            .retain(|_, grave| grave.left.is_some() || grave.last_frame.group >= group);
     }
 }
 
@@ -308,6 +344,7 @@ pub(crate) fn run(shared: &Arc<Shared>) {
                 shared.watch_space();
                 Ok(())
             }
+            Task::Nothing => Ok(()),
             Task::Stop(Stop::Now) => return,
             Task::Stop(Stop::Flush) => {
                 let result = flush_all(shared);
@@ -367,19 +404,21 @@ fn repair(shared: &Arc<Shared>, id: PartitionId, base: i64) -> Result<(), String
 
 /// Removes the folder of a deleted partition.
 fn bury(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String> {
-    let slots = {
-        let mut work = shared.flusher.work.lock();
-        work.graves
-            .get_mut(&id)
-            .and_then(|grave| grave.slots.clone())
+    let left = {
+        let work = shared.flusher.work.lock();
+        work.graves.get(&id).and_then(|grave| grave.left.clone())
     };
-    let Some(slots) = slots else { return Ok(()) };
-    shared
-        .files
-        .remove_partition(id, slots)
-        .map_err(|e| format!("cannot delete the folder of {id}: {e}"))?;
+    let Some(partition) = left else {
+        return Ok(());
+    };
+    // Asked for here, on the thread that flushes: a pass that was under way may have made the folder only then.
+    let slots = partition.state.lock().slots.clone();
+    if slots.exist() {
+        let removed = shared.files.remove_partition(id, slots);
+        removed.map_err(|e| format!("cannot delete the folder of {id}: {e}"))?;
+    }
     if let Some(grave) = shared.flusher.work.lock().graves.get_mut(&id) {
-        grave.slots = None;
+        grave.left = None;
     }
     shared.watch_space();
     Ok(())
@@ -402,7 +441,7 @@ fn flush_all(shared: &Arc<Shared>) -> Result<(), String> {
             let work = shared.flusher.work.lock();
             work.graves
                 .iter()
-                .find(|(_, g)| g.slots.is_some())
+                .find(|(_, g)| g.left.is_some())
                 .map(|(id, _)| *id)
         };
         match (grave, shared.flusher.oldest()) {

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod dump;
 mod files;
 mod flusher;
+mod folders;
 mod health;
 mod ids;
 mod log;
@@ -33,8 +34,8 @@ pub use budget::{Reservation, TailBudget};
 pub use health::{Health, UNHEALTHY_RANGES_MAX, UnhealthyRange, WalNumbers};
 pub use ids::{BadTopicId, PartitionId, TopicId};
 pub use log::{Entry, Hooks, Identity, Log, OpenError, open, open_on};
-pub use offline::read_partition;
 pub use metrics::{HealthState, LogMetrics, Reason, Source, Stage};
+pub use offline::read_partition;
 pub use options::{FLUSH_PENDING_BYTES, Options, PartitionConfig};
 pub use partition::{
     AppendError, Appended, Observer, Partition, ProducedBatch, ReadError, ReadOutcome, ReadRequest,

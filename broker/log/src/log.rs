@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::budget::{Reservation, TailBudget};
 use crate::disk::{Disk, RealDisk};
 use crate::flusher::{self, Stop};
+use crate::folders;
 use crate::health::{Health, WalNumbers};
 use crate::ids::PartitionId;
 use crate::metrics::LogMetrics;
@@ -23,6 +24,8 @@ use crate::recovery;
 use crate::shared::{FrameKey, Shared};
 use crate::wal::{Class, Frame, FrameBody};
 
+/// What the frames of one entry (an epoch start besides) take in a group beyond the batch.
+const FRAME_BYTES: u64 = 128;
 /// How long a stop waits for queued batches to become durable.
 const STOP_DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -93,8 +96,7 @@ pub fn open(
     metrics: Arc<LogMetrics>,
     hooks: Arc<dyn Hooks>,
 ) -> Result<Log, OpenError> {
-    let _ = (options, metrics, hooks, RealDisk);
-    unimplemented!()
+    open_on(Arc::new(RealDisk), options, metrics, hooks)
 }
 
 /// [`open`] on a disk of the caller's.
@@ -113,6 +115,7 @@ pub fn open_on(
     let thread = thread.map_err(|e| OpenError {
         message: format!("cannot start the flusher: {e}"),
     })?;
+    publish(&shared);
     Ok(Log {
         shared,
         identity,
@@ -157,7 +160,7 @@ impl Log {
     /// Moves the folder of every partition that is not `known` to `quarantine/`; returns where they went. Called once
     /// the metadata is known, before anything is appended.
     pub fn quarantine_unknown(&self, known: &HashSet<PartitionId>) -> Vec<PathBuf> {
-        recovery::quarantine_unknown(&self.shared, known)
+        folders::quarantine_unknown(&self.shared, known)
     }
 
     /// Commits all entries in one group of the control class; `done` is called on the WAL thread once they are durable.
@@ -169,7 +172,8 @@ impl Log {
     ) -> Result<Vec<Appended>, AppendError> {
         let _one_at_a_time = self.commits.lock();
         let (pins, bytes) = self.reserve(&entries)?;
-        self.shared.admit_control(bytes)?;
+        self.shared
+            .admit_control(bytes + FRAME_BYTES * entries.len() as u64)?;
         let targets = targets(&entries);
         let mut guards: HashMap<
             PartitionId,
@@ -237,7 +241,7 @@ impl Log {
         self.shared.batch_bytes_max()
     }
 
-    /// Rolls by age and applies retention; looks at the free space. Called about once a second, from a thread that may
+    /// Applies retention and looks at the free space. Called about once a second, from a thread that may
     /// block.
     pub fn tick(&self, now_ms: i64) {
         self.shared.watch_space();
@@ -247,21 +251,7 @@ impl Log {
         for partition in partitions {
             partition.apply_retention(now_ms);
         }
-        self.publish();
-    }
-
-    /// Brings the gauges up to date.
-    fn publish(&self) {
-        let metrics = &self.shared.metrics;
-        let stats = self.shared.wal().stats();
-        metrics.wal_files.set(stats.files as i64);
-        metrics.wal_size_bytes.set(stats.size_bytes as i64);
-        metrics
-            .tail_memory_bytes
-            .set(self.shared.budget.used_bytes() as i64);
-        metrics
-            .oldest_unflushed_age
-            .set(self.shared.flusher.oldest_age().as_secs_f64());
+        publish(&self.shared);
     }
 
     /// Health now.
@@ -305,9 +295,27 @@ impl Log {
         if thread.join().is_err() {
             tracing::error!("the flusher ended by a panic");
         }
-        self.shared.wal().shutdown();
+        if how == Stop::Flush {
+            self.shared.wal().shutdown();
+        }
+        // Partitions hold the log and the log its partitions: here the circle ends.
         self.shared.partitions.write().clear();
+        self.shared.flusher.clear();
     }
+}
+
+/// Brings the gauges up to date.
+fn publish(shared: &Shared) {
+    let metrics = &shared.metrics;
+    let stats = shared.wal().stats();
+    metrics.wal_files.set(stats.files as i64);
+    metrics.wal_size_bytes.set(stats.size_bytes as i64);
+    metrics
+        .tail_memory_bytes
+        .set(shared.budget.used_bytes() as i64);
+    metrics
+        .oldest_unflushed_age
+        .set(shared.flusher.oldest_age().as_secs_f64());
 }
 
 impl Drop for Log {
@@ -349,7 +357,7 @@ fn stage(
             } => {
                 let id = partition.id();
                 let (state, target, next) = guards.get_mut(&id).expect("every target is locked");
-                let one = target.stage(state, Class::Control, batch, *next, *leader_epoch)?;
+                let one = target.stage(state, Class::Control, batch, (*next, *leader_epoch))?;
                 *next = one.last_offset + 1;
                 frames.extend(one.frames(id));
                 key = Some(FrameKey::Append(id, one.base_offset()));

@@ -43,12 +43,15 @@ impl Directory {
 
     pub(crate) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path) -> Result<Self, VerifyError> {
         crate::node::Node::read(&*disk, data_dir).map_err(|e| VerifyError(e.to_string()))?;
-        Ok(Directory { files: Files::read_only(disk, data_dir) })
+        Ok(Directory {
+            files: Files::read_only(disk, data_dir),
+        })
     }
 
     /// The steps of a replay, from the checkpoint on.
     pub(crate) fn wal(&self) -> Result<Scan, VerifyError> {
-        Scan::open(Arc::clone(self.files.disk()), self.files.root()).map_err(|e| VerifyError(e.to_string()))
+        Scan::open(Arc::clone(self.files.disk()), self.files.root())
+            .map_err(|e| VerifyError(e.to_string()))
     }
 
     /// What is below `p/`.
@@ -61,15 +64,25 @@ impl Directory {
             }
             for topic in self.files.disk().list(&root)? {
                 let Some(id) = topic.name.parse::<TopicId>().ok().filter(|_| topic.is_dir) else {
-                    found.push(Folder::Unknown(self.files.relative(&root.join(&topic.name))));
+                    found.push(Folder::Unknown(
+                        self.files.relative(&root.join(&topic.name)),
+                    ));
                     continue;
                 };
                 let path = root.join(&topic.name);
                 for entry in or_gone(self.files.disk().list(&path))?.unwrap_or_default() {
-                    let index = entry.name.parse::<i32>().ok().filter(|i| *i >= 0 && i.to_string() == entry.name);
+                    let index = entry
+                        .name
+                        .parse::<i32>()
+                        .ok()
+                        .filter(|i| *i >= 0 && i.to_string() == entry.name);
                     found.push(match index {
-                        Some(index) if entry.is_dir => Folder::Partition(PartitionId { topic: id, index }),
-                        Some(_) | None => Folder::Unknown(self.files.relative(&path.join(&entry.name))),
+                        Some(index) if entry.is_dir => {
+                            Folder::Partition(PartitionId { topic: id, index })
+                        }
+                        Some(_) | None => {
+                            Folder::Unknown(self.files.relative(&path.join(&entry.name)))
+                        }
                     });
                 }
             }
@@ -95,7 +108,11 @@ impl Directory {
     pub(crate) fn names(&self, id: PartitionId) -> Result<Vec<String>, VerifyError> {
         let list = or_gone(self.files.disk().list(&self.files.partition_dir(id)));
         let list = list.map_err(|e| VerifyError(format!("cannot list the folder of {id}: {e}")))?;
-        Ok(list.unwrap_or_default().into_iter().map(|entry| entry.name).collect())
+        Ok(list
+            .unwrap_or_default()
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect())
     }
 }
 
@@ -109,7 +126,12 @@ fn or_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 /// The segments of a manifest, as readers see them.
 pub(crate) fn views(manifest: &Manifest) -> Vec<SegmentView> {
-    let ends = manifest.segments.iter().skip(1).map(|s| s.base_offset).chain([manifest.next_offset]);
+    let ends = manifest
+        .segments
+        .iter()
+        .skip(1)
+        .map(|s| s.base_offset)
+        .chain([manifest.next_offset]);
     manifest
         .segments
         .iter()
@@ -137,12 +159,17 @@ pub fn read_partition(
     let mut tail: BTreeMap<i64, Bytes> = BTreeMap::new();
     let mut scan = directory.wal()?;
     while let Some(step) = scan.next().map_err(|e| VerifyError(e.to_string()))? {
-        let Recovered::Group(group) = step else { continue };
+        let Recovered::Group(group) = step else {
+            continue;
+        };
         for frame in group.frames {
             if frame.frame.partition != id {
                 continue;
             }
-            if let FrameBody::Append { base_offset, batch, .. } = frame.frame.body {
+            if let FrameBody::Append {
+                base_offset, batch, ..
+            } = frame.frame.body
+            {
                 let mut bytes = Vec::with_capacity(batch.size());
                 batch.write_to(&mut bytes);
                 tail.insert(base_offset, Bytes::from(bytes));
@@ -157,7 +184,10 @@ pub fn read_partition(
             while number < reader.extents() {
                 let (extent, behind) = reader.load(number).map_err(failed)?;
                 for piece in &extent.batches {
-                    each(&piece.header, extent.bytes.slice(piece.at..piece.at + piece.length));
+                    each(
+                        &piece.header,
+                        extent.bytes.slice(piece.at..piece.at + piece.length),
+                    );
                 }
                 number = behind;
             }

@@ -1,29 +1,26 @@
 //! A start: what is on disk becomes partitions, the WAL behind their manifests is replayed on top.
 //!
-//! Owns the order of a start and every repair that it makes. Never guesses: a file that no manifest lists is moved aside
-//! and told, and what cannot be decoded is a quarantined range.
+//! Owns the order of a start. What cannot be decoded becomes a quarantined range; the next offset goes on above it.
 
-use std::collections::HashSet;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::disk::Disk;
-use crate::files::{FileKey, Files, Kind, QUARANTINE_DIR};
+use crate::files::Files;
 use crate::flusher;
+use crate::folders::{Problem, load_partitions};
 use crate::health::UnhealthyRange;
-use crate::ids::{PartitionId, TopicId};
+use crate::ids::PartitionId;
 use crate::log::{Hooks, Identity, OpenError};
 use crate::metrics::{LogMetrics, Reason, Source, Stage};
 use crate::node::{Node, NodeOptions};
 use crate::options::Options;
 use crate::partition::Partition;
-use crate::partition::slots::{MANIFEST, MANIFEST_NEW, Slots};
+use crate::partition::slots::Slots;
 use crate::partition::tail::{TailBatch, header_of};
 use crate::shared::{Shared, Sink, now_ms};
 use crate::wal::{
-    FrameBody, Recovered, RecoveredFrame, RecoveredGroup, Wal, WalOptions, WalPosition, WalSizing,
+    FrameBody, Recovered, RecoveredFrame, RecoveredGroup, Wal, WalOptions, WalSizing,
 };
 
 /// What the node file says after a clean stop.
@@ -67,6 +64,7 @@ pub(crate) fn open(
     let mut replay = Replay {
         shared: &shared,
         problems: found,
+        missing: Vec::new(),
     };
     while let Some(step) = recovery.next().map_err(stop)? {
         replay.step(step)?;
@@ -118,307 +116,12 @@ fn wal_options(options: &Options) -> WalOptions {
     }
 }
 
-/// A problem found in a folder; dropped when replay shows that the partition is deleted.
-type Problem = UnhealthyRange;
-
-/// Reads `p/`: one partition per folder. Returns what is to be told.
-fn load_partitions(shared: &Arc<Shared>) -> io::Result<Vec<Problem>> {
-    let mut problems = Vec::new();
-    let files = &shared.files;
-    let root = files.partitions_dir();
-    if !files.disk().exists(&root)? {
-        return Ok(problems);
-    }
-    for topic in files.disk().list(&root)? {
-        let topic_path = root.join(&topic.name);
-        let Some(id) = topic.name.parse::<TopicId>().ok().filter(|_| topic.is_dir) else {
-            problems.push(set_aside(shared, &topic_path, None)?);
-            continue;
-        };
-        for entry in files.disk().list(&topic_path)? {
-            let index = entry
-                .name
-                .parse::<i32>()
-                .ok()
-                .filter(|i| *i >= 0 && entry.is_dir);
-            let Some(index) = index.filter(|i| i.to_string() == entry.name) else {
-                problems.push(set_aside(shared, &topic_path.join(&entry.name), None)?);
-                continue;
-            };
-            let id = PartitionId { topic: id, index };
-            if let Some(slots) = load_folder(shared, id, &mut problems)? {
-                let partition = Arc::new(Partition::new(shared, id, slots));
-                for range in partition.quarantined() {
-                    shared.health.known(range);
-                }
-                shared.partitions.write().insert(id, partition);
-            }
-        }
-    }
-    Ok(problems)
-}
-
-/// One partition's folder, brought in line with its manifest. `None`: nothing of a partition is there.
-fn load_folder(
-    shared: &Arc<Shared>,
-    id: PartitionId,
-    problems: &mut Vec<Problem>,
-) -> io::Result<Option<Slots>> {
-    let files = &shared.files;
-    let dir = files.partition_dir(id);
-    files.unlink(&dir.join(MANIFEST_NEW))?;
-    let names: Vec<String> = files
-        .disk()
-        .list(&dir)?
-        .into_iter()
-        .map(|entry| entry.name)
-        .collect();
-    let loaded = Slots::load(files, id)?;
-    let Some(loaded) = loaded else {
-        if names.is_empty() {
-            // A crash between making the folder and its manifest, or between its last file and the folder itself.
-            files.remove_empty(id)?;
-            return Ok(None);
-        }
-        return crate::salvage::from_files(shared, id, &names, problems).map(Some);
-    };
-    // After a crash, one bad slot is the write that it cut short. Otherwise a slot that was whole is damaged.
-    if loaded.slots.is_none() || shared.node.last_exit() == CLEAN_EXIT {
-        for (position, reason) in &loaded.damaged {
-            problems.push(manifest_problem(shared, id, *position, *reason));
-        }
-    }
-    let Some(mut slots) = loaded.slots else {
-        return crate::salvage::from_files(shared, id, &names, problems).map(Some);
-    };
-    if slots.manifest.deleted {
-        files.remove_partition(id, slots)?;
-        return Ok(None);
-    }
-    if !loaded.damaged.is_empty() {
-        crate::salvage::roll_forward(shared, id, &mut slots)?;
-    }
-    tidy_folder(shared, id, &mut slots, &names, problems)?;
-    Ok(Some(slots))
-}
-
-pub(crate) fn manifest_problem(
-    shared: &Shared,
-    id: PartitionId,
-    position: u64,
-    reason: Reason,
-) -> Problem {
-    UnhealthyRange {
-        partition: Some(id),
-        from: 0,
-        to: -1,
-        file: shared
-            .files
-            .relative(&shared.files.partition_dir(id).join(MANIFEST)),
-        position,
-        reason,
-        source: Source::Snapshot,
-        stage: Stage::Replay,
-        since_ms: now_ms(),
-    }
-}
-
-/// Removes what a crash left, cuts what lies beyond the lengths that count, sets aside what nobody lists.
-fn tidy_folder(
-    shared: &Arc<Shared>,
-    id: PartitionId,
-    slots: &mut Slots,
-    names: &[String],
-    problems: &mut Vec<Problem>,
-) -> io::Result<()> {
-    let files = &shared.files;
-    let dir = files.partition_dir(id);
-    let manifest = &slots.manifest;
-    let listed = |base: i64| manifest.segments.iter().any(|s| s.base_offset == base);
-    for name in names {
-        let path = dir.join(name);
-        match FileKey::parse(id, name) {
-            Some(key) if listed(key.base_offset) => {}
-            Some(key)
-                if manifest.created.contains(&key.base_offset)
-                    || manifest.dropped.contains(&key.base_offset) =>
-            {
-                files.unlink(&path)?;
-            }
-            Some(_) => problems.push(set_aside(shared, &path, Some(id))?),
-            None if [MANIFEST, MANIFEST_NEW, "producers.1", "producers.2"]
-                .contains(&name.as_str()) => {}
-            None => problems.push(set_aside(shared, &path, Some(id))?),
-        }
-    }
-    for (at, segment) in manifest.segments.iter().enumerate() {
-        let end = manifest
-            .segments
-            .get(at + 1)
-            .map_or(manifest.next_offset, |s| s.base_offset);
-        for (kind, listed) in [
-            (Kind::Log, segment.log_bytes),
-            (Kind::Sum, segment.sum_bytes),
-            (Kind::Idx, segment.idx_bytes),
-        ] {
-            let key = FileKey {
-                partition: id,
-                base_offset: segment.base_offset,
-                kind,
-            };
-            if let Some(problem) = fit_length(shared, &key, listed, end)? {
-                problems.push(problem);
-            }
-        }
-    }
-    slots.manifest.created.clear();
-    slots.manifest.dropped.clear();
-    files.forget(id);
-    Ok(())
-}
-
-/// Cuts a file to the length that counts. One that is missing or too short is told: here when it costs no offsets;
-/// a short `.log` is found by the read that needs it.
-fn fit_length(
-    shared: &Shared,
-    key: &FileKey,
-    listed: u64,
-    end: i64,
-) -> io::Result<Option<Problem>> {
-    let files = &shared.files;
-    let reason = match files.open(key) {
-        Ok(file) => {
-            let length = file.len()?;
-            if length > listed {
-                file.set_len(listed)?;
-                file.sync_data()?;
-            }
-            if length >= listed {
-                return Ok(None);
-            }
-            Reason::Truncated
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Reason::MissingFile,
-        Err(e) => return Err(e),
-    };
-    let (source, to) = match (key.kind, reason) {
-        (Kind::Log, Reason::MissingFile) => (Source::Segment, end - 1),
-        // The read that needs the bytes finds out which offsets are lost.
-        (Kind::Log, _) => return Ok(None),
-        (Kind::Sum | Kind::Idx, _) => {
-            shared
-                .flusher
-                .request_repair(key.partition, key.base_offset);
-            (Source::Index, key.base_offset - 1)
-        }
-    };
-    Ok(Some(UnhealthyRange {
-        partition: Some(key.partition),
-        from: key.base_offset,
-        to,
-        file: files.told(key),
-        position: 0,
-        reason,
-        source,
-        stage: Stage::Replay,
-        since_ms: now_ms(),
-    }))
-}
-
-/// Moves a file or folder that nobody lists to `quarantine/`.
-fn set_aside(shared: &Shared, path: &Path, partition: Option<PartitionId>) -> io::Result<Problem> {
-    move_to_quarantine(shared, path)?;
-    Ok(UnhealthyRange {
-        partition,
-        from: 0,
-        to: -1,
-        file: shared.files.relative(path),
-        position: 0,
-        reason: Reason::UnlistedFile,
-        source: Source::Segment,
-        stage: Stage::Replay,
-        since_ms: now_ms(),
-    })
-}
-
-/// Returns where it went: `quarantine/` and its old path with dots for slashes, numbered if that name is taken.
-fn move_to_quarantine(shared: &Shared, path: &Path) -> io::Result<PathBuf> {
-    let files = &shared.files;
-    let dir = files.root().join(QUARANTINE_DIR);
-    files.disk().create_dir_all(&dir)?;
-    let name = files.relative(path).replace('/', ".");
-    let mut to = dir.join(&name);
-    let mut number = 1;
-    while files.disk().exists(&to)? {
-        number += 1;
-        to = dir.join(format!("{name}.{number}"));
-    }
-    files.disk().rename(path, &to)?;
-    files.disk().sync_dir(&dir)?;
-    if let Some(parent) = path.parent() {
-        files.disk().sync_dir(parent)?;
-    }
-    files.disk().sync_dir(files.root())?;
-    Ok(to)
-}
-
-/// Moves aside the folders of partitions that no metadata record names.
-pub(crate) fn quarantine_unknown(
-    shared: &Arc<Shared>,
-    known: &HashSet<PartitionId>,
-) -> Vec<PathBuf> {
-    let unknown: Vec<Arc<Partition>> = {
-        let partitions = shared.partitions.read();
-        partitions
-            .values()
-            .filter(|p| !known.contains(&p.id()))
-            .cloned()
-            .collect()
-    };
-    let mut moved = Vec::new();
-    for partition in unknown {
-        let id = partition.id();
-        // What only the WAL holds of it goes into the folder first: nothing is lost by moving it aside.
-        if let Err(reason) = flusher::flush(shared, id) {
-            shared.fail(&reason);
-            return moved;
-        }
-        shared.partitions.write().remove(&id);
-        let exists = partition.state.lock().slots.exist();
-        partition.delete_durable();
-        if !exists {
-            continue;
-        }
-        match move_to_quarantine(shared, &shared.files.partition_dir(id)) {
-            Ok(to) => {
-                shared.health.found(UnhealthyRange {
-                    partition: None,
-                    from: 0,
-                    to: -1,
-                    file: shared.files.relative(&to),
-                    position: 0,
-                    reason: Reason::UnlistedFile,
-                    source: Source::Segment,
-                    stage: Stage::Replay,
-                    since_ms: now_ms(),
-                });
-                moved.push(to);
-            }
-            Err(error) => {
-                shared.fail(&format!(
-                    "cannot move the folder of {id} to quarantine: {error}"
-                ));
-                return moved;
-            }
-        }
-    }
-    moved
-}
-
 /// Replay: frames in order onto partitions.
 struct Replay<'a> {
     shared: &'a Arc<Shared>,
     problems: Vec<Problem>,
+    /// Offsets (inclusive) that neither a folder nor the WAL holds.
+    missing: Vec<(PartitionId, i64, i64)>,
 }
 
 impl Replay<'_> {
@@ -452,14 +155,12 @@ impl Replay<'_> {
         let mut counted = false;
         for frame in group.frames {
             while let Some(one) = lost.next_if(|one| one.at < frame.at) {
-                counted = true;
-                self.lost(&file, one);
+                counted |= self.lost(&file, one);
             }
             self.frame(frame, &pin)?;
         }
         for one in lost {
-            counted = true;
-            self.lost(&file, one);
+            counted |= self.lost(&file, one);
         }
         if let Some(reason) = group.damage.filter(|_| !counted) {
             // Only a copy or padding is damaged: told, no offset is lost.
@@ -470,12 +171,15 @@ impl Replay<'_> {
         self.relieve()
     }
 
-    fn lost(&mut self, file: &str, lost: crate::wal::LostAppend) {
-        let partition = self.partition(lost.partition);
-        let Some(partition) = partition.filter(|p| p.applied() < lost.at) else {
-            return;
-        };
+    /// Returns whether the loss is told as a range; it is not when a segment holds the offsets.
+    fn lost(&mut self, file: &str, lost: crate::wal::LostAppend) -> bool {
         let offsets = (lost.base_offset, lost.last_offset);
+        let Some(partition) = self.partition(lost.partition) else {
+            return true;
+        };
+        if lost.at <= partition.applied() {
+            return partition.knows_lost(offsets);
+        }
         let range = wal_range(
             Some(lost.partition),
             file,
@@ -484,6 +188,7 @@ impl Replay<'_> {
             offsets,
         );
         partition.lost_in_replay(range, lost.at);
+        true
     }
 
     /// The partition of a frame; new where no folder was found, `None` where it was deleted.
@@ -526,7 +231,9 @@ impl Replay<'_> {
                     return Ok(());
                 }
                 if base_offset > next {
-                    self.missing(&partition, (next, base_offset - 1), at);
+                    // Deleted below a log start that comes later in the WAL, or lost: the end of replay tells.
+                    self.missing.push((id, next, base_offset - 1));
+                    partition.skip_to(base_offset);
                 }
                 let header = header_of(&batch).map_err(|e| {
                     stop(format!("{id}: the batch at offset {base_offset} in the WAL is intact but no batch: {e}"))
@@ -548,7 +255,11 @@ impl Replay<'_> {
                 partition.truncate_segments(to).map_err(stop)?;
                 partition.truncate_replayed(to, at);
             }
-            FrameBody::LogStart { offset } => partition.log_start_durable(offset, at),
+            FrameBody::LogStart { offset } => {
+                // Appends below it may be gone from the WAL, with what they held of it.
+                partition.skip_to(offset);
+                partition.log_start_durable(offset, at);
+            }
             FrameBody::EpochStart { epoch, offset } => partition.epoch_durable(epoch, offset, at),
             FrameBody::DeletePartition => {
                 self.shared.partition_deleted(id, at);
@@ -558,14 +269,6 @@ impl Replay<'_> {
             FrameBody::Seal | FrameBody::Boot { .. } => {}
         }
         Ok(())
-    }
-
-    /// Offsets between what is known and what the WAL goes on with: nothing names them any more.
-    fn missing(&self, partition: &Partition, offsets: (i64, i64), at: WalPosition) {
-        let dir = self.shared.files.partition_dir(partition.id());
-        let file = self.shared.files.relative(&dir);
-        let range = wal_range(Some(partition.id()), &file, 0, Reason::Offsets, offsets);
-        partition.lost_in_replay(range, at);
     }
 
     /// Flushes until tail memory is below half, as far as the volume has room.
@@ -580,8 +283,17 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Tells what was found in folders of partitions that still exist.
+    /// Tells what was found, of partitions that still exist.
     fn finish(self) {
+        for (id, from, to) in self.missing {
+            if let Some(partition) = self.shared.partition(id) {
+                let file = self
+                    .shared
+                    .files
+                    .relative(&self.shared.files.partition_dir(id));
+                partition.found_damage(wal_range(Some(id), &file, 0, Reason::Offsets, (from, to)));
+            }
+        }
         for problem in self.problems {
             let lost = problem.to >= problem.from;
             match problem.partition.and_then(|id| self.shared.partition(id)) {

@@ -1,6 +1,6 @@
-//! Rolls by age and retention, by Kafka's rules: whole segments, by their newest timestamp or by the size of the rest.
+//! Retention by Kafka's rules: whole segments, by their newest timestamp or by the size of the rest.
 //!
-//! Owns the decision. The log start moves by a WAL frame like any other move; the flusher drops the files after it.
+//! Owns the decision. Rolls need none: as in Kafka, a segment rolls when a batch comes that does not fit it any more. The log start moves by a WAL frame like any other move; the flusher drops the files after it.
 
 use crate::options::PartitionConfig;
 use crate::partition::Partition;
@@ -48,19 +48,13 @@ pub(crate) fn target(s: &Situation<'_>, config: &PartitionConfig, now_ms: i64) -
 }
 
 impl Partition {
-    /// Rolls by age, and asks for the log start that retention wants.
+    /// Asks for the log start that retention wants.
     pub(crate) fn apply_retention(&self, now_ms: i64) {
         let mut state = self.state.lock();
         if self.is_deleted() {
             return;
         }
         let config = state.config.clone();
-        if let Some(active) = state.slots.manifest.segments.last()
-            && active.first_timestamp >= 0
-            && now_ms.saturating_sub(active.first_timestamp) > config.segment_ms
-        {
-            state.roll = true;
-        }
         let situation = Situation {
             segments: &state.slots.manifest.segments,
             flushed_end: state.slots.manifest.next_offset,

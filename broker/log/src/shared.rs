@@ -277,8 +277,7 @@ impl Shared {
         let gone = self.partitions.write().remove(&id);
         let Some(partition) = gone else { return };
         partition.delete_durable();
-        let slots = partition.state.lock().slots.clone();
-        self.flusher.bury(id, at, slots);
+        self.flusher.bury(partition, at);
     }
 }
 

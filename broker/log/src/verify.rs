@@ -46,7 +46,11 @@ impl From<io::Error> for VerifyError {
 pub type Names<'a> = &'a dyn Fn(TopicId) -> Option<String>;
 
 /// Reads everything under `data_dir` and writes one line per problem.
-pub fn verify(data_dir: &Path, names: Names<'_>, out: &mut dyn Write) -> Result<Report, VerifyError> {
+pub fn verify(
+    data_dir: &Path,
+    names: Names<'_>,
+    out: &mut dyn Write,
+) -> Result<Report, VerifyError> {
     let directory = Directory::open(data_dir)?;
     verify_directory(&directory, names, out)
 }
@@ -56,13 +60,21 @@ pub(crate) fn verify_directory(
     names: Names<'_>,
     out: &mut dyn Write,
 ) -> Result<Report, VerifyError> {
-    let mut pass =
-        Pass { directory, names, out, report: Report::default(), told: BTreeSet::new(), deleted: BTreeSet::new() };
+    let mut pass = Pass {
+        directory,
+        names,
+        out,
+        report: Report::default(),
+        told: BTreeSet::new(),
+        deleted: BTreeSet::new(),
+    };
     pass.wal()?;
     for folder in directory.folders()? {
         match folder {
             Folder::Partition(id) => pass.partition(id)?,
-            Folder::Unknown(name) => pass.problem(&Place::file(name, Reason::UnlistedFile, Source::Segment))?,
+            Folder::Unknown(name) => {
+                pass.problem(&Place::file(name, Reason::UnlistedFile, Source::Segment))?
+            }
         }
     }
     Ok(pass.report)
@@ -80,7 +92,14 @@ struct Place {
 
 impl Place {
     fn file(file: String, reason: Reason, source: Source) -> Self {
-        Place { file, position: 0, partition: None, offsets: None, reason, source }
+        Place {
+            file,
+            position: 0,
+            partition: None,
+            offsets: None,
+            reason,
+            source,
+        }
     }
 }
 
@@ -110,7 +129,9 @@ impl Pass<'_> {
             }
             None => ("-".to_owned(), "-".to_owned()),
         };
-        let offsets = place.offsets.map_or_else(|| "-".to_owned(), |(from, to)| format!("{from}..={to}"));
+        let offsets = place
+            .offsets
+            .map_or_else(|| "-".to_owned(), |(from, to)| format!("{from}..={to}"));
         writeln!(
             self.out,
             "file={} position={} topic={topic} partition={partition} offsets={offsets} reason={} source={}",
@@ -163,7 +184,10 @@ impl Pass<'_> {
             }
             if let Some(reason) = group.damage.filter(|_| group.lost.is_empty()) {
                 let position = group.position;
-                self.problem(&Place { position, ..Place::file(file, reason, Source::Wal) })?;
+                self.problem(&Place {
+                    position,
+                    ..Place::file(file, reason, Source::Wal)
+                })?;
             }
         }
         Ok(())
@@ -174,7 +198,10 @@ impl Pass<'_> {
             return Ok(());
         }
         let before = self.directory.manifest(id)?;
-        let manifest_file = self.directory.files.relative(&self.directory.files.partition_dir(id).join(MANIFEST));
+        let manifest_file = self
+            .directory
+            .files
+            .relative(&self.directory.files.partition_dir(id).join(MANIFEST));
         let Some(loaded) = before else {
             // A folder without a manifest holds nothing yet.
             for name in self.directory.names(id)? {
@@ -186,8 +213,15 @@ impl Pass<'_> {
             return Ok(());
         };
         let Some(slots) = loaded.slots else {
-            let (position, reason) = loaded.damaged.first().copied().unwrap_or((0, Reason::Magic));
-            return self.problem(&Place { position, ..Place::file(manifest_file, reason, Source::Snapshot) });
+            let (position, reason) = loaded
+                .damaged
+                .first()
+                .copied()
+                .unwrap_or((0, Reason::Magic));
+            return self.problem(&Place {
+                position,
+                ..Place::file(manifest_file, reason, Source::Snapshot)
+            });
         };
         for (position, reason) in &loaded.damaged {
             writeln!(
@@ -202,7 +236,11 @@ impl Pass<'_> {
         for view in views(&manifest) {
             self.segment(&view, manifest.log_start)?;
         }
-        for range in manifest.quarantined.iter().filter(|r| r.source == Source::Wal) {
+        for range in manifest
+            .quarantined
+            .iter()
+            .filter(|r| r.source == Source::Wal)
+        {
             self.problem(&Place {
                 file: range.file.clone(),
                 position: range.position,
@@ -273,14 +311,25 @@ impl Pass<'_> {
             }
         }
         for bad in std::mem::take(&mut reader.bad) {
-            let kind = if bad.kind_is_sum { Kind::Sum } else { Kind::Idx };
-            self.index_problem(view, kind, bad.entry * reader.entry_bytes(kind), Reason::SlotCrc)?;
+            let kind = if bad.kind_is_sum {
+                Kind::Sum
+            } else {
+                Kind::Idx
+            };
+            self.index_problem(
+                view,
+                kind,
+                bad.entry * reader.entry_bytes(kind),
+                Reason::SlotCrc,
+            )?;
         }
         Ok(())
     }
 
     fn is_told(&self, id: PartitionId, offset: i64) -> bool {
-        self.told.iter().any(|(p, from, to)| *p == id && (*from..=*to).contains(&offset))
+        self.told
+            .iter()
+            .any(|(p, from, to)| *p == id && (*from..=*to).contains(&offset))
     }
 
     fn index_problem(
@@ -290,7 +339,11 @@ impl Pass<'_> {
         position: u64,
         reason: Reason,
     ) -> Result<(), VerifyError> {
-        let key = FileKey { partition: view.partition, base_offset: view.entry.base_offset, kind };
+        let key = FileKey {
+            partition: view.partition,
+            base_offset: view.entry.base_offset,
+            kind,
+        };
         self.problem(&Place {
             file: self.directory.files.told(&key),
             position,
@@ -302,13 +355,25 @@ impl Pass<'_> {
     }
 
     /// A `.log` that is not there: lost, unless retention or a deletion took it while this pass looked.
-    fn unreadable(&mut self, view: &SegmentView, log: &str, error: &io::Error) -> Result<(), VerifyError> {
+    fn unreadable(
+        &mut self,
+        view: &SegmentView,
+        log: &str,
+        error: &io::Error,
+    ) -> Result<(), VerifyError> {
         if error.kind() != io::ErrorKind::NotFound {
             return Err(VerifyError(format!("cannot read {log}: {error}")));
         }
-        let now = self.directory.manifest(view.partition)?.and_then(|loaded| loaded.slots);
+        let now = self
+            .directory
+            .manifest(view.partition)?
+            .and_then(|loaded| loaded.slots);
         let listed = now.is_some_and(|slots| {
-            slots.manifest.segments.iter().any(|s| s.base_offset == view.entry.base_offset)
+            slots
+                .manifest
+                .segments
+                .iter()
+                .any(|s| s.base_offset == view.entry.base_offset)
         });
         if !listed {
             return Ok(());
@@ -324,9 +389,13 @@ impl Pass<'_> {
     }
 
     fn snapshot(&mut self, id: PartitionId, manifest: &Manifest) -> Result<(), VerifyError> {
-        let Some(snapshot) = manifest.snapshot else { return Ok(()) };
+        let Some(snapshot) = manifest.snapshot else {
+            return Ok(());
+        };
         let files = &self.directory.files;
-        let path = files.partition_dir(id).join(format!("producers.{}", snapshot.file));
+        let path = files
+            .partition_dir(id)
+            .join(format!("producers.{}", snapshot.file));
         let reason = match files.read_whole(&path)? {
             None => Some(Reason::MissingFile),
             Some(bytes) => match decode_producers(&bytes) {
@@ -344,7 +413,10 @@ impl Pass<'_> {
             return Ok(());
         }
         let file = self.directory.files.relative(&path);
-        self.problem(&Place { partition: Some(id), ..Place::file(file, reason, Source::Snapshot) })
+        self.problem(&Place {
+            partition: Some(id),
+            ..Place::file(file, reason, Source::Snapshot)
+        })
     }
 
     fn unlisted(&mut self, id: PartitionId, manifest: &Manifest) -> Result<(), VerifyError> {
@@ -357,12 +429,17 @@ impl Pass<'_> {
                         // Beside a running broker: made after the manifest was read.
                         || key.base_offset >= manifest.next_offset
                 }
-                None => [MANIFEST, MANIFEST_NEW, "producers.1", "producers.2"].contains(&name.as_str()),
+                None => {
+                    [MANIFEST, MANIFEST_NEW, "producers.1", "producers.2"].contains(&name.as_str())
+                }
             };
             if !known {
                 let path = self.directory.files.partition_dir(id).join(&name);
                 let file = self.directory.files.relative(&path);
-                self.problem(&Place { partition: Some(id), ..Place::file(file, Reason::UnlistedFile, Source::Segment) })?;
+                self.problem(&Place {
+                    partition: Some(id),
+                    ..Place::file(file, Reason::UnlistedFile, Source::Segment)
+                })?;
             }
         }
         Ok(())

@@ -91,6 +91,13 @@ impl Partition {
         self.reflected_later(&mut state, position, true);
     }
 
+    /// Replay found that offsets below `offset` were assigned; they are not there.
+    pub(crate) fn skip_to(&self, offset: i64) {
+        let _state = self.state.lock();
+        self.next_offset.fetch_max(offset, Ordering::AcqRel);
+        self.durable_offset.fetch_max(offset, Ordering::AcqRel);
+    }
+
     /// Replay found that these offsets were durable and cannot be read; the next offset resumes above them.
     pub(crate) fn lost_in_replay(&self, mut range: UnhealthyRange, position: WalPosition) {
         let mut state = self.state.lock();
@@ -118,6 +125,11 @@ impl Partition {
             group: manifest.applied_group,
             frame: manifest.applied_frame,
         }
+    }
+
+    /// Whether a range (inclusive) is in quarantine already.
+    pub(crate) fn knows_lost(&self, (from, to): (i64, i64)) -> bool {
+        covered(&self.state.lock().quarantined, from, to)
     }
 
     /// The start found that these offsets of a segment cannot be read.

@@ -62,6 +62,8 @@ pub(crate) struct SegmentReader<'a> {
     view: &'a SegmentView,
     /// Entries found damaged on the way.
     pub(crate) bad: Vec<BadEntry>,
+    /// Records and bytes decoded, not counting what came from the cache.
+    pub(crate) decoded: (u64, u64),
 }
 
 impl<'a> SegmentReader<'a> {
@@ -70,6 +72,7 @@ impl<'a> SegmentReader<'a> {
             files,
             view,
             bad: Vec::new(),
+            decoded: (0, 0),
         }
     }
 
@@ -247,6 +250,13 @@ impl<'a> SegmentReader<'a> {
                 hole.reason = Reason::Io;
             }
         }
+        let records: i64 = walked
+            .batches
+            .iter()
+            .map(|p| i64::from(p.header.records_count))
+            .sum();
+        self.decoded.0 += records.max(0) as u64;
+        self.decoded.1 += read.bytes.len() as u64;
         Ok(Extent {
             position: sum.position,
             base_offset: sum.base_offset,

@@ -143,6 +143,8 @@ pub struct Partition {
     durable_offset: AtomicI64,
     log_start: AtomicI64,
     deleted: AtomicBool,
+    /// Held by whoever writes to the folder; taken before `state`.
+    pub(crate) folder: Mutex<()>,
     pub(crate) state: Mutex<State>,
 }
 
@@ -169,8 +171,6 @@ pub(crate) struct State {
     pub(crate) last_durable: WalPosition,
     /// The manifest says less than this state (a quarantined range, a moved log start).
     pub(crate) manifest_dirty: bool,
-    /// The next flush begins a new segment.
-    pub(crate) roll: bool,
     /// Waits in the flusher's queue.
     pub(crate) flush_queued: bool,
     /// Log start that retention has asked for.
@@ -202,7 +202,6 @@ impl Partition {
             control_hold: None,
             last_durable,
             manifest_dirty: false,
-            roll: false,
             flush_queued: false,
             retention_target: start,
             touched_group: 0,
@@ -215,6 +214,7 @@ impl Partition {
             durable_offset: AtomicI64::new(next),
             log_start: AtomicI64::new(start),
             deleted: AtomicBool::new(false),
+            folder: Mutex::new(()),
             state: Mutex::new(state),
         }
     }
@@ -246,13 +246,7 @@ impl Partition {
         };
         // The lock is kept over the submit: queue order is offset order.
         let mut state = self.state.lock();
-        let staged = self.stage(
-            &mut state,
-            Class::Data,
-            &batch,
-            self.next_offset(),
-            leader_epoch,
-        )?;
+        let staged = self.stage(&mut state, Class::Data, &batch, (self.next_offset(), leader_epoch))?;
         self.shared.submit(Class::Data, staged.frames(self.id))?;
         Ok(self.adopt(&mut state, staged, batch.pin))
     }
@@ -263,8 +257,7 @@ impl Partition {
         state: &mut State,
         class: Class,
         batch: &ProducedBatch,
-        base_offset: i64,
-        leader_epoch: i32,
+        (base_offset, leader_epoch): (i64, i32),
     ) -> Result<Staged, AppendError> {
         if self.is_deleted() {
             return Err(AppendError::Deleted);

@@ -146,15 +146,15 @@ impl Partition {
             }
             span.up_to = span.up_to.min(range.from);
         }
-        if let Some(view) = self.segment_with(state, from) {
+        // What a flush has just moved is in both for a moment: memory is faster.
+        let in_tail = state.tail.first_offset().is_some_and(|first| first <= from);
+        if !in_tail && let Some(view) = self.segment_with(state, from) {
             return Ok(Plan::Cold(view, span));
         }
         let slices = state.tail.read(span);
         match slices.first {
             Some(first) if first <= from => Ok(Plan::Done(data(slices))),
-            None if state.tail.first_offset().is_some_and(|first| first <= from) => {
-                Ok(Plan::Done(nothing_at(from)))
-            }
+            None if in_tail => Ok(Plan::Done(nothing_at(from))),
             // Neither a segment nor the tail holds the offset although it was assigned: it is lost, and told.
             Some(_) | None => Err(ReadError::corrupt(self.missing(state, span, stage))),
         }
@@ -225,7 +225,11 @@ impl Partition {
     ) -> Result<ReadOutcome, ReadError> {
         let mut reader = SegmentReader::new(&self.shared().files, view);
         let result = self.read_segment(&mut reader, view, span, stage);
-        self.tell_bad_entries(&reader, stage);
+        self.finish_reader(&reader, stage);
+        if !matches!(result, Ok(Found::Data(_))) && !self.lists(view) {
+            // Retention or a deletion took the segment while it was read.
+            self.check_range(span.from)?;
+        }
         match result {
             Ok(Found::Data(slices)) => Ok(data(slices)),
             Ok(Found::Nothing) => Ok(nothing_at(span.from)),
@@ -294,7 +298,7 @@ impl Partition {
             }
         }
         if extent.sum_is_wrong {
-            let place = self.place(view, Kind::Sum, extent.position, Reason::ExtentCrc, stage);
+            let place = self.place(view, (Kind::Sum, extent.position), Reason::ExtentCrc, stage);
             self.shared().health.repaired(&place);
             self.request_repair(view);
         }
@@ -317,22 +321,24 @@ impl Partition {
         hole: super::walk::Hole,
         stage: Stage,
     ) -> UnhealthyRange {
-        let mut range = self.place(view, Kind::Log, position, hole.reason, stage);
+        let mut range = self.place(view, (Kind::Log, position), hole.reason, stage);
         range.from = hole.from.max(self.log_start());
         range.to = hole.to;
         let mut state = self.state.lock();
-        if !self.is_deleted() && !covered(&state.quarantined, range.from, range.to) {
+        let news = !covered(&state.quarantined, range.from, range.to);
+        if news && !self.is_deleted() && lists(&state, view) {
             self.quarantine(&mut state, range.clone());
         }
         range
     }
 
+    /// Whether a segment still belongs to the partition; its files go only after it does not.
+    fn lists(&self, view: &SegmentView) -> bool {
+        !self.is_deleted() && lists(&self.state.lock(), view)
+    }
+
     /// A range of no offsets at a place in a segment's file.
-    pub(crate) fn place(
-        &self,
-        view: &SegmentView,
-        kind: Kind,
-        position: u64,
+    pub(crate) fn place(&self, view: &SegmentView, (kind, position): (Kind, u64),
         reason: Reason,
         stage: Stage,
     ) -> UnhealthyRange {
@@ -358,16 +364,21 @@ impl Partition {
         }
     }
 
-    pub(crate) fn tell_bad_entries(&self, reader: &SegmentReader<'_>, stage: Stage) {
+    pub(crate) fn finish_reader(&self, reader: &SegmentReader<'_>, stage: Stage) {
+        let (records, bytes) = reader.decoded;
+        if bytes > 0 {
+            self.shared().metrics.decoded(stage, records, bytes);
+        }
+        if reader.bad.is_empty() || !self.lists(reader.view()) {
+            return;
+        }
         for BadEntry { kind_is_sum, entry } in &reader.bad {
             let kind = if *kind_is_sum { Kind::Sum } else { Kind::Idx };
             let position = entry * reader.entry_bytes(kind);
-            let place = self.place(reader.view(), kind, position, Reason::SlotCrc, stage);
+            let place = self.place(reader.view(), (kind, position), Reason::SlotCrc, stage);
             self.shared().health.repaired(&place);
         }
-        if !reader.bad.is_empty() {
-            self.request_repair(reader.view());
-        }
+        self.request_repair(reader.view());
     }
 
     fn request_repair(&self, view: &SegmentView) {
@@ -433,6 +444,15 @@ impl Partition {
         }
         Ok(())
     }
+}
+
+fn lists(state: &State, view: &SegmentView) -> bool {
+    state
+        .slots
+        .manifest
+        .segments
+        .iter()
+        .any(|s| s.base_offset == view.entry.base_offset)
 }
 
 /// Splits chunks of verified batches.

@@ -22,6 +22,7 @@ struct Derived {
 impl Partition {
     /// Rebuilds the small files of the segment that starts at `base_offset`.
     pub(crate) fn rebuild_index(&self, base_offset: i64) -> Result<(), FlushError> {
+        let _only_writer = self.folder.lock();
         let view = {
             let state = self.state.lock();
             self.segment_with(&state, base_offset)

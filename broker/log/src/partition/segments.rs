@@ -69,6 +69,7 @@ struct Plan {
 impl Partition {
     /// One pass: moves durable batches of the tail into a segment and brings the manifest up to date.
     pub(crate) fn flush_pass(&self) -> Result<Pass, FlushError> {
+        let _only_writer = self.folder.lock();
         let Some(mut plan) = self.plan_flush(&mut self.state.lock()) else {
             return Ok(Pass::Idle);
         };
@@ -84,6 +85,7 @@ impl Partition {
 
     /// A pass that moves no data, for a volume without room: the log start, dropped segments, quarantined ranges.
     pub(crate) fn manifest_pass(&self) -> Result<Pass, FlushError> {
+        let _only_writer = self.folder.lock();
         let Some(mut plan) = self.plan_flush(&mut self.state.lock()) else {
             return Ok(Pass::Idle);
         };
@@ -136,7 +138,6 @@ impl Partition {
             manifest.next_offset = last.last_offset + 1;
         }
         state.manifest_dirty = false;
-        state.roll = state.roll && batches.is_empty();
         Some(Plan {
             manifest,
             batches,
@@ -282,7 +283,6 @@ fn drop_segments(manifest: &mut Manifest) -> Vec<i64> {
 fn choose_segment(state: &State, manifest: &Manifest) -> (SegmentEntry, bool) {
     let first = state.tail.durable().next();
     if let Some(active) = manifest.segments.last()
-        && !state.roll
         && first.is_none_or(|batch| fits(state, active, active.log_bytes, batch))
     {
         return (*active, false);

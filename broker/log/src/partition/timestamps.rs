@@ -102,7 +102,7 @@ impl Partition {
                 Ok(sum.map_or(from, |sum| sum.base_offset.max(from)))
             };
             let found = seek(&mut reader);
-            self.tell_bad_entries(&reader, Stage::Fetch);
+            self.finish_reader(&reader, Stage::Fetch);
             return found.map_err(|e| ReadError::Io {
                 file: self.shared().files.told(&reader.key(Kind::Idx)),
                 message: e.to_string(),

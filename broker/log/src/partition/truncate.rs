@@ -12,6 +12,7 @@ use crate::files::Kind;
 impl Partition {
     /// Removes what segments hold at `to` and above. Repeating it changes nothing.
     pub(crate) fn truncate_segments(&self, to: i64) -> Result<(), FlushError> {
+        let _only_writer = self.folder.lock();
         let (mut manifest, view) = {
             let state = self.state.lock();
             (state.slots.manifest.clone(), self.segment_with(&state, to))

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::support::{
-    Everything, Rng, append, batch, open_log, open_partition, options, partition_id, read_everything, stored,
-    wait_durable, wait_until,
+    Everything, Rng, append, batch, open_log, open_partition, options, partition_id,
+    read_everything, stored, wait_durable, wait_until,
 };
 use crate::disk::{Disk, RealDisk};
 use crate::metrics::HealthState;
@@ -27,12 +27,18 @@ fn id((topic, index): (u8, i32)) -> PartitionId {
 }
 
 fn config() -> PartitionConfig {
-    PartitionConfig { segment_bytes: 3000, ..PartitionConfig::default() }
+    PartitionConfig {
+        segment_bytes: 3000,
+        ..PartitionConfig::default()
+    }
 }
 
 /// Options under which nothing is flushed before the end (`in_wal`), or everything at the end.
 fn fixture_options(dir: &Path) -> Options {
-    Options { flush_after: std::time::Duration::from_secs(3600), ..options(dir) }
+    Options {
+        flush_after: std::time::Duration::from_secs(3600),
+        ..options(dir)
+    }
 }
 
 fn fixture(in_wal: bool, count: u64) -> Fixture {
@@ -55,13 +61,19 @@ fn fixture(in_wal: bool, count: u64) -> Fixture {
         std::thread::yield_now();
         let shared = Arc::clone(opened.log.partition(id(DAMAGED)).unwrap().shared());
         let group = shared.wal().stats().durable_group;
-        wait_until("seal", || shared.wal().stats().durable_group > group || group > 0);
+        wait_until("seal", || {
+            shared.wal().stats().durable_group > group || group > 0
+        });
     } else {
         opened.log.shutdown();
     }
     drop(opened);
     let [batches, other] = content;
-    Fixture { dir, batches, other }
+    Fixture {
+        dir,
+        batches,
+        other,
+    }
 }
 
 impl Fixture {
@@ -76,14 +88,24 @@ impl Fixture {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let first = observe(&disk, copy.path(), &format!("{}+{at}", file.display()));
         let second = observe(&disk, copy.path(), "again");
-        assert_eq!(first.damaged, second.damaged, "{}+{at}: another answer after a restart", file.display());
+        assert_eq!(
+            first.damaged,
+            second.damaged,
+            "{}+{at}: another answer after a restart",
+            file.display()
+        );
         assert_eq!(first.other, second.other);
         assert_eq!(first.ranges, second.ranges, "{}+{at}", file.display());
         first
     }
 
     fn file(&self, extension: &str) -> Vec<PathBuf> {
-        let folder = self.dir.path().join("p").join(id(DAMAGED).topic.to_string()).join("0");
+        let folder = self
+            .dir
+            .path()
+            .join("p")
+            .join(id(DAMAGED).topic.to_string())
+            .join("0");
         let mut files: Vec<PathBuf> = fs::read_dir(folder)
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -109,7 +131,11 @@ fn observe(disk: &Arc<dyn Disk>, dir: &Path, what: &str) -> Outcome {
     let read = |name| {
         let partition = open_partition(&opened.log, id(name), config());
         let once = read_everything(&partition, 1);
-        assert_eq!(once, read_everything(&partition, 1 << 20), "{what}: the step of a reader matters");
+        assert_eq!(
+            once,
+            read_everything(&partition, 1 << 20),
+            "{what}: the step of a reader matters"
+        );
         once
     };
     let (damaged, other) = (read(DAMAGED), read(OTHER));
@@ -118,7 +144,13 @@ fn observe(disk: &Arc<dyn Disk>, dir: &Path, what: &str) -> Outcome {
     assert_eq!(health.decode_errors, errors, "{what}");
     opened.log.shutdown();
     assert_eq!(*opened.fatal.0.lock(), None, "{what}");
-    Outcome { damaged, other, errors, ranges: health.quarantined_ranges, states: health.states }
+    Outcome {
+        damaged,
+        other,
+        errors,
+        ranges: health.quarantined_ranges,
+        states: health.states,
+    }
 }
 
 fn copy_dir(from: &Path, to: &Path) {
@@ -158,13 +190,24 @@ fn a_flip_in_a_segment_costs_exactly_its_batch() {
         while at < length {
             let (header, size) = (at, fixture.batches[number].1.len() as u64);
             // Each field of the header once over all batches, and one byte of the records.
-            for inside in [(number as u64 * 7) % 61, 61 + (number as u64 * 13) % (size - 61)] {
+            for inside in [
+                (number as u64 * 7) % 61,
+                61 + (number as u64 * 13) % (size - 61),
+            ] {
                 let outcome = fixture.with_flip(&file, header + inside, 0x10);
                 let what = format!("batch {number}, byte {inside}");
-                assert!(outcome.damaged == without(&fixture.batches, number), "{what}: {:?}", outcome.damaged.1);
+                assert!(
+                    outcome.damaged == without(&fixture.batches, number),
+                    "{what}: {:?}",
+                    outcome.damaged.1
+                );
                 assert_eq!(outcome.other, (fixture.other.clone(), vec![]), "{what}");
                 assert_eq!((outcome.errors, outcome.ranges), (1, 1), "{what}");
-                assert_eq!(outcome.states, [HealthState::Degraded, HealthState::Corrupt], "{what}");
+                assert_eq!(
+                    outcome.states,
+                    [HealthState::Degraded, HealthState::Corrupt],
+                    "{what}"
+                );
             }
             at += size;
             number += 1;
@@ -184,12 +227,18 @@ fn a_flip_in_a_small_file_costs_nothing_and_is_told() {
                 let outcome = fixture.with_flip(&file, at, 0x04);
                 assert!(outcome.damaged == whole, "{}+{at}", file.display());
                 // An index entry is only looked at by what needs it.
-                assert!(outcome.errors == 1 || extension == ".idx", "{}+{at}", file.display());
+                assert!(
+                    outcome.errors == 1 || extension == ".idx",
+                    "{}+{at}",
+                    file.display()
+                );
                 assert_eq!((outcome.ranges, outcome.states), (0, vec![HealthState::Ok]));
             }
         }
     }
-    for at in [0, 9, 13, 20, 50, 60, 70, 80, 120, 4096, 4100, 4110, 4150, 4180, 4200] {
+    for at in [
+        0, 9, 13, 20, 50, 60, 70, 80, 120, 4096, 4100, 4110, 4150, 4180, 4200,
+    ] {
         let outcome = fixture.with_flip(&fixture.file("manifest")[0], at, 0x04);
         assert!(outcome.damaged == whole, "manifest+{at}");
         assert_eq!(outcome.states, [HealthState::Ok]);
@@ -200,7 +249,10 @@ fn a_flip_in_a_small_file_costs_nothing_and_is_told() {
 fn a_flip_in_the_wal_costs_at_most_its_batch_and_nobody_elses() {
     let fixture = fixture(true, 12);
     let wal = fixture.dir.path().join("wal");
-    let mut files: Vec<PathBuf> = fs::read_dir(wal).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(wal)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     files.retain(|path| path.extension().is_some_and(|e| e == "wal"));
     files.sort();
     let content = fs::read(&files[0]).unwrap();
@@ -210,7 +262,11 @@ fn a_flip_in_the_wal_costs_at_most_its_batch_and_nobody_elses() {
         for inside in [0, bytes.len() as u64 / 2, bytes.len() as u64 - 17] {
             let outcome = fixture.with_flip(file, at + inside, 0x20);
             let what = format!("batch {number}, byte {inside} behind its prefix");
-            assert!(outcome.damaged == without(&fixture.batches, number), "{what}: {:?}", outcome.damaged.1);
+            assert!(
+                outcome.damaged == without(&fixture.batches, number),
+                "{what}: {:?}",
+                outcome.damaged.1
+            );
             assert_eq!(outcome.other, (fixture.other.clone(), vec![]), "{what}");
             assert_eq!((outcome.errors, outcome.ranges), (1, 1), "{what}");
         }
@@ -218,5 +274,7 @@ fn a_flip_in_the_wal_costs_at_most_its_batch_and_nobody_elses() {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }

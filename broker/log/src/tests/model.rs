@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::support::{
-    DEADLINE, Opened, Rng, append, batch, open_log, open_partition, options, partition_id, read, read_everything,
-    stored, wait_durable, wait_until,
+    DEADLINE, Opened, Rng, append, batch, open_log, open_partition, options, partition_id, read,
+    read_everything, stored, wait_durable, wait_until,
 };
 use crate::disk::{Disk, RealDisk};
 use crate::{Entry, Partition, PartitionConfig, PartitionId, ReadError};
@@ -22,8 +22,12 @@ struct Model {
 
 impl Model {
     fn expected(&self) -> Vec<(i64, Vec<u8>)> {
-        let live = self.batches.iter().filter(|(_, last, _)| *last >= self.log_start);
-        live.map(|(base, _, bytes)| (*base, bytes.clone())).collect()
+        let live = self
+            .batches
+            .iter()
+            .filter(|(_, last, _)| *last >= self.log_start);
+        live.map(|(base, _, bytes)| (*base, bytes.clone()))
+            .collect()
     }
 }
 
@@ -38,7 +42,12 @@ struct Run {
 }
 
 fn config() -> PartitionConfig {
-    PartitionConfig { segment_bytes: 40_000, segment_ms: 60_000, retention_ms: -1, retention_bytes: -1 }
+    PartitionConfig {
+        segment_bytes: 40_000,
+        segment_ms: 60_000,
+        retention_ms: -1,
+        retention_bytes: -1,
+    }
 }
 
 impl Run {
@@ -82,13 +91,21 @@ impl Run {
     fn append(&mut self) {
         let id = self.pick();
         let records = 1 + self.rng.below(5);
-        let size = if self.rng.below(20) == 0 { 20_000 } else { self.rng.below(900) };
+        let size = if self.rng.below(20) == 0 {
+            20_000
+        } else {
+            self.rng.below(900)
+        };
         let now_ms = self.now_ms;
         let bytes: Bytes = batch(&mut self.rng, now_ms, records, size / records);
         let (partition, model) = self.partitions.get_mut(&id).unwrap();
         let appended = append(partition, &bytes).unwrap();
         assert_eq!(appended.base_offset, model.next);
-        model.batches.push((appended.base_offset, appended.last_offset, stored(&bytes, appended.base_offset)));
+        model.batches.push((
+            appended.base_offset,
+            appended.last_offset,
+            stored(&bytes, appended.base_offset),
+        ));
         model.next = appended.last_offset + 1;
     }
 
@@ -99,7 +116,9 @@ impl Run {
         let (partition, model) = &self.partitions[&id];
         wait_durable(partition, model.next);
         match read(partition, from, max_bytes) {
-            Err(ReadError::OutOfRange { .. }) => assert!(from < model.log_start || from > model.next),
+            Err(ReadError::OutOfRange { .. }) => {
+                assert!(from < model.log_start || from > model.next)
+            }
             Err(error) => panic!("{error}"),
             Ok((bytes, _)) if from == model.next => assert!(bytes.is_empty()),
             Ok((bytes, next)) => {
@@ -119,8 +138,17 @@ impl Run {
         let id = self.pick();
         let (partition, model) = &self.partitions[&id];
         wait_durable(partition, model.next);
-        let offset = model.log_start + self.rng.below((model.next - model.log_start + 1) as u64) as i64;
-        self.log().commit(vec![Entry::LogStart { partition: id, offset }], Box::new(|| {})).unwrap();
+        let offset =
+            model.log_start + self.rng.below((model.next - model.log_start + 1) as u64) as i64;
+        self.log()
+            .commit(
+                vec![Entry::LogStart {
+                    partition: id,
+                    offset,
+                }],
+                Box::new(|| {}),
+            )
+            .unwrap();
         let (partition, model) = self.partitions.get_mut(&id).unwrap();
         wait_until("log start", || partition.log_start() >= offset);
         model.log_start = model.log_start.max(offset);
@@ -131,7 +159,10 @@ impl Run {
         let id = self.pick();
         let (partition, model) = self.partitions.get_mut(&id).unwrap();
         wait_durable(partition, model.next);
-        partition.update_config(PartitionConfig { retention_bytes: 60_000, ..config() });
+        partition.update_config(PartitionConfig {
+            retention_bytes: 60_000,
+            ..config()
+        });
         let now_ms = self.now_ms;
         self.log().tick(now_ms);
         let (partition, model) = self.partitions.get_mut(&id).unwrap();
@@ -139,9 +170,14 @@ impl Run {
         let target = partition.state.lock().retention_target;
         wait_until("retention", || partition.log_start() >= target);
         assert!(partition.log_start() >= model.log_start);
-        let boundary = model.batches.iter().any(|(base, _, _)| *base == partition.log_start());
+        let boundary = model
+            .batches
+            .iter()
+            .any(|(base, _, _)| *base == partition.log_start());
         assert!(
-            boundary || partition.log_start() == model.log_start || partition.log_start() == model.next,
+            boundary
+                || partition.log_start() == model.log_start
+                || partition.log_start() == model.next,
             "retention cuts between batches"
         );
         model.log_start = partition.log_start();
@@ -149,9 +185,14 @@ impl Run {
 
     fn delete(&mut self) {
         let id = self.pick();
-        self.log().commit(vec![Entry::DeletePartition(id)], Box::new(|| {})).unwrap();
+        self.log()
+            .commit(vec![Entry::DeletePartition(id)], Box::new(|| {}))
+            .unwrap();
         let (partition, model) = self.partitions.remove(&id).unwrap();
-        assert!(matches!(read(&partition, model.log_start, 1), Err(ReadError::Deleted)));
+        assert!(matches!(
+            read(&partition, model.log_start, 1),
+            Err(ReadError::Deleted)
+        ));
         let folder = self.dir.path().join("p").join(id.topic.to_string());
         wait_until("the folder is gone", || !folder.exists());
         self.create(id.index);
@@ -167,8 +208,10 @@ impl Run {
             opened.log.shutdown();
         }
         // The old handles would keep the directory locked.
-        let models: Vec<(PartitionId, Model)> =
-            std::mem::take(&mut self.partitions).into_iter().map(|(id, (_, model))| (id, model)).collect();
+        let models: Vec<(PartitionId, Model)> = std::mem::take(&mut self.partitions)
+            .into_iter()
+            .map(|(id, (_, model))| (id, model))
+            .collect();
         drop(opened);
         self.open();
         for (id, model) in models {

@@ -12,8 +12,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::disk::Disk;
 use crate::metrics::LogMetrics;
 use crate::{
-    AppendError, Appended, Hooks, Log, Observer, OpenError, Options, Partition, PartitionConfig, PartitionId,
-    ProducedBatch, ReadError, ReadOutcome, ReadRequest, TopicId, open_on,
+    AppendError, Appended, Hooks, Log, Observer, OpenError, Options, Partition, PartitionConfig,
+    PartitionId, ProducedBatch, ReadError, ReadOutcome, ReadRequest, TopicId, open_on,
 };
 
 /// How long anything may take before a test fails.
@@ -77,7 +77,10 @@ impl Watch {
 
 /// Waits until `done` holds.
 pub(super) fn wait_until(what: &str, done: impl Fn() -> bool) {
-    assert!(Watch::default().wait(done), "did not happen in time: {what}");
+    assert!(
+        Watch::default().wait(done),
+        "did not happen in time: {what}"
+    );
 }
 
 /// Keeps the first fatal reason.
@@ -119,14 +122,25 @@ pub(super) fn open_log(disk: &Arc<dyn Disk>, options: Options) -> Result<Opened,
     let fatal = Arc::new(Fatal::default());
     let hooks: Arc<dyn Hooks> = Arc::clone(&fatal) as Arc<dyn Hooks>;
     let log = open_on(Arc::clone(disk), options, Arc::clone(&metrics), hooks)?;
-    Ok(Opened { log, metrics, fatal })
+    Ok(Opened {
+        log,
+        metrics,
+        fatal,
+    })
 }
 
 pub(super) fn partition_id(topic: u8, index: i32) -> PartitionId {
-    PartitionId { topic: TopicId([topic; 16]), index }
+    PartitionId {
+        topic: TopicId([topic; 16]),
+        index,
+    }
 }
 
-pub(super) fn open_partition(log: &Log, id: PartitionId, config: PartitionConfig) -> Arc<Partition> {
+pub(super) fn open_partition(
+    log: &Log,
+    id: PartitionId,
+    config: PartitionConfig,
+) -> Arc<Partition> {
     log.open_partition(id, config, Arc::new(Watch::default()))
 }
 
@@ -149,7 +163,14 @@ pub(super) fn stored(batch: &Bytes, base_offset: i64) -> Vec<u8> {
 
 pub(super) fn append(partition: &Partition, bytes: &Bytes) -> Result<Appended, AppendError> {
     let header = BatchHeader::parse(bytes).unwrap();
-    partition.append(ProducedBatch { bytes: bytes.clone(), header, pin: None }, EPOCH)
+    partition.append(
+        ProducedBatch {
+            bytes: bytes.clone(),
+            header,
+            pin: None,
+        },
+        EPOCH,
+    )
 }
 
 pub(super) fn wait_durable(partition: &Partition, offset: i64) {
@@ -157,10 +178,25 @@ pub(super) fn wait_durable(partition: &Partition, offset: i64) {
 }
 
 /// One read: bytes and next offset.
-pub(super) fn read(partition: &Partition, from: i64, max_bytes: u64) -> Result<(Vec<u8>, i64), ReadError> {
-    let request = ReadRequest { from, up_to: i64::MAX, max_bytes, min_one: true, tail_only: false };
+pub(super) fn read(
+    partition: &Partition,
+    from: i64,
+    max_bytes: u64,
+) -> Result<(Vec<u8>, i64), ReadError> {
+    let request = ReadRequest {
+        from,
+        up_to: i64::MAX,
+        max_bytes,
+        min_one: true,
+        tail_only: false,
+    };
     match partition.read(request)? {
-        ReadOutcome::Data { chunks, bytes, next, .. } => {
+        ReadOutcome::Data {
+            chunks,
+            bytes,
+            next,
+            ..
+        } => {
             let joined: Vec<u8> = chunks.iter().flat_map(|c| c.iter().copied()).collect();
             assert_eq!(joined.len() as u64, bytes);
             Ok((joined, next))
@@ -178,7 +214,11 @@ pub(super) fn read_everything(partition: &Partition, max_bytes: u64) -> Everythi
     while from < partition.durable_offset() {
         match read(partition, from, max_bytes) {
             Ok((bytes, next)) => {
-                assert!(next > from, "an empty answer at {from} below {}", partition.durable_offset());
+                assert!(
+                    next > from,
+                    "an empty answer at {from} below {}",
+                    partition.durable_offset()
+                );
                 let mut rest = &bytes[..];
                 while !rest.is_empty() {
                     let header = BatchHeader::parse(rest).unwrap();
@@ -189,7 +229,10 @@ pub(super) fn read_everything(partition: &Partition, max_bytes: u64) -> Everythi
                 from = next;
             }
             Err(ReadError::Corrupt { range }) => {
-                assert!(range.from <= from && range.to >= from, "{range:?} at {from}");
+                assert!(
+                    range.from <= from && range.to >= from,
+                    "{range:?} at {from}"
+                );
                 lost.push((range.from, range.to));
                 from = range.to + 1;
             }

@@ -1,0 +1,315 @@
+//! What a start makes of the folders below `p/`: brought in line with their manifests, or told.
+//!
+//! Owns every repair of a folder. Never guesses: a file that no manifest lists is moved aside and told.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::files::{FileKey, Kind, QUARANTINE_DIR};
+use crate::flusher;
+use crate::health::UnhealthyRange;
+use crate::ids::{PartitionId, TopicId};
+use crate::metrics::{Reason, Source, Stage};
+use crate::partition::Partition;
+use crate::partition::slots::{MANIFEST, MANIFEST_NEW, Slots};
+use crate::recovery::CLEAN_EXIT;
+use crate::shared::{Shared, now_ms};
+
+/// A problem found in a folder; dropped when replay shows that the partition is deleted.
+pub(crate) type Problem = UnhealthyRange;
+
+/// Reads `p/`: one partition per folder. Returns what is to be told.
+pub(crate) fn load_partitions(shared: &Arc<Shared>) -> io::Result<Vec<Problem>> {
+    let mut problems = Vec::new();
+    let files = &shared.files;
+    let root = files.partitions_dir();
+    if !files.disk().exists(&root)? {
+        return Ok(problems);
+    }
+    for topic in files.disk().list(&root)? {
+        let topic_path = root.join(&topic.name);
+        let Some(id) = topic.name.parse::<TopicId>().ok().filter(|_| topic.is_dir) else {
+            problems.push(set_aside(shared, &topic_path, None)?);
+            continue;
+        };
+        for entry in files.disk().list(&topic_path)? {
+            let index = entry
+                .name
+                .parse::<i32>()
+                .ok()
+                .filter(|i| *i >= 0 && entry.is_dir);
+            let Some(index) = index.filter(|i| i.to_string() == entry.name) else {
+                problems.push(set_aside(shared, &topic_path.join(&entry.name), None)?);
+                continue;
+            };
+            let id = PartitionId { topic: id, index };
+            if let Some(slots) = load_folder(shared, id, &mut problems)? {
+                let partition = Arc::new(Partition::new(shared, id, slots));
+                for range in partition.quarantined() {
+                    shared.health.known(range);
+                }
+                shared.partitions.write().insert(id, partition);
+            }
+        }
+    }
+    Ok(problems)
+}
+
+/// One partition's folder, brought in line with its manifest. `None`: nothing of a partition is there.
+fn load_folder(
+    shared: &Arc<Shared>,
+    id: PartitionId,
+    problems: &mut Vec<Problem>,
+) -> io::Result<Option<Slots>> {
+    let files = &shared.files;
+    let dir = files.partition_dir(id);
+    files.unlink(&dir.join(MANIFEST_NEW))?;
+    let names: Vec<String> = files
+        .disk()
+        .list(&dir)?
+        .into_iter()
+        .map(|entry| entry.name)
+        .collect();
+    let loaded = Slots::load(files, id)?;
+    let Some(loaded) = loaded else {
+        if names.is_empty() {
+            // A crash between making the folder and its manifest, or between its last file and the folder itself.
+            files.remove_empty(id)?;
+            return Ok(None);
+        }
+        return crate::salvage::from_files(shared, id, &names, problems).map(Some);
+    };
+    // After a crash, one bad slot is the write that it cut short. Otherwise a slot that was whole is damaged.
+    if loaded.slots.is_none() || shared.node.last_exit() == CLEAN_EXIT {
+        for (position, reason) in &loaded.damaged {
+            problems.push(manifest_problem(shared, id, *position, *reason));
+        }
+    }
+    let Some(mut slots) = loaded.slots else {
+        return crate::salvage::from_files(shared, id, &names, problems).map(Some);
+    };
+    if slots.manifest.deleted {
+        files.remove_partition(id, slots)?;
+        return Ok(None);
+    }
+    if !loaded.damaged.is_empty() {
+        crate::salvage::roll_forward(shared, id, &mut slots)?;
+    }
+    tidy_folder(shared, id, &mut slots, &names, problems)?;
+    Ok(Some(slots))
+}
+
+fn manifest_problem(
+    shared: &Shared,
+    id: PartitionId,
+    position: u64,
+    reason: Reason,
+) -> Problem {
+    UnhealthyRange {
+        partition: Some(id),
+        from: 0,
+        to: -1,
+        file: shared
+            .files
+            .relative(&shared.files.partition_dir(id).join(MANIFEST)),
+        position,
+        reason,
+        source: Source::Snapshot,
+        stage: Stage::Replay,
+        since_ms: now_ms(),
+    }
+}
+
+/// Removes what a crash left, cuts what lies beyond the lengths that count, sets aside what nobody lists.
+fn tidy_folder(
+    shared: &Arc<Shared>,
+    id: PartitionId,
+    slots: &mut Slots,
+    names: &[String],
+    problems: &mut Vec<Problem>,
+) -> io::Result<()> {
+    let files = &shared.files;
+    let dir = files.partition_dir(id);
+    let manifest = &slots.manifest;
+    let listed = |base: i64| manifest.segments.iter().any(|s| s.base_offset == base);
+    for name in names {
+        let path = dir.join(name);
+        match FileKey::parse(id, name) {
+            Some(key) if listed(key.base_offset) => {}
+            Some(key)
+                if manifest.created.contains(&key.base_offset)
+                    || manifest.dropped.contains(&key.base_offset) =>
+            {
+                files.unlink(&path)?;
+            }
+            Some(_) => problems.push(set_aside(shared, &path, Some(id))?),
+            None if [MANIFEST, MANIFEST_NEW, "producers.1", "producers.2"]
+                .contains(&name.as_str()) => {}
+            None => problems.push(set_aside(shared, &path, Some(id))?),
+        }
+    }
+    for (at, segment) in manifest.segments.iter().enumerate() {
+        let end = manifest
+            .segments
+            .get(at + 1)
+            .map_or(manifest.next_offset, |s| s.base_offset);
+        for (kind, listed) in [
+            (Kind::Log, segment.log_bytes),
+            (Kind::Sum, segment.sum_bytes),
+            (Kind::Idx, segment.idx_bytes),
+        ] {
+            let key = FileKey {
+                partition: id,
+                base_offset: segment.base_offset,
+                kind,
+            };
+            if let Some(problem) = fit_length(shared, &key, listed, end)? {
+                problems.push(problem);
+            }
+        }
+    }
+    slots.manifest.created.clear();
+    slots.manifest.dropped.clear();
+    files.forget(id);
+    Ok(())
+}
+
+/// Cuts a file to the length that counts. One that is missing or too short is told: here when it costs no offsets;
+/// a short `.log` is found by the read that needs it.
+fn fit_length(
+    shared: &Shared,
+    key: &FileKey,
+    listed: u64,
+    end: i64,
+) -> io::Result<Option<Problem>> {
+    let files = &shared.files;
+    let reason = match files.open(key) {
+        Ok(file) => {
+            let length = file.len()?;
+            if length > listed {
+                file.set_len(listed)?;
+                file.sync_data()?;
+            }
+            if length >= listed {
+                return Ok(None);
+            }
+            Reason::Truncated
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Reason::MissingFile,
+        Err(e) => return Err(e),
+    };
+    let (source, to) = match (key.kind, reason) {
+        (Kind::Log, Reason::MissingFile) => (Source::Segment, end - 1),
+        // The read that needs the bytes finds out which offsets are lost.
+        (Kind::Log, _) => return Ok(None),
+        (Kind::Sum | Kind::Idx, _) => {
+            shared
+                .flusher
+                .request_repair(key.partition, key.base_offset);
+            (Source::Index, key.base_offset - 1)
+        }
+    };
+    Ok(Some(UnhealthyRange {
+        partition: Some(key.partition),
+        from: key.base_offset,
+        to,
+        file: files.told(key),
+        position: 0,
+        reason,
+        source,
+        stage: Stage::Replay,
+        since_ms: now_ms(),
+    }))
+}
+
+/// Moves a file or folder that nobody lists to `quarantine/`.
+fn set_aside(shared: &Shared, path: &Path, partition: Option<PartitionId>) -> io::Result<Problem> {
+    move_to_quarantine(shared, path)?;
+    Ok(UnhealthyRange {
+        partition,
+        from: 0,
+        to: -1,
+        file: shared.files.relative(path),
+        position: 0,
+        reason: Reason::UnlistedFile,
+        source: Source::Segment,
+        stage: Stage::Replay,
+        since_ms: now_ms(),
+    })
+}
+
+/// Returns where it went: `quarantine/` and its old path with dots for slashes, numbered if that name is taken.
+fn move_to_quarantine(shared: &Shared, path: &Path) -> io::Result<PathBuf> {
+    let files = &shared.files;
+    let dir = files.root().join(QUARANTINE_DIR);
+    files.disk().create_dir_all(&dir)?;
+    let name = files.relative(path).replace('/', ".");
+    let mut to = dir.join(&name);
+    let mut number = 1;
+    while files.disk().exists(&to)? {
+        number += 1;
+        to = dir.join(format!("{name}.{number}"));
+    }
+    files.disk().rename(path, &to)?;
+    files.disk().sync_dir(&dir)?;
+    if let Some(parent) = path.parent() {
+        files.disk().sync_dir(parent)?;
+    }
+    files.disk().sync_dir(files.root())?;
+    Ok(to)
+}
+
+/// Moves aside the folders of partitions that no metadata record names.
+pub(crate) fn quarantine_unknown(
+    shared: &Arc<Shared>,
+    known: &HashSet<PartitionId>,
+) -> Vec<PathBuf> {
+    let unknown: Vec<Arc<Partition>> = {
+        let partitions = shared.partitions.read();
+        partitions
+            .values()
+            .filter(|p| !known.contains(&p.id()))
+            .cloned()
+            .collect()
+    };
+    let mut moved = Vec::new();
+    for partition in unknown {
+        let id = partition.id();
+        // What only the WAL holds of it goes into the folder first: nothing is lost by moving it aside.
+        if let Err(reason) = flusher::flush(shared, id) {
+            shared.fail(&reason);
+            return moved;
+        }
+        shared.partitions.write().remove(&id);
+        let exists = partition.state.lock().slots.exist();
+        partition.delete_durable();
+        if !exists {
+            continue;
+        }
+        match move_to_quarantine(shared, &shared.files.partition_dir(id)) {
+            Ok(to) => {
+                shared.health.found(UnhealthyRange {
+                    partition: None,
+                    from: 0,
+                    to: -1,
+                    file: shared.files.relative(&to),
+                    position: 0,
+                    reason: Reason::UnlistedFile,
+                    source: Source::Segment,
+                    stage: Stage::Replay,
+                    since_ms: now_ms(),
+                });
+                moved.push(to);
+            }
+            Err(error) => {
+                shared.fail(&format!(
+                    "cannot move the folder of {id} to quarantine: {error}"
+                ));
+                return moved;
+            }
+        }
+    }
+    moved
+}
