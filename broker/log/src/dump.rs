@@ -144,7 +144,7 @@ impl Dump<'_> {
 
     fn wal(&mut self) -> Result<(), VerifyError> {
         let mut scan = self.directory.wal()?;
-        while let Some(step) = scan.next().map_err(|e| VerifyError(e.to_string()))? {
+        while let Some(step) = scan.next()? {
             match step {
                 Recovered::Torn(torn) => self.line(&format!(
                     "torn tail file={} position={} bytes={}",

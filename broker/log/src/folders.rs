@@ -101,12 +101,7 @@ fn load_folder(
     Ok(Some(slots))
 }
 
-fn manifest_problem(
-    shared: &Shared,
-    id: PartitionId,
-    position: u64,
-    reason: Reason,
-) -> Problem {
+fn manifest_problem(shared: &Shared, id: PartitionId, position: u64, reason: Reason) -> Problem {
     UnhealthyRange {
         partition: Some(id),
         from: 0,

@@ -219,10 +219,10 @@ impl LogMetrics {
             )?,
             group_batches: r.sizes(
                 "keelson_wal_group_batches",
-                "Record batches per group", (1.0, 14))?,
-            group_bytes: r.sizes(
-                "keelson_wal_group_bytes",
-                "Bytes per group", (4096.0, 15))?,
+                "Record batches per group",
+                (1.0, 14),
+            )?,
+            group_bytes: r.sizes("keelson_wal_group_bytes", "Bytes per group", (4096.0, 15))?,
             append_errors: r.counter("keelson_wal_append_errors_total", "Failed group writes")?,
             fsync_errors: r.counter("keelson_wal_fsync_errors_total", "Failed syncs")?,
             torn_tail_truncations: r.counter(
@@ -403,7 +403,12 @@ impl Families<'_> {
     }
 
     /// A histogram of `count` buckets, each twice the one before it.
-    fn sizes(&self, name: &str, help: &str, (start, count): (f64, usize)) -> Result<Histogram, prometheus::Error> {
+    fn sizes(
+        &self,
+        name: &str,
+        help: &str,
+        (start, count): (f64, usize),
+    ) -> Result<Histogram, prometheus::Error> {
         let buckets = prometheus::exponential_buckets(start, 2.0, count)?;
         self.add(Histogram::with_opts(
             HistogramOpts::new(name, help).buckets(buckets),

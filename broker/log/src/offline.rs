@@ -18,7 +18,7 @@ use crate::partition::format::Manifest;
 use crate::partition::read::wal_gaps;
 use crate::partition::slots::{Loaded, Slots};
 use crate::verify::VerifyError;
-use crate::wal::{FrameBody, Recovered, Scan};
+use crate::wal::{FrameBody, Recovered, WalReader};
 
 /// How often a folder that changes under the reader is read again.
 const TRIES_MAX: usize = 5;
@@ -26,6 +26,23 @@ const TRIES_MAX: usize = 5;
 /// A data directory that is looked at.
 pub(crate) struct Directory {
     pub(crate) files: Files,
+}
+
+/// The WAL's groups in order; none where no broker has started yet.
+pub(crate) struct Steps(Option<WalReader>);
+
+impl Steps {
+    pub(crate) fn next(&mut self) -> Result<Option<Recovered>, VerifyError> {
+        match &mut self.0 {
+            Some(reader) => reader.next().map_err(|e| VerifyError(e.to_string())),
+            None => Ok(None),
+        }
+    }
+
+    /// Files whose first block does not verify, relative to the data directory.
+    pub(crate) fn damaged_heads(&self) -> Vec<std::path::PathBuf> {
+        self.0.as_ref().map(WalReader::damaged_heads).unwrap_or_default()
+    }
 }
 
 /// A folder below `p/`.
@@ -49,9 +66,10 @@ impl Directory {
     }
 
     /// The steps of a replay, from the checkpoint on.
-    pub(crate) fn wal(&self) -> Result<Scan, VerifyError> {
-        Scan::open(Arc::clone(self.files.disk()), self.files.root())
-            .map_err(|e| VerifyError(e.to_string()))
+    pub(crate) fn wal(&self) -> Result<Steps, VerifyError> {
+        let disk = Arc::clone(self.files.disk());
+        let reader = WalReader::open(disk, self.files.root());
+        Ok(Steps(reader.map_err(|e| VerifyError(e.to_string()))?))
     }
 
     /// What is below `p/`.
@@ -158,7 +176,7 @@ pub fn read_partition(
     // The WAL first: what is recycled meanwhile is in a segment by then.
     let mut tail: BTreeMap<i64, Bytes> = BTreeMap::new();
     let mut scan = directory.wal()?;
-    while let Some(step) = scan.next().map_err(|e| VerifyError(e.to_string()))? {
+    while let Some(step) = scan.next()? {
         let Recovered::Group(group) = step else {
             continue;
         };

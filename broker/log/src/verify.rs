@@ -142,7 +142,11 @@ impl Pass<'_> {
 
     fn wal(&mut self) -> Result<(), VerifyError> {
         let mut scan = self.directory.wal()?;
-        while let Some(step) = scan.next().map_err(|e| VerifyError(e.to_string()))? {
+        for head in scan.damaged_heads() {
+            let file = head.display().to_string();
+            self.problem(&Place::file(file, Reason::HeaderCrc, Source::Wal))?;
+        }
+        while let Some(step) = scan.next()? {
             let group = match step {
                 Recovered::Torn(torn) => {
                     self.report.torn_tails += 1;

@@ -246,7 +246,12 @@ impl Partition {
         };
         // The lock is kept over the submit: queue order is offset order.
         let mut state = self.state.lock();
-        let staged = self.stage(&mut state, Class::Data, &batch, (self.next_offset(), leader_epoch))?;
+        let staged = self.stage(
+            &mut state,
+            Class::Data,
+            &batch,
+            (self.next_offset(), leader_epoch),
+        )?;
         self.shared.submit(Class::Data, staged.frames(self.id))?;
         Ok(self.adopt(&mut state, staged, batch.pin))
     }

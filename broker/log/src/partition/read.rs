@@ -338,7 +338,10 @@ impl Partition {
     }
 
     /// A range of no offsets at a place in a segment's file.
-    pub(crate) fn place(&self, view: &SegmentView, (kind, position): (Kind, u64),
+    pub(crate) fn place(
+        &self,
+        view: &SegmentView,
+        (kind, position): (Kind, u64),
         reason: Reason,
         stage: Stage,
     ) -> UnhealthyRange {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{
-    Opened, Rng, append, batch, open_log, open_partition, options, partition_id, read_everything, stored, wait_until,
+    Opened, Rng, append, batch, open_log, open_partition, options, partition_id, read_everything,
+    stored, wait_until,
 };
 use crate::disk::{Disk, SimDisk, SimFaults};
 use crate::{Entry, Options, Partition, PartitionConfig, PartitionId};
@@ -37,7 +38,10 @@ fn sim_options() -> Options {
 }
 
 fn config() -> PartitionConfig {
-    PartitionConfig { segment_bytes: 700, ..PartitionConfig::default() }
+    PartitionConfig {
+        segment_bytes: 700,
+        ..PartitionConfig::default()
+    }
 }
 
 fn id((topic, index): (u8, i32)) -> PartitionId {
@@ -54,8 +58,9 @@ impl Process {
     fn start(disk: &SimDisk) -> Option<Process> {
         let dyn_disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let opened = open_log(&dyn_disk, sim_options()).ok()?;
-        let partitions =
-            [KEPT, TRIMMED, DELETED].map(|name| open_partition(&opened.log, id(name), config())).to_vec();
+        let partitions = [KEPT, TRIMMED, DELETED]
+            .map(|name| open_partition(&opened.log, id(name), config()))
+            .to_vec();
         Some(Process { opened, partitions })
     }
 
@@ -66,13 +71,15 @@ impl Process {
     /// Appends and waits for the acknowledgement.
     fn append(&self, rng: &mut Rng, which: usize, told: &mut Told) -> Option<()> {
         let partition = &self.partitions[which];
-        let bytes = batch(rng, 1000, 1 + rng_below(rng), 60);
+        let records = 1 + rng.below(3);
+        let bytes = batch(rng, 1000, records, 60);
         let appended = append(partition, &bytes).ok()?;
         wait_until("durable or failed", || {
             partition.durable_offset() > appended.last_offset || self.failed()
         });
         if partition.durable_offset() > appended.last_offset {
-            told.batches.push((appended.base_offset, stored(&bytes, appended.base_offset)));
+            told.batches
+                .push((appended.base_offset, stored(&bytes, appended.base_offset)));
             told.next = appended.last_offset + 1;
         }
         (!self.failed()).then_some(())
@@ -97,7 +104,10 @@ impl Process {
             }
             if round == 1 {
                 let offset = told[1].next / 2;
-                self.commit(Entry::LogStart { partition: id(TRIMMED), offset })?;
+                self.commit(Entry::LogStart {
+                    partition: id(TRIMMED),
+                    offset,
+                })?;
                 told[1].log_start = offset;
             }
             if round == 2 {
@@ -110,14 +120,12 @@ impl Process {
     }
 }
 
-fn rng_below(rng: &mut Rng) -> u64 {
-    rng.below(3)
-}
-
 /// One process from start to (perhaps) a clean end; returns whether the disk held out.
 fn run(disk: &SimDisk, seed: u64, told: &mut [Told; 3]) -> bool {
     let mut rng = Rng::new(seed);
-    let Some(process) = Process::start(disk) else { return false };
+    let Some(process) = Process::start(disk) else {
+        return false;
+    };
     let worked = process.work(&mut rng, told).is_some();
     if worked {
         process.opened.log.shutdown();
@@ -136,21 +144,44 @@ fn check(disk: &SimDisk, told: &[Told; 3], what: &str) -> [(i64, i64, Content); 
         let told = &told[number];
         number += 1;
         let existed = opened.log.partition(id(name)).is_some();
-        assert!(!(told.deletion.1 && existed), "{what}: {name:?} was deleted");
+        assert!(
+            !(told.deletion.1 && existed),
+            "{what}: {name:?} was deleted"
+        );
         let partition = open_partition(&opened.log, id(name), config());
         let (content, lost) = read_everything(&partition, 1 << 16);
         assert_eq!(lost, [], "{what}: {name:?}");
         if !told.deletion.0 {
-            assert!(partition.next_offset() >= told.next, "{what}: {name:?}: {partition:?} {}", told.next);
-            assert!(partition.log_start() >= told.log_start, "{what}: {name:?}: {partition:?}");
-            for batch in told.batches.iter().filter(|(base, _)| *base >= partition.log_start()) {
+            assert!(
+                partition.next_offset() >= told.next,
+                "{what}: {name:?}: {partition:?} {}",
+                told.next
+            );
+            assert!(
+                partition.log_start() >= told.log_start,
+                "{what}: {name:?}: {partition:?}"
+            );
+            for batch in told
+                .batches
+                .iter()
+                .filter(|(base, _)| *base >= partition.log_start())
+            {
                 let times = content.iter().filter(|found| *found == batch).count();
-                assert_eq!(times, 1, "{what}: {name:?}: the batch at {} is there {times} times", batch.0);
+                assert_eq!(
+                    times, 1,
+                    "{what}: {name:?}: the batch at {} is there {times} times",
+                    batch.0
+                );
             }
         }
         (partition.log_start(), partition.next_offset(), content)
     });
-    assert_eq!(opened.metrics.decode_errors_total(), 0, "{what}: {:?}", opened.log.health());
+    assert_eq!(
+        opened.metrics.decode_errors_total(),
+        0,
+        "{what}: {:?}",
+        opened.log.health()
+    );
     drop(opened);
     disk.kill();
     found
@@ -159,30 +190,47 @@ fn check(disk: &SimDisk, told: &[Told; 3], what: &str) -> [(i64, i64, Content); 
 fn cut_everywhere(seed: u64, step: u64) {
     println!("seed {seed}");
     let whole = SimDisk::new(seed);
-    assert!(run(&whole, seed, &mut Default::default()), "without a fault everything works");
+    assert!(
+        run(&whole, seed, &mut Default::default()),
+        "without a fault everything works"
+    );
     let operations = whole.operations();
-    assert!(operations > 100, "{operations} operations are too few to say something");
+    assert!(
+        operations > 100,
+        "{operations} operations are too few to say something"
+    );
     let mut at = 1 + seed % step;
     while at <= operations {
         let what = format!("seed {seed}, cut at {at} of about {operations}");
         let disk = SimDisk::new(seed);
-        disk.set_faults(SimFaults { cut_at: Some(at), ..SimFaults::default() });
+        disk.set_faults(SimFaults {
+            cut_at: Some(at),
+            ..SimFaults::default()
+        });
         let mut told: [Told; 3] = Default::default();
         run(&disk, seed, &mut told);
         disk.power_cut();
         // The first start after it is cut, too, at some operation of its own.
         let again = disk.operations() + 1 + at % 23;
-        disk.set_faults(SimFaults { cut_at: Some(again), ..SimFaults::default() });
+        disk.set_faults(SimFaults {
+            cut_at: Some(again),
+            ..SimFaults::default()
+        });
         drop(Process::start(&disk));
         disk.power_cut();
         let first = check(&disk, &told, &what);
         let second = check(&disk, &told, &what);
-        assert!(first == second, "{what}: recovering twice gives something else");
+        assert!(
+            first == second,
+            "{what}: recovering twice gives something else"
+        );
         // And it goes on from there.
         let mut more = told.clone();
         more[2].deletion.0 = true;
         if let Some(process) = Process::start(&disk) {
-            process.append(&mut Rng::new(at), 0, &mut more[0]).unwrap_or_else(|| panic!("{what}: {:?}", process.opened.fatal.0));
+            process
+                .append(&mut Rng::new(at), 0, &mut more[0])
+                .unwrap_or_else(|| panic!("{what}: {:?}", process.opened.fatal.0));
             process.opened.log.shutdown();
         }
         check(&disk, &more, &what);
@@ -205,7 +253,10 @@ fn a_failed_sync_ends_the_process_without_an_acknowledgement() {
     let mut failures = 0;
     for at in (1..whole.operations()).step_by(5) {
         let disk = SimDisk::new(seed);
-        disk.set_faults(SimFaults { sync_fails_at: Some(at), ..SimFaults::default() });
+        disk.set_faults(SimFaults {
+            sync_fails_at: Some(at),
+            ..SimFaults::default()
+        });
         let mut told: [Told; 3] = Default::default();
         if !run(&disk, seed, &mut told) {
             failures += 1;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use keelson_protocol::builder::BatchBuilder;
 
 use super::support::{
-    Rng, append, batch, open_log, open_partition, options, partition_id, read_everything, stored, wait_durable,
-    wait_until,
+    Rng, append, batch, open_log, open_partition, options, partition_id, read_everything, stored,
+    wait_durable, wait_until,
 };
 use crate::disk::{Disk, RealDisk, SimDisk, SimFaults};
 use crate::{AppendError, Entry, HealthState, Options, Partition, PartitionConfig};
@@ -75,7 +75,11 @@ fn a_timestamp_leads_to_the_exact_record() {
 fn a_full_volume_takes_no_records_serves_all_it_has_and_resumes() {
     let disk = SimDisk::new(5);
     let dyn_disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let options = || Options { disk_reserve_bytes: Some(200_000), flush_after: Duration::ZERO, ..options(Path::new("/data")) };
+    let options = || Options {
+        disk_reserve_bytes: Some(200_000),
+        flush_after: Duration::ZERO,
+        ..options(Path::new("/data"))
+    };
     let mut opened = open_log(&dyn_disk, options()).unwrap();
     let id = partition_id(1, 0);
     let mut partition = open_partition(&opened.log, id, PartitionConfig::default());
@@ -93,23 +97,39 @@ fn a_full_volume_takes_no_records_serves_all_it_has_and_resumes() {
     }
     let used = dyn_disk.space(Path::new("/data")).unwrap();
     let capacity = used.total_bytes - used.free_bytes + 100_000;
-    disk.set_faults(SimFaults { capacity_bytes: Some(capacity), ..SimFaults::default() });
+    disk.set_faults(SimFaults {
+        capacity_bytes: Some(capacity),
+        ..SimFaults::default()
+    });
     opened.log.tick(0);
     assert_eq!(put(&partition).unwrap_err(), AppendError::ReadOnly);
     assert_eq!(opened.log.health().states, [HealthState::ReadOnly]);
     // The log start still moves, and a new start comes up the same way.
-    opened.log.commit(vec![Entry::LogStart { partition: id, offset: 3 }], Box::new(|| {})).unwrap();
+    opened
+        .log
+        .commit(
+            vec![Entry::LogStart {
+                partition: id,
+                offset: 3,
+            }],
+            Box::new(|| {}),
+        )
+        .unwrap();
     wait_until("log start", || partition.log_start() == 3);
     drop((partition, opened));
     disk.kill();
-    disk.set_faults(SimFaults { capacity_bytes: Some(capacity), ..SimFaults::default() });
+    disk.set_faults(SimFaults {
+        capacity_bytes: Some(capacity),
+        ..SimFaults::default()
+    });
     opened = open_log(&dyn_disk, options()).unwrap();
     partition = open_partition(&opened.log, id, PartitionConfig::default());
     assert_eq!(put(&partition).unwrap_err(), AppendError::ReadOnly);
     assert_eq!((partition.log_start(), partition.next_offset()), (3, 20));
     assert_eq!(read_everything(&partition, 1000).0.len(), 17);
     disk.set_faults(SimFaults::default());
-    wait_until("writable again", || put(&partition).is_ok());
+    opened.log.tick(0);
+    put(&partition).unwrap();
     assert_eq!(opened.log.health().states, [HealthState::Ok]);
     let (content, lost) = read_everything(&partition, 1 << 20);
     assert_eq!(lost, []);
@@ -140,18 +160,35 @@ fn verify_and_dump_say_what_is_there_and_what_is_not() {
     opened.log.shutdown();
     drop((partition, opened));
     let mut out = Vec::new();
-    crate::dump::dump(dir.path(), crate::dump::DumpFilter::default(), &names, &mut out).unwrap();
+    crate::dump::dump(
+        dir.path(),
+        crate::dump::DumpFilter::default(),
+        &names,
+        &mut out,
+    )
+    .unwrap();
     let text = String::from_utf8(out).unwrap();
-    assert!(text.contains("partition orders/0") && text.contains("offsets=18..=19"), "{text}");
+    assert!(
+        text.contains("partition orders/0") && text.contains("offsets=18..=19"),
+        "{text}"
+    );
     let mut seen = 0;
-    crate::read_partition(dir.path(), partition_id(1, 0), &mut |header, _| seen += header.records_count).unwrap();
+    crate::read_partition(dir.path(), partition_id(1, 0), &mut |header, _| {
+        seen += header.records_count
+    })
+    .unwrap();
     assert_eq!(seen, 20);
-    let log = dir.path().join(format!("p/{}/0/{:020}.log", partition_id(1, 0).topic, 0));
+    let log = dir
+        .path()
+        .join(format!("p/{}/0/{:020}.log", partition_id(1, 0).topic, 0));
     let mut bytes = std::fs::read(&log).unwrap();
     bytes[200] ^= 1;
     std::fs::write(&log, bytes).unwrap();
     let (report, text) = look();
     assert_eq!(report.problems, 1);
     let wanted = "topic=orders partition=0 offsets=0..=1 reason=batch_crc source=segment\n";
-    assert!(text.ends_with(wanted) && text.starts_with("file=p/") && text.contains(" position=0 "), "{text}");
+    assert!(
+        text.ends_with(wanted) && text.starts_with("file=p/") && text.contains(" position=0 "),
+        "{text}"
+    );
 }
