@@ -41,7 +41,10 @@ impl Steps {
 
     /// Files whose first block does not verify, relative to the data directory.
     pub(crate) fn damaged_heads(&self) -> Vec<std::path::PathBuf> {
-        self.0.as_ref().map(WalReader::damaged_heads).unwrap_or_default()
+        self.0
+            .as_ref()
+            .map(WalReader::damaged_heads)
+            .unwrap_or_default()
     }
 }
 
