@@ -37,12 +37,14 @@ impl Hooks for TestHooks {
 pub(crate) struct TestBroker {
     pub(crate) broker: Arc<Broker>,
     pub(crate) registry: Registry,
-    pub(crate) dir: TempDir,
+    dir: Option<TempDir>,
 }
 
 impl Drop for TestBroker {
     fn drop(&mut self) {
-        self.broker.log.shutdown();
+        if self.dir.is_some() {
+            self.broker.log.shutdown();
+        }
     }
 }
 
@@ -78,16 +80,14 @@ impl TestBroker {
         Self {
             broker,
             registry,
-            dir,
+            dir: Some(dir),
         }
     }
 
     /// Stops, and gives the directory back for another start.
-    pub(crate) fn stop(self) -> TempDir {
+    pub(crate) fn stop(mut self) -> TempDir {
         self.broker.log.shutdown();
-        let empty = tempfile::tempdir().unwrap();
-        let mut this = std::mem::ManuallyDrop::new(self);
-        std::mem::replace(&mut this.dir, empty)
+        self.dir.take().unwrap()
     }
 
     /// Creates topics with one partition each (or `num.partitions`).

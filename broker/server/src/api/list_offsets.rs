@@ -184,3 +184,53 @@ fn answer(questions: Vec<(TopicName, Vec<Question>)>, version: i16) -> Answer<Li
     let body = ListOffsetsResponse::default().with_topics(topics.collect());
     Answer::new(body, first_error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TestBroker, name, produce_request};
+    use keelson_protocol::builder::BatchBuilder;
+    use keelson_protocol::kafka_protocol::messages::list_offsets_request::ListOffsetsTopic;
+
+    async fn ask(test: &TestBroker, timestamp: i64, version: i16) -> (i16, i64, i64) {
+        let partition = ListOffsetsPartition::default()
+            .with_timestamp(timestamp)
+            .with_current_leader_epoch(-1);
+        let topic = ListOffsetsTopic::default()
+            .with_name(name("orders"))
+            .with_partitions(vec![partition]);
+        let request = ListOffsetsRequest::default()
+            .with_replica_id((-1).into())
+            .with_topics(vec![topic]);
+        let response = test.call_version(request, version).await;
+        let found = &response.topics[0].partitions[0];
+        (found.error_code, found.offset, found.timestamp)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn earliest_latest_and_by_time() {
+        let test = TestBroker::start(&[]).await;
+        test.create(&["orders"]).await;
+        assert_eq!(ask(&test, LATEST, 1).await, (0, 0, -1));
+        assert_eq!(ask(&test, MAX_TIMESTAMP, 7).await, (0, -1, -1));
+        for timestamp in [1000, 3000, 2000] {
+            let mut builder = BatchBuilder::new(timestamp);
+            builder.push(None, Some(b"a"));
+            builder.push_with(timestamp + 5, None, Some(b"b"), &[]);
+            let request = produce_request("orders", 0, builder.build(), -1);
+            test.call_version(request, 9).await;
+        }
+        for version in 1..=10 {
+            assert_eq!(ask(&test, LATEST, version).await, (0, 6, -1));
+            assert_eq!(ask(&test, EARLIEST, version).await, (0, 0, -1));
+            assert_eq!(ask(&test, 0, version).await, (0, 0, 1000));
+            assert_eq!(ask(&test, 1001, version).await, (0, 1, 1005));
+            assert_eq!(ask(&test, 1006, version).await, (0, 2, 3000));
+            assert_eq!(ask(&test, 9999, version).await, (0, -1, -1));
+        }
+        assert_eq!(ask(&test, MAX_TIMESTAMP, 7).await, (0, 3, 3005));
+        let unsupported = ErrorCode::UnsupportedVersion.code();
+        assert_eq!(ask(&test, MAX_TIMESTAMP, 6).await.0, unsupported);
+        assert_eq!(ask(&test, -9, 10).await.0, unsupported);
+    }
+}

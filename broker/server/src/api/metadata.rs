@@ -207,3 +207,80 @@ impl View {
 fn name_of(state: &TopicState) -> TopicName {
     TopicName(StrBytes::from_string(state.topic.name.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TestBroker, name};
+
+    fn wanted(names: &[&str], create: bool) -> MetadataRequest {
+        let topics = names
+            .iter()
+            .map(|n| MetadataRequestTopic::default().with_name(Some(name(n))));
+        MetadataRequest::default()
+            .with_topics(Some(topics.collect()))
+            .with_allow_auto_topic_creation(create)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_version_shows_what_it_can() {
+        let test = TestBroker::start(&["num.partitions=3"]).await;
+        test.create(&["orders"]).await;
+        for version in 0..=13 {
+            let all = MetadataRequest::default()
+                .with_topics(if version == 0 { Some(vec![]) } else { None });
+            let response = test.call_version(all, version).await;
+            assert_eq!(response.brokers[0].port, 9092);
+            let topic = &response.topics[0];
+            assert_eq!(topic.name, Some(name("orders")));
+            assert_eq!(topic.partitions.len(), 3, "version {version}");
+            let missing = wanted(&["none"], version < 4);
+            let response = test.call_version(missing, version).await;
+            // Before version 4 everybody asks for creation.
+            let created = version < 4;
+            assert_eq!(response.topics[0].error_code == 0, created);
+            assert!(test.broker.partitions.topic("none").is_some());
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn creation_needs_both_sides() {
+        let test = TestBroker::start(&["auto.create.topics.enable=false"]).await;
+        let check = async |test: &TestBroker, name: &str, create: bool, error: i16| {
+            let response = test.call(wanted(&[name], create)).await;
+            assert_eq!(response.topics[0].error_code, error, "{name}");
+        };
+        let unknown = ErrorCode::UnknownTopicOrPartition.code();
+        check(&test, "a", true, unknown).await;
+        let test = TestBroker::start(&[]).await;
+        check(&test, "a", false, unknown).await;
+        check(&test, "a", true, 0).await;
+        check(&test, "a", false, 0).await;
+        let invalid = ErrorCode::InvalidTopicException.code();
+        check(&test, "no spaces", true, invalid).await;
+        check(&test, "__cluster_metadata", true, unknown).await;
+        let id = test.broker.partitions.topic("a").unwrap().topic.id;
+        for (id, error) in [
+            (Uuid::from_bytes(id), 0),
+            (Uuid::from_u128(5), ErrorCode::UnknownTopicId.code()),
+        ] {
+            let by_id = MetadataRequestTopic::default()
+                .with_name(None)
+                .with_topic_id(id);
+            let request = MetadataRequest::default().with_topics(Some(vec![by_id]));
+            let response = test.call(request).await;
+            assert_eq!(response.topics[0].error_code, error);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn topics_are_there_after_a_restart() {
+        let test = TestBroker::start(&[]).await;
+        test.create(&["a", "b"]).await;
+        let test = TestBroker::start_in(test.stop(), &[]).await;
+        let response = test.call(MetadataRequest::default().with_topics(None)).await;
+        let names: Vec<_> = response.topics.iter().map(|t| t.name.clone()).collect();
+        assert_eq!(names, [Some(name("a")), Some(name("b"))]);
+        assert_eq!(response.topics[0].partitions[0].leader_epoch, 1);
+    }
+}

@@ -178,7 +178,11 @@ async fn open(config: Config, args: &StartArgs, base: &Base) -> anyhow::Result<A
     })
     .await
     .context("opening the log")??;
-    metrics::register_last_exit(&base.shared.registry, "none")?;
+    let last_exit = match log.identity().last_exit.as_str() {
+        "" => "killed",
+        reason => reason,
+    };
+    metrics::register_last_exit(&base.shared.registry, last_exit)?;
     let image = Arc::new(metadata.register_start(&log, &image).await?);
     let broker = assemble(config, log, metadata, image, base);
     let opened = Arc::clone(&broker);

@@ -17,6 +17,9 @@ mod plan;
 mod read;
 mod wait;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use keelson_protocol::ErrorCode;

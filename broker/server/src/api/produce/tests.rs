@@ -1,0 +1,115 @@
+//! What a Produce is answered with, on a real log.
+
+use bytes::{Bytes, BytesMut};
+use keelson_protocol::ErrorCode;
+use keelson_protocol::builder::BatchBuilder;
+use keelson_protocol::kafka_protocol::messages::ProduceResponse;
+use keelson_protocol::kafka_protocol::messages::produce_response::PartitionProduceResponse;
+
+use crate::broker::now_ms;
+use crate::testing::{TestBroker, base_offset, batch, produce_request};
+
+fn answer(response: &ProduceResponse) -> &PartitionProduceResponse {
+    &response.responses[0].partition_responses[0]
+}
+
+fn sequenced(producer: i64, epoch: i16, sequence: i32) -> Bytes {
+    let mut builder = BatchBuilder::new(now_ms()).producer(producer, epoch, sequence);
+    builder.push(None, Some(b"value"));
+    builder.build()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_are_kafkas() {
+    let test = TestBroker::start(&["message.max.bytes=2000"]).await;
+    test.create(&["orders"]).await;
+    let check = async |topic: &str, partition: i32, bytes: Bytes, error: ErrorCode| {
+        let request = produce_request(topic, partition, bytes, -1);
+        let response = test.call_version(request, 9).await;
+        assert_eq!(answer(&response).error_code, error.code(), "{error:?}");
+        assert_eq!(answer(&response).base_offset, -1);
+    };
+    let good = || batch(&[b"x"]);
+    check("none", 0, good(), ErrorCode::UnknownTopicOrPartition).await;
+    check("orders", 1, good(), ErrorCode::UnknownTopicOrPartition).await;
+    check("bad name", 0, good(), ErrorCode::InvalidTopicException).await;
+    check("orders", 0, Bytes::new(), ErrorCode::InvalidRecord).await;
+    check("orders", 0, batch(&[&[1; 3000]]), ErrorCode::MessageTooLarge).await;
+    let mut flipped = BytesMut::from(&good()[..]);
+    let last = flipped.len() - 1;
+    flipped[last] ^= 1;
+    check("orders", 0, flipped.freeze(), ErrorCode::CorruptMessage).await;
+    let two = [good(), good()].concat();
+    check("orders", 0, two.into(), ErrorCode::InvalidRecord).await;
+    let mut future = BatchBuilder::new(now_ms() + 7_200_000);
+    future.push(None, Some(b"x"));
+    check("orders", 0, future.build(), ErrorCode::InvalidTimestamp).await;
+    let request = produce_request("orders", 0, good(), 2);
+    let response = test.call_version(request, 9).await;
+    assert_eq!(base_offset(&response), Err(ErrorCode::InvalidRequiredAcks.code()));
+    // None of it left a trace.
+    assert_eq!(test.produce("orders", 0, &[b"x"]).await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_version_is_answered() {
+    let test = TestBroker::start(&[]).await;
+    test.create(&["orders"]).await;
+    let id = test.broker.partitions.topic("orders").unwrap().topic.id;
+    for (n, version) in (3..=13).enumerate() {
+        let mut request = produce_request("orders", 0, batch(&[b"x"]), 1);
+        if version >= 13 {
+            request.topic_data[0].topic_id = uuid::Uuid::from_bytes(id);
+        }
+        let response = test.call_version(request, version).await;
+        assert_eq!(base_offset(&response), Ok(n as i64), "version {version}");
+        let refused = produce_request("orders", 7, batch(&[b"x"]), 1);
+        let response = test.call_version(refused, version).await;
+        assert_ne!(answer(&response).error_code, 0, "version {version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_gets_the_first_offset_and_is_not_stored_twice_also_after_a_restart() {
+    let mut test = TestBroker::start(&[]).await;
+    test.create(&["orders"]).await;
+    for _ in 0..2 {
+        let check = async |bytes: Bytes, expected: Result<i64, ErrorCode>| {
+            let request = produce_request("orders", 0, bytes, -1);
+            let response = test.call_version(request, 9).await;
+            assert_eq!(base_offset(&response), expected.map_err(|e| e.code()));
+        };
+        check(sequenced(7, 0, 0), Ok(0)).await;
+        check(sequenced(7, 0, 1), Ok(1)).await;
+        check(sequenced(7, 0, 0), Ok(0)).await;
+        check(sequenced(7, 0, 5), Err(ErrorCode::OutOfOrderSequenceNumber)).await;
+        let next = test
+            .broker
+            .partitions
+            .partition("orders", 0)
+            .unwrap()
+            .log()
+            .next_offset();
+        assert_eq!(next, 2);
+        test = TestBroker::start_in(test.stop(), &[]).await;
+    }
+    let request = produce_request("orders", 0, sequenced(7, 1, 0), -1);
+    assert_eq!(base_offset(&test.call_version(request, 9).await), Ok(2));
+    let request = produce_request("orders", 0, sequenced(7, 0, 2), -1);
+    assert_eq!(
+        base_offset(&test.call_version(request, 9).await),
+        Err(ErrorCode::InvalidProducerEpoch.code())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_append_time_is_the_brokers() {
+    let test = TestBroker::start(&["log.message.timestamp.type=LogAppendTime"]).await;
+    test.create(&["orders"]).await;
+    let before = now_ms();
+    let mut old = BatchBuilder::new(5);
+    old.push(None, Some(b"x"));
+    let request = produce_request("orders", 0, old.build(), -1);
+    let response = test.call_version(request, 9).await;
+    assert!(answer(&response).log_append_time_ms >= before);
+}
