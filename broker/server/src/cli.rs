@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use keelson_log::dump::DumpFilter;
 
 use crate::config::{Config, doc};
-use crate::{names, start};
+use crate::names::Names;
+use crate::start;
 
 /// Something does not decode (`log verify`), or the broker did not start or did not end well.
 const EXIT_FAILED: u8 = 1;
@@ -116,8 +118,12 @@ fn start_broker(args: &StartArgs) -> ExitCode {
 }
 
 fn verify(data_dir: &Path) -> ExitCode {
+    let names = match Names::read(data_dir) {
+        Ok(names) => names,
+        Err(error) => return could_not_look(&error),
+    };
     let mut out = io::stdout().lock();
-    match keelson_log::verify::verify(data_dir, &mut out) {
+    match keelson_log::verify::verify(data_dir, &|id| names.name(id), &mut out) {
         Ok(report) => {
             let summary = writeln!(
                 out,
@@ -125,9 +131,8 @@ fn verify(data_dir: &Path) -> ExitCode {
                 report.batches, report.bytes, report.problems, report.torn_tails
             );
             if summary.is_err() {
-                return ExitCode::from(EXIT_COULD_NOT_LOOK);
-            }
-            if report.problems == 0 {
+                ExitCode::from(EXIT_COULD_NOT_LOOK)
+            } else if report.problems == 0 {
                 ExitCode::SUCCESS
             } else {
                 ExitCode::from(EXIT_FAILED)
@@ -138,23 +143,32 @@ fn verify(data_dir: &Path) -> ExitCode {
 }
 
 fn dump(data_dir: &Path, topic: Option<(&str, i32)>, from: Option<i64>) -> ExitCode {
-    let partition = match topic
-        .map(|(topic, index)| names::partition(data_dir, topic, index))
-        .transpose()
-    {
-        Ok(partition) => partition,
-        Err(error) => return could_not_look(&error),
-    };
-    let filter = keelson_log::dump::DumpFilter { partition, from };
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let dumped = keelson_log::dump::dump(data_dir, filter, &mut out);
+    let dumped = dump_to(
+        data_dir,
+        topic,
+        from,
+        &mut io::BufWriter::new(io::stdout().lock()),
+    );
     match dumped {
-        Ok(_) => match out.flush() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => could_not_look(&error),
-        },
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => could_not_look(&error),
     }
+}
+
+fn dump_to(
+    data_dir: &Path,
+    topic: Option<(&str, i32)>,
+    from: Option<i64>,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let names = Names::read(data_dir)?;
+    let partition = topic
+        .map(|(topic, index)| names.partition(topic, index))
+        .transpose()?;
+    let filter = DumpFilter { partition, from };
+    keelson_log::dump::dump(data_dir, filter, &|id| names.name(id), out)?;
+    out.flush()?;
+    Ok(())
 }
 
 fn could_not_look(error: &dyn std::fmt::Display) -> ExitCode {

@@ -227,8 +227,11 @@ mod tests {
         let test = TestBroker::start(&["num.partitions=3"]).await;
         test.create(&["orders"]).await;
         for version in 0..=13 {
-            let all = MetadataRequest::default()
-                .with_topics(if version == 0 { Some(vec![]) } else { None });
+            let all = MetadataRequest::default().with_topics(if version == 0 {
+                Some(vec![])
+            } else {
+                None
+            });
             let response = test.call_version(all, version).await;
             assert_eq!(response.brokers[0].port, 9092);
             let topic = &response.topics[0];
@@ -278,7 +281,9 @@ mod tests {
         let test = TestBroker::start(&[]).await;
         test.create(&["a", "b"]).await;
         let test = TestBroker::start_in(test.stop(), &[]).await;
-        let response = test.call(MetadataRequest::default().with_topics(None)).await;
+        let response = test
+            .call(MetadataRequest::default().with_topics(None))
+            .await;
         let names: Vec<_> = response.topics.iter().map(|t| t.name.clone()).collect();
         assert_eq!(names, [Some(name("a")), Some(name("b"))]);
         assert_eq!(response.topics[0].partitions[0].leader_epoch, 1);

@@ -85,8 +85,18 @@ async fn errors_of_partitions_are_kafkas() {
     };
     let one = || partition(0, 0, 1 << 20);
     check("none", one(), ErrorCode::UnknownTopicOrPartition).await;
-    check("orders", partition(9, 0, 1), ErrorCode::UnknownTopicOrPartition).await;
-    check("orders", partition(-1, 0, 1), ErrorCode::UnknownTopicOrPartition).await;
+    check(
+        "orders",
+        partition(9, 0, 1),
+        ErrorCode::UnknownTopicOrPartition,
+    )
+    .await;
+    check(
+        "orders",
+        partition(-1, 0, 1),
+        ErrorCode::UnknownTopicOrPartition,
+    )
+    .await;
     check("orders", partition(0, 2, 1), ErrorCode::OffsetOutOfRange).await;
     check("orders", partition(0, -1, 1), ErrorCode::OffsetOutOfRange).await;
     let newer = one().with_current_leader_epoch(7);
@@ -153,9 +163,8 @@ async fn fifty_partitions_with_a_small_limit_give_no_false_violation() {
         rounds += 1;
         assert!(rounds <= 50, "{next:?}");
     }
-    let violations = test.metric(
-        "keelson_fetch_invariant_violations_total{reason=\"empty_below_high_watermark\"}",
-    );
+    let violations = test
+        .metric("keelson_fetch_invariant_violations_total{reason=\"empty_below_high_watermark\"}");
     assert_eq!(violations, 0.0);
 }
 

@@ -34,7 +34,13 @@ async fn refusals_are_kafkas() {
     check("orders", 1, good(), ErrorCode::UnknownTopicOrPartition).await;
     check("bad name", 0, good(), ErrorCode::InvalidTopicException).await;
     check("orders", 0, Bytes::new(), ErrorCode::InvalidRecord).await;
-    check("orders", 0, batch(&[&[1; 3000]]), ErrorCode::MessageTooLarge).await;
+    check(
+        "orders",
+        0,
+        batch(&[&[1; 3000]]),
+        ErrorCode::MessageTooLarge,
+    )
+    .await;
     let mut flipped = BytesMut::from(&good()[..]);
     let last = flipped.len() - 1;
     flipped[last] ^= 1;
@@ -46,7 +52,10 @@ async fn refusals_are_kafkas() {
     check("orders", 0, future.build(), ErrorCode::InvalidTimestamp).await;
     let request = produce_request("orders", 0, good(), 2);
     let response = test.call_version(request, 9).await;
-    assert_eq!(base_offset(&response), Err(ErrorCode::InvalidRequiredAcks.code()));
+    assert_eq!(
+        base_offset(&response),
+        Err(ErrorCode::InvalidRequiredAcks.code())
+    );
     // None of it left a trace.
     assert_eq!(test.produce("orders", 0, &[b"x"]).await, (0, 0));
 }
