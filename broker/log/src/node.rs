@@ -441,3 +441,125 @@ fn read_slots(disk: &dyn Disk, path: &Path) -> Result<(Option<Slot>, bool), Node
     }
     Ok((best, damaged))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{SimDisk, SimFaults};
+
+    fn options(broker_id: i32) -> NodeOptions {
+        NodeOptions {
+            data_dir: PathBuf::from("/data"),
+            broker_id,
+            cluster_id: None,
+        }
+    }
+
+    fn open(disk: &SimDisk) -> Result<Node, NodeError> {
+        Node::open(Arc::new(disk.clone()), &options(0))
+    }
+
+    #[test]
+    fn identity_and_the_first_exit_reason_come_back() {
+        let disk = SimDisk::new(1);
+        let node = open(&disk).unwrap();
+        let identity = node.identity().clone();
+        assert_eq!(identity.cluster_id.len(), 22);
+        assert_eq!(node.last_exit(), "");
+        node.record_exit("the disk\nfailed");
+        node.record_exit("a consequence");
+        drop(node);
+        let node = open(&disk).unwrap();
+        assert_eq!(node.identity(), &identity);
+        assert_eq!(node.last_exit(), "the disk failed");
+        drop(node);
+        assert_eq!(
+            open(&disk).unwrap().last_exit(),
+            "",
+            "a run without a reason was killed"
+        );
+        assert_eq!(Node::read(&disk, Path::new("/data")).unwrap(), identity);
+    }
+
+    #[test]
+    fn a_directory_in_use_or_of_somebody_else_is_refused_in_words() {
+        let disk = SimDisk::new(1);
+        let node = open(&disk).unwrap();
+        let says = |result: Result<Node, NodeError>| result.err().unwrap().to_string();
+        assert!(says(open(&disk)).contains("another broker is running"));
+        drop(node);
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let other = says(Node::open(Arc::clone(&shared), &options(4)));
+        assert!(
+            other.contains("belongs to broker 0, this is broker 4"),
+            "{other}"
+        );
+        let cluster = NodeOptions {
+            cluster_id: Some("mine".to_owned()),
+            ..options(0)
+        };
+        let other = says(Node::open(shared, &cluster));
+        assert!(other.contains("configured for cluster mine"), "{other}");
+    }
+
+    #[test]
+    fn a_newer_format_and_damage_in_both_slots_are_refused_one_damaged_slot_is_not() {
+        let disk = SimDisk::new(1);
+        drop(open(&disk).unwrap());
+        drop(open(&disk).unwrap());
+        let path = Path::new("/data/node.meta");
+        disk.flip(path, 30, 1);
+        drop(open(&disk).unwrap());
+        disk.create_dir_all(Path::new("/data/wal")).unwrap();
+        disk.flip(path, 30, 1);
+        disk.flip(path, BLOCK_BYTES as u64 + 30, 1);
+        let damaged = open(&disk).err().unwrap().to_string();
+        assert!(damaged.contains("no slot verifies"), "{damaged}");
+        let slot = Slot {
+            generation: 99,
+            identity: NodeIdentity {
+                cluster_id: "c".to_owned(),
+                broker_id: 0,
+                directory_id: "d".to_owned(),
+            },
+            exit: String::new(),
+        };
+        let mut bytes = encode(&slot);
+        bytes[8] = 2;
+        let length = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]) as usize;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..24]), &bytes[28..28 + length]);
+        bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+        let file = disk.open(path, OpenMode::Write).unwrap();
+        file.write_at(&bytes, 0, Durability::Synced).unwrap();
+        let newer = open(&disk).err().unwrap().to_string();
+        assert!(newer.contains("has format 2"), "{newer}");
+    }
+
+    #[test]
+    fn files_without_an_identity_are_not_adopted() {
+        let disk = SimDisk::new(1);
+        disk.create_dir_all(Path::new("/data/p")).unwrap();
+        let foreign = open(&disk).err().unwrap().to_string();
+        assert!(foreign.contains("holds p/"), "{foreign}");
+    }
+
+    #[test]
+    fn a_power_cut_in_the_first_start_leaves_a_directory_that_starts() {
+        for cut_at in 1..8 {
+            for seed in 0..20 {
+                let disk = SimDisk::new(seed);
+                disk.set_faults(SimFaults {
+                    cut_at: Some(cut_at),
+                    ..SimFaults::default()
+                });
+                let first = open(&disk).map(|node| node.identity().clone());
+                disk.power_cut();
+                let again =
+                    open(&disk).unwrap_or_else(|error| panic!("{cut_at}, seed {seed}: {error}"));
+                if let Ok(identity) = first {
+                    assert_eq!(again.identity(), &identity, "{cut_at}, seed {seed}");
+                }
+            }
+        }
+    }
+}

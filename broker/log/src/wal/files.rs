@@ -644,6 +644,8 @@ impl Files {
             .files
             .retain(|file| file.head.generation != old.generation);
         self.disk.rename(&self.path(old.generation), &temporary)?;
+        // The old name must be gone before the new head is written, or a power cut could leave them together.
+        self.disk.sync_dir(&self.dir)?;
         let file = self.disk.open(&temporary, OpenMode::Write)?;
         self.adopt(
             manifest,

@@ -593,3 +593,283 @@ impl ManifestSlot {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(seq: u64) -> GroupPlace {
+        GroupPlace {
+            file: FileHead {
+                generation: 3,
+                salt: 0x1122_3344_5566_7788,
+                file_bytes: 1 << 20,
+            },
+            position: 8192,
+            boot: 2,
+            seq,
+            durable_seq: seq - 1,
+        }
+    }
+
+    fn frame(index: i32, body: FrameBody) -> Frame {
+        Frame {
+            partition: PartitionId {
+                topic: TopicId(*b"0123456789abcdef"),
+                index,
+            },
+            body,
+        }
+    }
+
+    fn append(size: usize, base_offset: i64) -> FrameBody {
+        let bytes: Vec<u8> = (0..size).map(|i| i as u8).collect();
+        FrameBody::Append {
+            base_offset,
+            last_offset: base_offset + 4,
+            batch: Batch::from_bytes(&bytes.into()).unwrap(),
+        }
+    }
+
+    fn decode(group: &[u8], place: &GroupPlace) -> (GroupHeader, Vec<Frame>) {
+        let header = GroupHeader::decode(group, &place.file, place.position).unwrap();
+        assert!(header.payload_verifies(group));
+        let frames = (0..header.frame_count as usize)
+            .map(|index| {
+                let at = GROUP_HEADER_BYTES + index * FRAME_HEADER_BYTES;
+                let head = FrameHeader::decode(&group[at..], header.seq).unwrap();
+                let start = head.batch_position as usize;
+                head.frame(&group[start..start + head.batch_length as usize])
+                    .unwrap()
+            })
+            .collect();
+        (header, frames)
+    }
+
+    #[test]
+    fn golden_group() {
+        let mut out = AlignedBuf::zeroed(0);
+        let mut previous = PreviousTable::default();
+        let frames = [frame(5, append(20, 0x0102_0304))];
+        encode_group(&mut out, &place(7), &frames, &mut previous);
+        assert_eq!(out.len(), BLOCK_BYTES);
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        assert_eq!(
+            hex(&out[..76]),
+            concat!(
+                "4b45454c57414c47",
+                "01000000",
+                "01000000",
+                "0300000000000000",
+                "0200000000000000",
+                "0700000000000000",
+                "0600000000000000",
+                "0020000000000000",
+                "00100000",
+                "00000000",
+                "00000000",
+                "c25c5322",
+                "00000000"
+            )
+        );
+        assert_eq!(hex(&out[76..80]), "a6d6f196");
+        assert_eq!(
+            hex(&out[80..144]),
+            concat!(
+                "01000000",
+                "05000000",
+                "30313233343536373839616263646566",
+                "0403020100000000",
+                "0803020100000000",
+                "90000000",
+                "14000000",
+                "e6eb79cc",
+                "00000000",
+                "01000000",
+                "3b6bce55"
+            )
+        );
+        assert_eq!(
+            hex(&out[144..164]),
+            "000102030405060708090a0b0c0d0e0f10111213"
+        );
+        assert!(out[164..].iter().all(|byte| *byte == 0));
+        assert_eq!(previous.bytes, out[80..144]);
+    }
+
+    #[test]
+    fn golden_head_and_manifest() {
+        let head = place(1).file.encode();
+        assert_eq!(FileHead::decode(&head), Some(place(1).file));
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        assert_eq!(
+            hex(&head[..40]),
+            "4b45454c57414c460100000000000000030000000000000088776655443322110000100000000000"
+        );
+        let slot = ManifestSlot {
+            number: 9,
+            boot: 4,
+            checkpoint: Checkpoint {
+                group: 100,
+                generation: 3,
+                first_group: 90,
+            },
+            file_bytes: 1 << 20,
+            files: vec![(3, 0xaabb), (4, 0xccdd)],
+        };
+        let bytes = slot.encode();
+        assert_eq!(
+            hex(&bytes[..96]),
+            concat!(
+                "4b45454c57414c4d",
+                "01000000",
+                "02000000",
+                "0900000000000000",
+                "0400000000000000",
+                "6400000000000000",
+                "0300000000000000",
+                "5a00000000000000",
+                "0000100000000000",
+                "0300000000000000",
+                "bbaa000000000000",
+                "0400000000000000",
+                "ddcc000000000000"
+            )
+        );
+        assert_eq!(ManifestSlot::decode(&bytes), SlotRead::Valid(slot));
+        assert_eq!(ManifestSlot::decode(&[0; BLOCK_BYTES]), SlotRead::Empty);
+        for at in [0, 8, 70, 4000, 4095] {
+            let mut damaged = bytes.to_vec();
+            damaged[at] ^= 4;
+            assert_eq!(ManifestSlot::decode(&damaged), SlotRead::Damaged, "{at}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_frame_comes_back_and_the_next_group_carries_the_table() {
+        let discarded = Some(Discarded {
+            generation: 9,
+            position: 4096,
+            length: 77,
+        });
+        let frames = vec![
+            frame(0, append(16, 0)),
+            frame(1, FrameBody::Truncate { to: 5 }),
+            frame(2, FrameBody::LogStart { offset: i64::MAX }),
+            frame(
+                3,
+                FrameBody::EpochStart {
+                    epoch: 7,
+                    offset: 9,
+                },
+            ),
+            frame(i32::MAX, FrameBody::DeletePartition),
+            frame(4, append(9000, 1 << 40)),
+        ];
+        let own = |body| super::super::writer::own_frame(body);
+        let mut out = AlignedBuf::zeroed(0);
+        let mut previous = PreviousTable::default();
+        encode_group(&mut out, &place(1), &frames, &mut previous);
+        let (header, decoded) = decode(&out, &place(1));
+        assert_eq!(decoded, frames);
+        let table = previous.bytes.clone();
+        let second = [
+            own(FrameBody::Seal),
+            own(FrameBody::Boot { discarded }),
+            own(FrameBody::Boot { discarded: None }),
+        ];
+        encode_group(&mut out, &place(2), &second, &mut previous);
+        let (next, decoded) = decode(&out, &place(2));
+        assert_eq!(decoded, second);
+        assert_eq!(next.previous_crc, header.header_crc);
+        assert_eq!(out[next.previous_table()..][..table.len()], table);
+        let first = FrameHeader::decode(&table, 1).unwrap();
+        assert_eq!(
+            FrameHeader::decode(&table, 2),
+            None,
+            "a frame header belongs to one group"
+        );
+        assert_eq!(
+            PreviousTable::of(1, &[first], 0).bytes,
+            table[..FRAME_HEADER_BYTES]
+        );
+    }
+
+    /// Random groups survive the round trip, and any one flipped bit is noticed. The seed is in every message.
+    #[test]
+    fn random_groups_round_trip_and_any_flipped_bit_is_noticed() {
+        for seed in 0..200_u64 {
+            let mut state = seed;
+            let mut chance = |bound: u64| {
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                (z ^ (z >> 31)) % bound
+            };
+            let frames: Vec<Frame> = (0..1 + chance(20))
+                .map(|index| {
+                    let offset = chance(1 << 50) as i64;
+                    let body = match chance(3) {
+                        0 => FrameBody::LogStart { offset },
+                        _ => append(16 + chance(3000) as usize, offset),
+                    };
+                    frame(index as i32, body)
+                })
+                .collect();
+            let mut previous = PreviousTable {
+                bytes: vec![0xee; chance(5) as usize * FRAME_HEADER_BYTES],
+                header_crc: 1,
+            };
+            let mut out = AlignedBuf::zeroed(0);
+            encode_group(&mut out, &place(3), &frames, &mut previous);
+            assert_eq!(decode(&out, &place(3)).1, frames, "seed {seed}");
+            let at = chance(out.len() as u64) as usize;
+            out[at] ^= 1 << chance(8);
+            let header = GroupHeader::decode(&out, &place(3).file, place(3).position);
+            assert!(
+                header.is_none_or(|h| !h.payload_verifies(&out)),
+                "seed {seed}, byte {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn hostile_bytes_are_no_header() {
+        let mut out = AlignedBuf::zeroed(0);
+        encode_group(
+            &mut out,
+            &place(7),
+            &[frame(5, append(20, 1))],
+            &mut PreviousTable::default(),
+        );
+        let file = place(7).file;
+        assert!(GroupHeader::decode(&out, &file, 8192).is_some());
+        assert!(
+            GroupHeader::decode(&out, &file, 12288).is_none(),
+            "another position"
+        );
+        let other = FileHead { salt: 1, ..file };
+        assert!(
+            GroupHeader::decode(&out, &other, 8192).is_none(),
+            "another salt"
+        );
+        let other = FileHead {
+            generation: 4,
+            ..file
+        };
+        assert!(
+            GroupHeader::decode(&out, &other, 8192).is_none(),
+            "another generation"
+        );
+        for length in 0..GROUP_HEADER_BYTES {
+            assert!(GroupHeader::decode(&out[..length], &file, 8192).is_none());
+        }
+        // A length or a count beyond the file, with a CRC that fits.
+        for (at, value) in [(56, u32::MAX), (56, 5), (12, u32::MAX), (60, u32::MAX)] {
+            let mut hostile = out.to_vec();
+            put_u32(&mut hostile, at, value);
+            let crc = salted_crc(file.salt, &hostile[..76]);
+            put_u32(&mut hostile, 76, crc);
+            assert!(GroupHeader::decode(&hostile, &file, 8192).is_none(), "{at}");
+        }
+    }
+}

@@ -8,6 +8,8 @@ mod queue;
 mod reader;
 mod recovery;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod witness;
 mod writer;
 
