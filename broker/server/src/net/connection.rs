@@ -163,14 +163,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Serves until the connection ends; once `stopping` resolves, only what was asked before is answered.
     pub(super) async fn serve(mut self, stopping: impl Future<Output = ()>) -> End {
         let mut stopping = std::pin::pin!(stopping);
-        let end = std::future::poll_fn(|cx| {
+        std::future::poll_fn(|cx| {
             if !self.stopping && stopping.as_mut().poll(cx).is_ready() {
                 self.stopping = true;
             }
             self.poll_serve(cx)
         })
-        .await;
-        end
+        .await
     }
 
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<End> {

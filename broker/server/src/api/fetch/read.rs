@@ -67,12 +67,29 @@ pub(super) fn round(broker: &Broker, plan: &Plan, files: Files) -> Round {
     for part in plan.parts() {
         let answer = match &part.owner {
             Err(error) => failed(*error),
-            Ok(owner) => read(broker, plan, part, owner, files, &mut round),
+            Ok(owner) => {
+                let budget = Budget {
+                    is_first: round.bytes == 0,
+                    left: plan.bytes_max.saturating_sub(round.bytes),
+                    files,
+                };
+                let (answer, needs_files) = read(broker, part, owner, budget);
+                round.needs_files |= needs_files;
+                answer
+            }
         };
         round.bytes += answer.bytes;
         round.parts.push(answer);
     }
     round
+}
+
+/// What a partition may take.
+struct Budget {
+    /// The first batch of the whole answer is returned whatever its size, or a client would wait for it forever.
+    is_first: bool,
+    left: u64,
+    files: Files,
 }
 
 fn failed(error: ErrorCode) -> PartAnswer {
@@ -84,14 +101,13 @@ fn failed(error: ErrorCode) -> PartAnswer {
     }
 }
 
+/// The answer of one partition, and whether only a file holds it.
 fn read(
     broker: &Broker,
-    plan: &Plan,
     part: &Part,
     owner: &PartitionOwner,
-    files: Files,
-    round: &mut Round,
-) -> PartAnswer {
+    budget: Budget,
+) -> (PartAnswer, bool) {
     // Read before the log is: it only grows, so the range below it stays readable.
     let high_watermark = owner.high_watermark();
     let log_start = owner.log().log_start();
@@ -102,32 +118,29 @@ fn read(
         ..PartAnswer::default()
     };
     if owner.waiters().is_removed() {
-        return failed(ErrorCode::UnknownTopicOrPartition);
+        return (failed(ErrorCode::UnknownTopicOrPartition), false);
     }
     if part.offset < log_start || part.offset > next_offset.max(high_watermark) {
         answer.error = Some(ErrorCode::OffsetOutOfRange);
-        return answer;
+        return (answer, false);
     }
     if part.offset >= high_watermark {
-        return answer;
+        return (answer, false);
     }
-    // The first batch of the whole answer is returned whatever its size, or a client would wait for it forever.
-    let is_first = round.bytes == 0;
-    let left = plan.bytes_max.saturating_sub(round.bytes);
-    let allowed = part.bytes_max.min(left);
-    if !is_first && allowed == 0 {
-        return answer;
+    let allowed = part.bytes_max.min(budget.left);
+    if !budget.is_first && allowed == 0 {
+        return (answer, false);
     }
     let request = ReadRequest {
         from: part.offset,
         up_to: high_watermark,
         max_bytes: allowed,
-        min_one: is_first,
-        tail_only: files == Files::Leave,
+        min_one: budget.is_first,
+        tail_only: budget.files == Files::Leave,
     };
     match owner.log().read(request) {
         Err(error) => answer.error = Some(errors::read(&error)),
-        Ok(ReadOutcome::NeedsDisk) => round.needs_files = true,
+        Ok(ReadOutcome::NeedsDisk) => return (answer, true),
         Ok(ReadOutcome::Data {
             chunks,
             bytes,
@@ -153,7 +166,7 @@ fn read(
             }
         }
     }
-    answer
+    (answer, false)
 }
 
 fn report(broker: &Broker, owner: &PartitionOwner, read: ReadRequest, violation: FetchViolation) {

@@ -20,7 +20,6 @@ mod tests;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use keelson_protocol::ErrorCode;
 use keelson_protocol::kafka_protocol::messages::produce_request::PartitionProduceData;
 use keelson_protocol::kafka_protocol::messages::produce_response::{
@@ -176,7 +175,7 @@ impl<'a> Request<'a> {
         let owner = state
             .partition(partition.index)
             .ok_or_else(unknown_partition)?;
-        let records = partition.records.unwrap_or_else(Bytes::new);
+        let records = partition.records.unwrap_or_default();
         let checked = validate::check(records, &state.settings, self.version, self.now_ms)?;
         let incoming = Incoming {
             bytes: checked.bytes,

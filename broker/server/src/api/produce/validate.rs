@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use keelson_protocol::validate::DECOMPRESSED_BYTES_MAX;
 use keelson_protocol::{
-    BatchError, BatchHeader, ErrorCode, ValidateLimits, Validated, rewrite_timestamps,
+    BatchError, BatchHeader, Compression, ErrorCode, ValidateLimits, Validated, rewrite_timestamps,
     validate_produced,
 };
 use keelson_state::config::{TimestampType, TopicSettings};
@@ -16,6 +16,8 @@ use crate::errors;
 /// How far ahead of the broker's clock a record may be: Kafka's default of `message.timestamp.after.max.ms`. A record
 /// from the far future would keep its segment from ever expiring.
 const TIMESTAMP_AHEAD_MS_MAX: i64 = 3_600_000;
+/// A compressed batch above this is walked where blocking is allowed; it may decompress to a hundred times its size.
+const HEAVY_BYTES: usize = 32 * 1024;
 /// The time of an append is in the answer only where the broker sets it.
 const NO_APPEND_TIME: i64 = -1;
 
@@ -55,8 +57,29 @@ pub(super) struct Checked {
     pub(super) append_time_ms: i64,
 }
 
-/// Checks a batch from end to end and sets its timestamps as the topic wants them.
+/// Checks a batch from end to end and sets its timestamps as the topic wants them. A large compressed batch takes
+/// milliseconds: the runtime is told, so that other connections go on meanwhile.
 pub(super) fn check(
+    records: Bytes,
+    settings: &TopicSettings,
+    version: i16,
+    now_ms: i64,
+) -> Result<Checked, Refused> {
+    if is_heavy(&records) {
+        tokio::task::block_in_place(|| check_here(records, settings, version, now_ms))
+    } else {
+        check_here(records, settings, version, now_ms)
+    }
+}
+
+fn is_heavy(records: &Bytes) -> bool {
+    records.len() > HEAVY_BYTES
+        && BatchHeader::parse(records)
+            .and_then(|header| header.compression())
+            .is_ok_and(|codec| codec != Compression::None)
+}
+
+fn check_here(
     records: Bytes,
     settings: &TopicSettings,
     version: i16,
