@@ -3,11 +3,13 @@
 
 mod files;
 mod format;
+mod found;
 mod handle;
 mod queue;
 mod reader;
 mod recovery;
 mod scan;
+mod source;
 #[cfg(test)]
 mod tests;
 mod witness;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 
-use super::files::{Found, file_name, find};
+use super::files::file_name;
+use super::found::{Found, find};
 use super::scan::Scanner;
 use super::{Recovered, WalOpenError};
 

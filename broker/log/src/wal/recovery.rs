@@ -12,11 +12,13 @@ use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Durability, OpenMode}
 use crate::metrics::LogMetrics;
 use crate::node::Node;
 
-use super::files::{FILES_MIN, Files, Found, file_name, find};
+use super::files::{FILES_MIN, Files, file_name};
 use super::format::{MANIFEST_FILES_MAX, PreviousTable};
+use super::found::{Found, find};
 use super::handle::Wal;
 use super::queue::Queue;
-use super::scan::{Extent, Scanner};
+use super::scan::Scanner;
+use super::source::Extent;
 use super::writer::{Cursor, Shared, Writer, own_frame};
 use super::{
     Discarded, DurableGroup, FrameBody, Recovered, TornTail, WalOpenError, WalOptions, WalSink,

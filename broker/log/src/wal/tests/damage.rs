@@ -261,15 +261,33 @@ fn headers_of_two_neighbours_gone() {
 }
 
 #[test]
-fn an_unreadable_file_is_damage_and_not_the_end() {
+fn what_cannot_be_read_and_has_no_witness_is_never_taken_for_the_end() {
     let disk = written(sealed);
     let group = groups(&disk)[&2].clone();
     disk.set_faults(SimFaults {
         unreadable: vec![group.file.clone()],
         ..SimFaults::default()
     });
-    // Nothing of the file can be read, so nothing testifies: only that it does not panic or fail the reader counts.
-    assert!(frames(&read(&disk)).is_empty());
+    let error = start(&disk).err().unwrap().to_string();
+    assert!(
+        error.contains("the disk cannot read it at position 4096"),
+        "{error}"
+    );
+    assert_eq!(damaged(&read(&disk))[0].damage, Some(Reason::Io));
+    disk.set_faults(SimFaults::default());
+    assert_eq!(frames(&start(&disk).unwrap().recovered).len(), 15);
+}
+
+#[test]
+fn a_shortened_file_is_told() {
+    let disk = written(sealed);
+    let group = groups(&disk)[&5].clone();
+    let file = crate::disk::Disk::open(&disk, &path(&group), crate::disk::OpenMode::Write).unwrap();
+    file.set_len(group.position).unwrap();
+    let error = start(&disk).err().unwrap().to_string();
+    assert!(error.contains("the file was shortened"), "{error}");
+    let found = damaged(&read(&disk));
+    assert_eq!((found[0].seq, found[0].damage), (5, Some(Reason::Io)));
 }
 
 #[test]

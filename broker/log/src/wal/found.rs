@@ -1,0 +1,172 @@
+//! What a WAL's folder holds, read without changing it: the first look of every start, and of a reader beside a broker.
+//!
+//! Owns which manifest slot counts, and which files can be read with which salt. Never writes, never reads a group.
+
+use std::path::Path;
+
+use crate::disk::{BLOCK_BYTES, Disk, OpenMode};
+
+use super::WalOpenError;
+use super::files::{file_name, open_error};
+use super::format::{FileHead, ManifestSlot, SlotRead};
+
+/// What a WAL's folder holds, read without changing it.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) slot: ManifestSlot,
+    /// Checkpoints of both slots; an unreadable slot counts as the other.
+    pub(crate) slots: [u64; 2],
+    pub(crate) files: Vec<FoundFile>,
+}
+
+/// A file that may hold groups.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FoundFile {
+    pub(crate) head: FileHead,
+    /// Whether block 0 verifies (else the salt came from the manifest).
+    pub(crate) head_verifies: bool,
+}
+
+fn refused(path: &Path, reason: impl Into<String>) -> WalOpenError {
+    WalOpenError::Refused {
+        path: path.to_owned(),
+        reason: reason.into(),
+    }
+}
+
+/// The generations of the `.wal` files of a folder, and whether it holds a manifest.
+fn list(disk: &dyn Disk, dir: &Path) -> Result<(Vec<u64>, bool), WalOpenError> {
+    let mut generations = Vec::new();
+    let mut manifest = false;
+    for entry in disk.list(dir).map_err(open_error("list", dir))? {
+        if entry.name == "manifest" {
+            manifest = true;
+        } else if let Some(stem) = entry.name.strip_suffix(".wal") {
+            let generation = stem.parse().ok().filter(|g| file_name(*g) == entry.name);
+            generations.push(generation.ok_or_else(|| {
+                refused(&dir.join(&entry.name), "this is not the name of a WAL file")
+            })?);
+        }
+    }
+    generations.sort_unstable();
+    Ok((generations, manifest))
+}
+
+/// Reads what is there. `None`: nothing was ever written to this WAL.
+pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> Result<Option<Found>, WalOpenError> {
+    if !disk.exists(dir).map_err(open_error("look for", dir))? {
+        return Ok(None);
+    }
+    let (generations, has_manifest) = list(disk, dir)?;
+    let path = dir.join("manifest");
+    let (slots, damaged) = if has_manifest {
+        read_manifest(disk, &path)?
+    } else {
+        (Vec::new(), false)
+    };
+    let Some(slot) = slots.iter().max_by_key(|slot| slot.number).cloned() else {
+        // The manifest is durable before the first file has its name.
+        if generations.is_empty() {
+            return Ok(None);
+        }
+        return Err(refused(
+            &path,
+            "the WAL's manifest is missing or neither of its slots verifies, but there are WAL files: \
+             restore it, since without it nobody knows where replay must start",
+        ));
+    };
+    let mut checkpoints = [slot.checkpoint.group; 2];
+    for found in &slots {
+        checkpoints[(found.number % 2) as usize] = found.checkpoint.group;
+    }
+    let mut files = Vec::new();
+    for generation in &generations {
+        files.push(find_file(disk, dir, *generation, &slot, damaged)?);
+    }
+    for (generation, _) in &slot.files {
+        let needed = *generation >= slot.checkpoint.generation;
+        if needed && !generations.contains(generation) {
+            return Err(refused(
+                &dir.join(file_name(*generation)),
+                "the WAL's manifest lists this file, and it is missing",
+            ));
+        }
+    }
+    Ok(Some(Found {
+        slot,
+        slots: checkpoints,
+        files,
+    }))
+}
+
+fn find_file(
+    disk: &dyn Disk,
+    dir: &Path,
+    generation: u64,
+    slot: &ManifestSlot,
+    slot_damaged: bool,
+) -> Result<FoundFile, WalOpenError> {
+    let path = dir.join(file_name(generation));
+    let file = disk
+        .open(&path, OpenMode::Read)
+        .map_err(open_error("open", &path))?;
+    let mut block = vec![0; BLOCK_BYTES];
+    // A block that the disk cannot read is one that does not verify: the manifest has the salt, too.
+    let head = match file.read_at(&mut block, 0) {
+        Ok(_) => FileHead::decode(&block),
+        Err(_) => None,
+    };
+    if let Some(head) = head.filter(|head| head.generation == generation) {
+        return Ok(FoundFile {
+            head,
+            head_verifies: true,
+        });
+    }
+    let listed = slot.files.iter().find(|(listed, _)| *listed == generation);
+    match listed {
+        Some((_, salt)) => Ok(FoundFile {
+            head: FileHead {
+                generation,
+                salt: *salt,
+                file_bytes: slot.file_bytes,
+            },
+            head_verifies: false,
+        }),
+        None => Err(refused(
+            &path,
+            if slot_damaged {
+                "its first block does not verify, and neither does the manifest slot that would name its salt"
+            } else {
+                "its first block does not verify, and the manifest does not list it"
+            },
+        )),
+    }
+}
+
+/// The valid slots, and whether one is damaged.
+fn read_manifest(disk: &dyn Disk, path: &Path) -> Result<(Vec<ManifestSlot>, bool), WalOpenError> {
+    let file = disk
+        .open(path, OpenMode::Read)
+        .map_err(open_error("open", path))?;
+    let mut slots = Vec::new();
+    let mut damaged = false;
+    for index in 0..2 {
+        let mut block = vec![0; BLOCK_BYTES];
+        match file.read_at(&mut block, index * BLOCK_BYTES as u64) {
+            Ok(read) => block[read..].fill(0),
+            Err(_) => block.fill(0xff),
+        }
+        match ManifestSlot::decode(&block) {
+            SlotRead::Valid(slot) => slots.push(slot),
+            SlotRead::Empty => {}
+            SlotRead::Damaged => damaged = true,
+            SlotRead::OtherVersion(version) => {
+                return Err(refused(
+                    path,
+                    format!("the WAL has format {version}, which this version does not read"),
+                ));
+            }
+        }
+    }
+    Ok((slots, damaged))
+}

@@ -1,0 +1,354 @@
+//! The bytes of a WAL's files, and the headers and tables among them.
+//!
+//! Owns reading: windows over files, what the disk cannot read, and the search for the next header that verifies. Never
+//! decides what damage means, and never writes.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile, OpenMode};
+use crate::metrics::Reason;
+
+use super::WalOpenError;
+use super::files::file_name;
+use super::format::{
+    FIRST_GROUP_POSITION, FRAME_HEADER_BYTES, FrameHeader, GROUP_HEADER_BYTES, GroupHeader,
+};
+use super::found::FoundFile;
+
+/// Bytes that one read brings in: few calls over a long walk, little memory.
+const WINDOW_BYTES: u64 = 1 << 20;
+
+/// A place in the sequence of files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// Index into the scanner's files.
+    pub(crate) file: usize,
+    pub(crate) position: u64,
+}
+
+/// Bytes in one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) place: Place,
+    pub(crate) length: u64,
+}
+
+/// What lies behind a place.
+pub(crate) struct Ahead {
+    pub(crate) first: Option<(Place, GroupHeader)>,
+    pub(crate) witnessed: bool,
+    pub(crate) extents: Vec<Extent>,
+}
+
+/// The frame table behind a group's own header, as far as it verifies.
+pub(crate) struct OwnTable {
+    pub(crate) frames: Vec<Option<FrameHeader>>,
+    /// Frames in the group: by its header, or by any of its frame headers.
+    pub(crate) count: Option<u32>,
+}
+
+impl OwnTable {
+    pub(crate) fn found(&self) -> bool {
+        self.frames.iter().any(Option::is_some)
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.count.is_none() || self.frames.iter().any(Option::is_none)
+    }
+
+    /// Every frame header of the group from this copy or the other one; `None` where neither verifies.
+    pub(crate) fn merge(&self, copy: &[Option<FrameHeader>]) -> Option<Vec<FrameHeader>> {
+        let count = self
+            .count
+            .or_else(|| copy.iter().flatten().map(|frame| frame.count).next())?;
+        (0..count as usize)
+            .map(|index| {
+                let own = self.frames.get(index).copied().flatten();
+                own.or_else(|| copy.get(index).copied().flatten())
+            })
+            .collect()
+    }
+}
+
+/// A frame table of which every entry verifies.
+pub(crate) fn whole_table(bytes: &[u8], seq: u64, count: u32) -> Option<Vec<FrameHeader>> {
+    bytes
+        .chunks_exact(FRAME_HEADER_BYTES)
+        .take(count as usize)
+        .map(|entry| FrameHeader::decode(entry, seq))
+        .collect()
+}
+
+/// Length of a group whose header is gone, from what its frames say.
+pub(crate) fn group_end(frames: &[FrameHeader], previous_count: usize) -> u64 {
+    let tables = GROUP_HEADER_BYTES + (frames.len() + previous_count) * FRAME_HEADER_BYTES;
+    frames
+        .iter()
+        .map(|frame| u64::from(frame.batch_position) + u64::from(frame.batch_length))
+        .max()
+        .unwrap_or(0)
+        .max(tables as u64)
+        .next_multiple_of(BLOCK_BYTES as u64)
+}
+
+/// The files of a WAL from its checkpoint on.
+pub(crate) struct Source {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    pub(crate) files: Vec<FoundFile>,
+    handles: Vec<Option<Arc<dyn DiskFile>>>,
+    window: Vec<u8>,
+    window_at: Place,
+    /// Blocks that the disk could not read, or that a shortened file lacks, as (file, position).
+    unreadable: BTreeSet<Place>,
+}
+
+impl Source {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, files: Vec<FoundFile>) -> Source {
+        Source {
+            disk,
+            dir: dir.to_owned(),
+            handles: vec![None; files.len()],
+            files,
+            window: Vec::new(),
+            window_at: Place {
+                file: 0,
+                position: 0,
+            },
+            unreadable: BTreeSet::new(),
+        }
+    }
+
+    /// Opens every file now, so that a later recycling does not take one away.
+    pub(crate) fn open_all(&mut self) -> Result<(), WalOpenError> {
+        (0..self.files.len()).try_for_each(|file| self.handle(file).map(drop))
+    }
+
+    /// What is wrong with bytes that do not verify: the disk, or they themselves.
+    pub(crate) fn reason_at(&self, place: Place, length: u64, otherwise: Reason) -> Reason {
+        let block = BLOCK_BYTES as u64;
+        let first = Place {
+            position: place.position / block * block,
+            ..place
+        };
+        let end = Place {
+            position: place.position + length,
+            ..place
+        };
+        match self.unreadable.range(first..end).next() {
+            Some(_) => Reason::Io,
+            None => otherwise,
+        }
+    }
+
+    /// The first block at or behind `place`, also in a later file, that was needed and could not be read.
+    pub(crate) fn unreadable_from(&self, place: Place) -> Option<Place> {
+        self.unreadable.range(place..).next().copied()
+    }
+
+    /// Forgets what was read, since a writer may have gone on.
+    pub(crate) fn forget(&mut self) {
+        self.window.clear();
+    }
+
+    /// The header at a place, if it verifies.
+    pub(crate) fn header(&mut self, place: Place) -> Result<Option<GroupHeader>, WalOpenError> {
+        let Some(file) = self.files.get(place.file).copied() else {
+            return Ok(None);
+        };
+        if place.position + BLOCK_BYTES as u64 > file.head.file_bytes {
+            return Ok(None);
+        }
+        let bytes = self.read(place, BLOCK_BYTES as u64)?;
+        Ok(GroupHeader::decode(bytes, &file.head, place.position))
+    }
+
+    /// The first later header that verifies, and whether any testifies that `seq` was durable.
+    pub(crate) fn look_ahead(&mut self, from: Place, seq: u64) -> Result<Ahead, WalOpenError> {
+        let mut ahead = Ahead {
+            first: None,
+            witnessed: false,
+            extents: Vec::new(),
+        };
+        let mut at = from;
+        while let Some((place, header)) = self.find_header(at, seq)? {
+            ahead.first.get_or_insert((place, header));
+            ahead.extents.push(Extent {
+                place,
+                length: u64::from(header.length),
+            });
+            if header.durable_seq >= seq {
+                ahead.witnessed = true;
+                break;
+            }
+            at = Place {
+                file: place.file,
+                position: place.position + u64::from(header.length),
+            };
+        }
+        Ok(ahead)
+    }
+
+    /// The next header of a group above `seq`, block by block to the end of the file, then in the later ones. A whole
+    /// later file is searched only if the writer may have left this one: if a group can be too long for what is left.
+    fn find_header(
+        &mut self,
+        from: Place,
+        seq: u64,
+    ) -> Result<Option<(Place, GroupHeader)>, WalOpenError> {
+        let mut search = true;
+        for file in from.file..self.files.len() {
+            let file_bytes = self.files[file].head.file_bytes;
+            let first = if file == from.file {
+                from.position
+            } else {
+                FIRST_GROUP_POSITION
+            };
+            let mut position = first;
+            while position < file_bytes && (search || position == first) {
+                let place = Place { file, position };
+                if let Some(header) = self.header(place)?.filter(|h| h.seq > seq) {
+                    return Ok(Some((place, header)));
+                }
+                position += BLOCK_BYTES as u64;
+            }
+            search = file == from.file && from.position > file_bytes / 2;
+        }
+        Ok(None)
+    }
+
+    /// The copy of group `seq`'s frame table in the group behind it.
+    pub(crate) fn second_copy(
+        &mut self,
+        ahead: &Ahead,
+        seq: u64,
+    ) -> Result<Vec<Option<FrameHeader>>, WalOpenError> {
+        let Some((place, header)) = ahead.first.filter(|(_, header)| header.seq == seq + 1) else {
+            return Ok(Vec::new());
+        };
+        let table = Place {
+            position: place.position + header.previous_table() as u64,
+            ..place
+        };
+        self.table_at(table, seq, header.previous_frame_count)
+    }
+
+    /// The frame table behind a group's own header. Without the header, any frame header of the group in its first
+    /// block says how many there are.
+    pub(crate) fn own_table(
+        &mut self,
+        start: Place,
+        seq: u64,
+        count: Option<u32>,
+    ) -> Result<OwnTable, WalOpenError> {
+        let table = Place {
+            position: start.position + GROUP_HEADER_BYTES as u64,
+            ..start
+        };
+        let in_block = ((BLOCK_BYTES - GROUP_HEADER_BYTES) / FRAME_HEADER_BYTES) as u32;
+        let count = match count {
+            Some(count) => Some(count),
+            None => {
+                let first = self.table_at(table, seq, in_block)?;
+                first.iter().flatten().map(|frame| frame.count).next()
+            }
+        };
+        let frames = self.table_at(table, seq, count.unwrap_or(0))?;
+        Ok(OwnTable { frames, count })
+    }
+
+    fn table_at(
+        &mut self,
+        place: Place,
+        seq: u64,
+        count: u32,
+    ) -> Result<Vec<Option<FrameHeader>>, WalOpenError> {
+        let Some(file) = self.files.get(place.file) else {
+            return Ok(Vec::new());
+        };
+        let room = file.head.file_bytes.saturating_sub(place.position);
+        let length = (u64::from(count) * FRAME_HEADER_BYTES as u64).min(room);
+        let bytes = self.read(place, length)?;
+        Ok(bytes
+            .chunks_exact(FRAME_HEADER_BYTES)
+            .enumerate()
+            .map(|(index, bytes)| {
+                FrameHeader::decode(bytes, seq).filter(|frame| frame.index as usize == index)
+            })
+            .collect())
+    }
+
+    /// Bytes of a file; zeros behind its end and where the disk cannot read.
+    pub(crate) fn read(&mut self, place: Place, length: u64) -> Result<&[u8], WalOpenError> {
+        let have = self.window_at.position + self.window.len() as u64;
+        let inside = self.window_at.file == place.file
+            && self.window_at.position <= place.position
+            && place.position + length <= have;
+        if !inside {
+            self.fill_window(place, length)?;
+        }
+        let start = (place.position - self.window_at.position) as usize;
+        Ok(&self.window[start..start + length as usize])
+    }
+
+    fn fill_window(&mut self, place: Place, length: u64) -> Result<(), WalOpenError> {
+        let file_bytes = self.files[place.file].head.file_bytes;
+        let wanted = WINDOW_BYTES.min(file_bytes.saturating_sub(place.position));
+        let handle = self.handle(place.file)?;
+        self.window_at = place;
+        self.window.clear();
+        self.window.resize(wanted.max(length) as usize, 0);
+        match handle.read_at(&mut self.window, place.position) {
+            Ok(read) => {
+                self.window[read..].fill(0);
+                self.missing(place, read as u64, wanted);
+            }
+            Err(_) => self.read_block_by_block(handle.as_ref(), place),
+        }
+        Ok(())
+    }
+
+    /// Files have their full length before they have their name: one that ends early was shortened by somebody.
+    fn missing(&mut self, place: Place, read: u64, wanted: u64) {
+        for lost in (read..wanted).step_by(BLOCK_BYTES) {
+            self.unreadable.insert(Place {
+                position: place.position + lost,
+                ..place
+            });
+        }
+    }
+
+    /// An error on read is damage at that place, not the end of everything.
+    fn read_block_by_block(&mut self, handle: &dyn DiskFile, place: Place) {
+        let mut position = place.position;
+        for block in self.window.chunks_mut(BLOCK_BYTES) {
+            match handle.read_at(block, position) {
+                Ok(read) => block[read..].fill(0),
+                Err(error) => {
+                    block.fill(0);
+                    tracing::error!(%error, position, file = place.file, "a block of the WAL cannot be read");
+                    self.unreadable.insert(Place { position, ..place });
+                }
+            }
+            position += BLOCK_BYTES as u64;
+        }
+    }
+
+    fn handle(&mut self, file: usize) -> Result<Arc<dyn DiskFile>, WalOpenError> {
+        if let Some(handle) = &self.handles[file] {
+            return Ok(Arc::clone(handle));
+        }
+        let path = self.dir.join(file_name(self.files[file].head.generation));
+        let failed = |source: io::Error| WalOpenError::Io {
+            doing: "open",
+            path: path.clone(),
+            source,
+        };
+        let handle = self.disk.open(&path, OpenMode::Read).map_err(failed)?;
+        self.handles[file] = Some(Arc::clone(&handle));
+        Ok(handle)
+    }
+}
