@@ -9,13 +9,13 @@ use crate::broker::Broker;
 use crate::partitions::TopicState;
 
 /// One family being written.
-struct Family<'a> {
+pub(super) struct Family<'a> {
     out: &'a mut String,
     name: &'static str,
 }
 
 impl<'a> Family<'a> {
-    fn new(out: &'a mut String, name: &'static str, help: &str) -> Self {
+    pub(super) fn new(out: &'a mut String, name: &'static str, help: &str) -> Self {
         put(
             out,
             format_args!("# HELP {name} {help}\n# TYPE {name} gauge\n"),
@@ -25,6 +25,14 @@ impl<'a> Family<'a> {
 
     fn plain(&mut self, value: i64) {
         put(self.out, format_args!("{} {value}\n", self.name));
+    }
+
+    /// One series; `labels` without braces, already escaped.
+    pub(super) fn labelled(&mut self, labels: &str, value: impl std::fmt::Display) {
+        put(
+            self.out,
+            format_args!("{}{{{labels}}} {value}\n", self.name),
+        );
     }
 
     fn topic(&mut self, topic: &str, value: i64) {
@@ -50,7 +58,7 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 /// Escapes a label value (group names are any text).
-pub fn escape(value: &str) -> String {
+pub(super) fn escape(value: &str) -> String {
     value
         .replace('\\', "\\\\")
         .replace('"', "\\\"")
@@ -130,5 +138,40 @@ fn placement(broker: &Broker, topics: &[std::sync::Arc<TopicState>], out: &mut S
                 family.partition(&state.topic.name, n, value);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestBroker;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn series_are_kafka_exporters() {
+        let test = TestBroker::start(&["num.partitions=2"]).await;
+        test.create(&["orders"]).await;
+        test.produce("orders", 1, &[b"a", b"b"]).await;
+        let mut text = String::new();
+        render(&test.broker, &mut text);
+        for line in [
+            "# TYPE kafka_brokers gauge",
+            "kafka_brokers 1",
+            "kafka_topic_partitions{topic=\"orders\"} 2",
+            "kafka_topic_partition_current_offset{partition=\"0\",topic=\"orders\"} 0",
+            "kafka_topic_partition_current_offset{partition=\"1\",topic=\"orders\"} 2",
+            "kafka_topic_partition_oldest_offset{partition=\"1\",topic=\"orders\"} 0",
+            "kafka_topic_partition_leader{partition=\"1\",topic=\"orders\"} 0",
+            "kafka_topic_partition_leader_is_preferred{partition=\"0\",topic=\"orders\"} 1",
+            "kafka_topic_partition_replicas{partition=\"0\",topic=\"orders\"} 1",
+            "kafka_topic_partition_in_sync_replica{partition=\"0\",topic=\"orders\"} 1",
+            "kafka_topic_partition_under_replicated_partition{partition=\"0\",topic=\"orders\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        let test = TestBroker::start(&["keelson.metrics.partitions=false"]).await;
+        test.create(&["orders"]).await;
+        let mut text = String::new();
+        render(&test.broker, &mut text);
+        assert!(text.contains("kafka_brokers 1") && !text.contains("orders"), "{text}");
     }
 }
