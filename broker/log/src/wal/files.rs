@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -27,6 +28,9 @@ pub(crate) const WAL_BYTES_MIN: u64 = 64 << 20;
 pub(crate) const FILES_MIN: usize = 4;
 /// Files that are kept ready behind the one being written: the control reserve, and the next one.
 const STANDBY_FILES: usize = 2;
+/// The very first file is used when this much of it is zeroed, so that a first start is ready at once; the rest follows
+/// in the background, and the writer stays below what is done.
+const FIRST_FILL_BYTES: u64 = 8 << 20;
 /// Zeros between two syncs while a file is prepared, so that commits beside it do not wait long.
 const ZERO_STEP_BYTES: u64 = 4 << 20;
 
@@ -93,6 +97,8 @@ pub(crate) struct Files {
     /// Held over every change of names and of the manifest. Taken before `state`, which is never held over I/O.
     manifest: Mutex<Manifest>,
     state: Mutex<State>,
+    /// Bytes of the very first file that are zeroed; `u64::MAX` when it has its full length.
+    filled: AtomicU64,
     helper: Mutex<Helper>,
     helper_wake: Condvar,
 }
@@ -106,8 +112,8 @@ struct Helper {
 /// What one step of preparation did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prepared {
-    /// A file more stands by.
-    File,
+    /// There is more room for groups.
+    Room,
     /// Nothing is needed, or nothing can be had before the next checkpoint.
     Nothing,
 }
@@ -181,7 +187,7 @@ impl Files {
         files.remove_leftovers()?;
         let first = dir.join(file_name(1));
         files
-            .create_file(&mut files.manifest.lock(), 1)
+            .create_file(&mut files.manifest.lock(), 1, FIRST_FILL_BYTES)
             .map_err(open_error("create", &first))?;
         Ok(files)
     }
@@ -218,6 +224,9 @@ impl Files {
         };
         let files = Files::with(disk, dir, sizing, state, found.slot.number)?;
         files.remove_leftovers()?;
+        files
+            .filled
+            .store(found.filled.unwrap_or(u64::MAX), Ordering::Release);
         Ok(files)
     }
 
@@ -238,6 +247,7 @@ impl Files {
             sizing,
             manifest: Mutex::new(Manifest { file, number }),
             state: Mutex::new(state),
+            filled: AtomicU64::new(u64::MAX),
             helper: Mutex::default(),
             helper_wake: Condvar::new(),
         })
@@ -382,18 +392,24 @@ impl Files {
         let usable = self.sizing.file_bytes - FIRST_GROUP_POSITION;
         // While the first files are still being zeroed, the reserve is what they will bring.
         let growing = state.files.len() < FILES_MIN && !state.no_room;
-        let reserve = if growing { usable / 4 } else { usable };
+        let reserve = if growing { usable / 16 } else { usable };
         (standby * usable, reserve)
     }
 
     /// Prepares one file more, if one is needed and can be had. An error other than a lack of room is final.
     pub(crate) fn prepare(&self) -> io::Result<Prepared> {
         let mut manifest = self.manifest.lock();
+        if self.filled.load(Ordering::Acquire) < self.sizing.file_bytes {
+            return match self.fill() {
+                Ok(()) => Ok(Prepared::Room),
+                Err(error) => self.without_room(error),
+            };
+        }
         loop {
             let (recyclable, held_by_slot, may_grow, generation) = self.plan();
             if let Some(old) = recyclable {
                 self.recycle_file(&mut manifest, old, generation)?;
-                return Ok(Prepared::File);
+                return Ok(Prepared::Room);
             }
             if held_by_slot {
                 // Only the other slot's checkpoint holds it: bring that one forward.
@@ -403,17 +419,44 @@ impl Files {
             if !may_grow {
                 return Ok(Prepared::Nothing);
             }
-            return match self.create_file(&mut manifest, generation) {
-                Ok(()) => Ok(Prepared::File),
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    self.state.lock().no_room = true;
-                    self.remove_leftovers()
-                        .map_err(|error| io::Error::other(error.to_string()))?;
-                    tracing::warn!(%error, dir = %self.dir.display(), "no room for another WAL file");
-                    Ok(Prepared::Nothing)
-                }
-                Err(error) => Err(error),
+            return match self.create_file(&mut manifest, generation, u64::MAX) {
+                Ok(()) => Ok(Prepared::Room),
+                Err(error) => self.without_room(error),
             };
+        }
+    }
+
+    /// A lack of room is no failure: the WAL goes on with what it has.
+    fn without_room(&self, error: io::Error) -> io::Result<Prepared> {
+        if !matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ) {
+            return Err(error);
+        }
+        self.state.lock().no_room = true;
+        self.remove_leftovers()
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        tracing::warn!(%error, dir = %self.dir.display(), "no room for another WAL file");
+        Ok(Prepared::Nothing)
+    }
+
+    /// The next part of the very first file.
+    fn fill(&self) -> io::Result<()> {
+        let at = self.filled.load(Ordering::Acquire);
+        let step = ZERO_STEP_BYTES.min(self.sizing.file_bytes - at);
+        let file = self.disk.open(&self.path(1), OpenMode::Write)?;
+        file.zero_fill(at, step)?;
+        file.sync_data()?;
+        self.filled.store(at + step, Ordering::Release);
+        Ok(())
+    }
+
+    /// Where groups in a file must end.
+    pub(crate) fn end_of(&self, head: &FileHead) -> u64 {
+        match head.generation {
+            1 => self.filled.load(Ordering::Acquire).min(head.file_bytes),
+            _ => head.file_bytes,
         }
     }
 
@@ -454,12 +497,18 @@ impl Files {
         })
     }
 
-    fn create_file(&self, manifest: &mut Manifest, generation: u64) -> io::Result<()> {
+    fn create_file(
+        &self,
+        manifest: &mut Manifest,
+        generation: u64,
+        zeroed_bytes: u64,
+    ) -> io::Result<()> {
         let temporary = self.dir.join("new.tmp");
         let file = self.disk.open(&temporary, OpenMode::CreateNew)?;
         let mut at = 0;
-        while at < self.sizing.file_bytes {
-            let step = ZERO_STEP_BYTES.min(self.sizing.file_bytes - at);
+        let end = zeroed_bytes.min(self.sizing.file_bytes);
+        while at < end {
+            let step = ZERO_STEP_BYTES.min(end - at);
             file.zero_fill(at, step)?;
             file.sync_data()?;
             at += step;

@@ -17,6 +17,8 @@ pub(crate) struct Found {
     /// Checkpoints of both slots; an unreadable slot counts as the other.
     pub(crate) slots: [u64; 2],
     pub(crate) files: Vec<FoundFile>,
+    /// Length of the very first file while it is still being zeroed.
+    pub(crate) filled: Option<u64>,
 }
 
 /// A file that may hold groups.
@@ -25,6 +27,8 @@ pub(crate) struct FoundFile {
     pub(crate) head: FileHead,
     /// Whether block 0 verifies (else the salt came from the manifest).
     pub(crate) head_verifies: bool,
+    /// Its length on disk, in whole blocks.
+    pub(crate) length: u64,
 }
 
 fn refused(path: &Path, reason: impl Into<String>) -> WalOpenError {
@@ -92,10 +96,16 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> Result<Option<Found>, WalOpen
             ));
         }
     }
+    let alone = files.len() == 1 && slot.files.len() <= 1;
+    let filled = files
+        .first()
+        .filter(|file| alone && file.head.generation == 1 && file.length < file.head.file_bytes)
+        .map(|file| file.length);
     Ok(Some(Found {
         slot,
         slots: checkpoints,
         files,
+        filled,
     }))
 }
 
@@ -110,6 +120,10 @@ fn find_file(
     let file = disk
         .open(&path, OpenMode::Read)
         .map_err(open_error("open", &path))?;
+    let length = file
+        .len()
+        .map_err(open_error("ask for the length of", &path))?;
+    let length = length / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
     let mut block = vec![0; BLOCK_BYTES];
     // A block that the disk cannot read is one that does not verify: the manifest has the salt, too.
     let head = match file.read_at(&mut block, 0) {
@@ -120,6 +134,7 @@ fn find_file(
         return Ok(FoundFile {
             head,
             head_verifies: true,
+            length,
         });
     }
     let listed = slot.files.iter().find(|(listed, _)| *listed == generation);
@@ -131,6 +146,7 @@ fn find_file(
                 file_bytes: slot.file_bytes,
             },
             head_verifies: false,
+            length,
         }),
         None => Err(refused(
             &path,

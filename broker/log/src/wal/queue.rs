@@ -96,7 +96,7 @@ impl Queue {
         }
         lane.bytes += bytes;
         lane.submits.push_back(Submit { frames, bytes });
-        let wake = state.sleeping;
+        let wake = std::mem::take(&mut state.sleeping);
         drop(state);
         if wake {
             self.wake.notify_one();

@@ -185,7 +185,7 @@ impl WalRecovery {
             extents.push((generation, extent.place.position, extent.length));
         }
         if let Some((file, position)) = self.scanner.end() {
-            let length = CLEARED_BYTES.min(file.head.file_bytes - position);
+            let length = CLEARED_BYTES.min(self.files.end_of(&file.head).saturating_sub(position));
             extents.push((file.head.generation, position, length));
         }
         for (generation, position, length) in extents {

@@ -64,7 +64,7 @@ impl Scanner {
         let needed = |file: &&FoundFile| file.head.generation >= checkpoint.generation;
         let files: Vec<FoundFile> = found.files.iter().filter(needed).copied().collect();
         let mut scanner = Scanner {
-            source: Source::new(disk, dir, files),
+            source: Source::new(disk, dir, files, found.filled.is_some()),
             dir: dir.to_owned(),
             checkpoint_group: checkpoint.group,
             strict,

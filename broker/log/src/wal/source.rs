@@ -100,6 +100,8 @@ pub(crate) struct Source {
     dir: PathBuf,
     pub(crate) files: Vec<FoundFile>,
     handles: Vec<Option<Arc<dyn DiskFile>>>,
+    /// The only file has not got its full length yet.
+    growing: bool,
     window: Vec<u8>,
     window_at: Place,
     /// Blocks that the disk could not read, or that a shortened file lacks, as (file, position).
@@ -107,12 +109,18 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, files: Vec<FoundFile>) -> Source {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        files: Vec<FoundFile>,
+        growing: bool,
+    ) -> Source {
         Source {
             disk,
             dir: dir.to_owned(),
             handles: vec![None; files.len()],
             files,
+            growing,
             window: Vec::new(),
             window_at: Place {
                 file: 0,
@@ -304,7 +312,9 @@ impl Source {
         match handle.read_at(&mut self.window, place.position) {
             Ok(read) => {
                 self.window[read..].fill(0);
-                self.missing(place, read as u64, wanted);
+                if !self.growing {
+                    self.missing(place, read as u64, wanted);
+                }
             }
             Err(_) => self.read_block_by_block(handle.as_ref(), place),
         }

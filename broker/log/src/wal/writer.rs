@@ -199,7 +199,7 @@ impl Writer {
     /// Goes on in the next file if the group does not fit.
     fn make_room(&mut self, length: usize) -> io::Result<()> {
         let cursor = &mut self.cursor;
-        if cursor.position + length as u64 <= cursor.head.file_bytes {
+        if cursor.position + length as u64 <= self.shared.files.end_of(&cursor.head) {
             return Ok(());
         }
         let files = &self.shared.files;
@@ -225,7 +225,7 @@ impl Writer {
             self.cursor.previous.bytes.len(),
         );
         let files = &self.shared.files;
-        let fits = self.cursor.position + length as u64 <= self.cursor.head.file_bytes;
+        let fits = self.cursor.position + length as u64 <= files.end_of(&self.cursor.head);
         if !fits && files.standby_and_reserve().0 == 0 {
             files.prepare()?;
         }
@@ -239,7 +239,7 @@ impl Writer {
 pub(crate) fn prepare_all(shared: &Shared) {
     loop {
         match shared.files.prepare() {
-            Ok(Prepared::File) => shared.queue.nudge(),
+            Ok(Prepared::Room) => shared.queue.nudge(),
             Ok(Prepared::Nothing) => return,
             Err(error) => shared.fatal(&format!(
                 "a write-ahead log file cannot be prepared: {error}"
@@ -283,7 +283,7 @@ fn write_synced(
 fn limits(files: &Files, cursor: &Cursor) -> Limits {
     let usable = files.sizing.file_bytes - FIRST_GROUP_POSITION;
     let (standby, reserve) = files.standby_and_reserve();
-    let here = cursor.head.file_bytes - cursor.position;
+    let here = files.end_of(&cursor.head).saturating_sub(cursor.position);
     // A group goes here, or whole into the next file: then what is left here is wasted.
     let next = if standby > 0 { usable } else { 0 };
     let data_here = here.min((here + standby).saturating_sub(reserve));

@@ -293,3 +293,39 @@ fn a_wal_without_its_manifest_is_refused() {
     let error = start(&disk).err().unwrap().to_string();
     assert!(error.contains("manifest"), "{error}");
 }
+
+#[test]
+fn a_first_start_is_ready_before_its_file_is_zeroed_and_a_cut_in_between_loses_nothing() {
+    for background in [true, false] {
+        let options = || WalOptions {
+            sizing: Some(WalSizing {
+                file_bytes: 16 << 20,
+                files_max: 4,
+            }),
+            background,
+            ..options()
+        };
+        let disk = SimDisk::new(6);
+        let recovery = Wal::open(disk_of(&disk), node(&disk).unwrap(), options()).unwrap();
+        let length = || {
+            disk.contents(Path::new("/data/wal/00000000000000000001.wal"))
+                .unwrap()
+                .len()
+        };
+        assert_eq!(length(), 8 << 20);
+        drop(recovery);
+        disk.power_cut();
+        let started = start_with(&disk, options()).unwrap();
+        let mut done = 0;
+        for group in 0..14 {
+            let frames = vec![append(0, group * 10, 1 << 20)];
+            assert!(commit(&started, &mut done, Class::Data, frames));
+        }
+        assert_eq!(length(), 16 << 20);
+        drop(started);
+        disk.power_cut();
+        let again = start_with(&disk, options()).unwrap();
+        assert_eq!(frames(&again.recovered).len(), 14);
+        assert!(damaged(&again.recovered).is_empty());
+    }
+}
