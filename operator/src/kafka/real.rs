@@ -1,0 +1,276 @@
+//! The real cluster, over the Kafka protocol.
+//!
+//! Owns the translation between the client's words and the operator's. It keeps nothing between two calls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use keelson_client::{
+    AdminClient, AlterOp, BrokerError, Error, OffsetSpec, Options, Resource, Topic,
+};
+use uuid::Uuid;
+
+use super::{
+    BrokerAddress, CallError, ConfigChange, ConfigFact, GroupFacts, Kafka, Mode, NewTopic,
+    PartitionOffsets, TopicFacts,
+};
+
+/// Longest wait for a connection.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Longest wait for an answer.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Kafka's name for "there is no such topic".
+const UNKNOWN_TOPIC: &str = "UNKNOWN_TOPIC_OR_PARTITION";
+
+/// A cluster behind bootstrap addresses.
+pub(crate) struct RealKafka {
+    client: AdminClient,
+}
+
+impl RealKafka {
+    /// Connects at the first call.
+    pub(crate) fn new(bootstrap: &str) -> Result<Self, Error> {
+        let options = Options {
+            client_id: "keelson-operator".to_owned(),
+            connect_timeout: CONNECT_WAIT_MAX,
+            request_timeout: ANSWER_WAIT_MAX,
+            ..Options::default()
+        };
+        Ok(Self {
+            client: AdminClient::new(bootstrap, options)?,
+        })
+    }
+}
+
+impl From<Error> for CallError {
+    fn from(error: Error) -> Self {
+        if let Some(refusal) = error.broker() {
+            return refused(refusal);
+        }
+        let message = error.to_string();
+        if error.is_unreachable() {
+            Self::Unreachable { message }
+        } else {
+            Self::Unexpected { message }
+        }
+    }
+}
+
+fn refused(error: &BrokerError) -> CallError {
+    let message = error
+        .message
+        .clone()
+        .unwrap_or_else(|| "the broker gave no text".to_owned());
+    CallError::Refused {
+        error: error.name.to_owned(),
+        message,
+    }
+}
+
+/// A topic of an answer, or `None` if it says that there is none.
+fn existing(topic: &Topic) -> Result<Option<&Topic>, CallError> {
+    match &topic.error {
+        None => Ok(Some(topic)),
+        Some(error) if error.name == UNKNOWN_TOPIC => Ok(None),
+        Some(error) => Err(refused(error)),
+    }
+}
+
+impl Kafka for RealKafka {
+    async fn topic(&self, name: &str) -> Result<Option<TopicFacts>, CallError> {
+        let metadata = self.client.metadata(Some(&[name])).await?;
+        let Some(topic) = metadata.topics.iter().find(|it| it.name == name) else {
+            return Err(CallError::Unexpected {
+                message: format!("Metadata says nothing about topic {name}"),
+            });
+        };
+        let Some(topic) = existing(topic)? else {
+            return Ok(None);
+        };
+        let configs = match self
+            .client
+            .describe_configs(&Resource::Topic(name.to_owned()))
+            .await
+        {
+            Ok(configs) => configs,
+            // Deleted between the two calls.
+            Err(error) if error.broker_name() == Some(UNKNOWN_TOPIC) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let fact = |it: keelson_client::ConfigEntry| {
+            let explicit = it.set_on_topic();
+            (
+                it.name,
+                ConfigFact {
+                    value: it.value,
+                    explicit,
+                },
+            )
+        };
+        let count = |it: usize| i32::try_from(it).unwrap_or(i32::MAX);
+        Ok(Some(TopicFacts {
+            id: topic.id,
+            partitions: count(topic.partitions.len()),
+            replication_factor: topic
+                .partitions
+                .first()
+                .map_or(0, |it| count(it.replicas.len())),
+            configs: configs.into_values().map(fact).collect(),
+        }))
+    }
+
+    async fn create_topic(&self, new: &NewTopic, mode: Mode) -> Result<(), CallError> {
+        let new = keelson_client::NewTopic {
+            name: new.name.clone(),
+            partitions: new.partitions,
+            replication_factor: new
+                .replication_factor
+                .map(|it| i16::try_from(it).unwrap_or(i16::MAX)),
+            configs: new.config.clone(),
+        };
+        self.client
+            .create_topic(&new, mode == Mode::ValidateOnly)
+            .await?;
+        Ok(())
+    }
+
+    async fn add_partitions(&self, name: &str, total: i32, mode: Mode) -> Result<(), CallError> {
+        Ok(self
+            .client
+            .create_partitions(name, total, mode == Mode::ValidateOnly)
+            .await?)
+    }
+
+    async fn alter_configs(
+        &self,
+        name: &str,
+        change: &ConfigChange,
+        mode: Mode,
+    ) -> Result<(), CallError> {
+        let set = change
+            .set
+            .iter()
+            .map(|(key, value)| (key.clone(), AlterOp::Set(value.clone())));
+        let reset = change
+            .reset
+            .iter()
+            .map(|key| (key.clone(), AlterOp::Delete));
+        let changes: BTreeMap<String, AlterOp> = set.chain(reset).collect();
+        let topic = Resource::Topic(name.to_owned());
+        Ok(self
+            .client
+            .incremental_alter_configs(&topic, &changes, mode == Mode::ValidateOnly)
+            .await?)
+    }
+
+    async fn delete_topic(&self, id: Uuid) -> Result<(), CallError> {
+        Ok(self.client.delete_topic_by_id(id).await?)
+    }
+
+    async fn group(&self, id: &str, scope: &[String]) -> Result<GroupFacts, CallError> {
+        let mut facts = match self.client.describe_group(id).await {
+            Ok(it) => GroupFacts {
+                state: it.state,
+                protocol_type: it.protocol_type,
+                assignor: it.assignor,
+                members: it.members.len(),
+                ..GroupFacts::default()
+            },
+            Err(error) if error.broker_name() == Some("GROUP_ID_NOT_FOUND") => GroupFacts {
+                state: "Dead".to_owned(),
+                ..GroupFacts::default()
+            },
+            Err(error) => return Err(error.into()),
+        };
+        let committed: BTreeMap<(String, i32), i64> = match self.client.offset_fetch(id).await {
+            Ok(list) => list
+                .into_iter()
+                .map(|it| ((it.topic, it.partition), it.offset))
+                .collect(),
+            Err(error) if error.broker_name() == Some("GROUP_ID_NOT_FOUND") => BTreeMap::new(),
+            Err(error) => return Err(error.into()),
+        };
+        let topics: BTreeSet<&str> = if scope.is_empty() {
+            committed.keys().map(|(topic, _)| topic.as_str()).collect()
+        } else {
+            scope.iter().map(String::as_str).collect()
+        };
+        if topics.is_empty() {
+            return Ok(facts);
+        }
+        let names: Vec<&str> = topics.iter().copied().collect();
+        let metadata = self.client.metadata(Some(&names)).await?;
+        for name in names {
+            let Some(topic) = metadata.topics.iter().find(|it| it.name == name) else {
+                return Err(CallError::Unexpected {
+                    message: format!("Metadata says nothing about topic {name}"),
+                });
+            };
+            match existing(topic)? {
+                None => facts.missing_topics.push(name.to_owned()),
+                Some(topic) => {
+                    let offsets = self.offsets(topic, &committed).await?;
+                    facts.offsets.insert(name.to_owned(), offsets);
+                }
+            }
+        }
+        Ok(facts)
+    }
+
+    async fn brokers(&self) -> Result<Vec<BrokerAddress>, CallError> {
+        let metadata = self.client.metadata(Some(&[])).await?;
+        Ok(metadata
+            .brokers
+            .into_iter()
+            .map(|it| BrokerAddress {
+                id: it.id,
+                host: it.host,
+            })
+            .collect())
+    }
+}
+
+impl RealKafka {
+    async fn offsets(
+        &self,
+        topic: &Topic,
+        committed: &BTreeMap<(String, i32), i64>,
+    ) -> Result<Vec<PartitionOffsets>, CallError> {
+        let partitions: Vec<(&str, i32)> = topic
+            .partitions
+            .iter()
+            .map(|it| (topic.name.as_str(), it.index))
+            .collect();
+        let starts = self.bounds(&partitions, OffsetSpec::Earliest).await?;
+        let ends = self.bounds(&partitions, OffsetSpec::Latest).await?;
+        let one = |(name, partition): &(&str, i32)| {
+            let bound = |of: &BTreeMap<i32, i64>| {
+                of.get(partition)
+                    .copied()
+                    .ok_or_else(|| CallError::Unexpected {
+                        message: format!("ListOffsets says nothing about {name}-{partition}"),
+                    })
+            };
+            Ok(PartitionOffsets {
+                partition: *partition,
+                committed: committed.get(&((*name).to_owned(), *partition)).copied(),
+                start: bound(&starts)?,
+                end: bound(&ends)?,
+            })
+        };
+        partitions.iter().map(one).collect()
+    }
+
+    async fn bounds(
+        &self,
+        partitions: &[(&str, i32)],
+        which: OffsetSpec,
+    ) -> Result<BTreeMap<i32, i64>, CallError> {
+        let mut found = BTreeMap::new();
+        for it in self.client.list_offsets(partitions, which).await? {
+            let offset = it.offset.map_err(|error| refused(&error))?;
+            found.extend(offset.map(|offset| (it.partition, offset)));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,403 @@
+//! `keelson-operator run`: both kinds, in a Kubernetes cluster.
+//!
+//! Owns the life of the process: reaching the API server, standing for the lease, leading while it lasts, and leaving
+//! in order. One broken object, one broken namespace or a broker that is away never ends it.
+
+mod context;
+mod election;
+mod groups;
+mod http;
+mod objects;
+mod release;
+mod topics;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::{controller, watcher};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::health::ClusterLog;
+use crate::kafka::real::RealKafka;
+use crate::metrics::Metrics;
+use context::Context;
+use election::Election;
+pub(crate) use release::command as release_command;
+
+/// Objects of one kind that are reconciled at the same time.
+const CONCURRENCY: u16 = 16;
+/// Pause between two looks at the brokers' logs.
+const LOG_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Pause between two tries to reach the API server at the start.
+const START_PAUSE: Duration = Duration::from_secs(2);
+/// Pause between two rounds of letting objects go while the namespace is being deleted.
+const RELEASE_PAUSE: Duration = Duration::from_secs(2);
+
+/// What `run` is told.
+pub(crate) struct Options {
+    pub(crate) cluster: String,
+    pub(crate) bootstrap: String,
+    pub(crate) broker_http_port: u16,
+    pub(crate) namespaces: Vec<String>,
+    pub(crate) all_namespaces: bool,
+    pub(crate) http: String,
+    pub(crate) ready_file: Option<PathBuf>,
+    pub(crate) resync: Duration,
+}
+
+/// Which namespaces are looked after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Everywhere,
+    Namespaces(Vec<String>),
+}
+
+impl Scope {
+    fn new(everywhere: bool, mut namespaces: Vec<String>, own: &str) -> Self {
+        if everywhere {
+            return Self::Everywhere;
+        }
+        if namespaces.is_empty() {
+            namespaces.push(own.to_owned());
+        }
+        namespaces.sort();
+        namespaces.dedup();
+        Self::Namespaces(namespaces)
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
+    let stop = stop_token()?;
+    let client = Client::try_default()
+        .await
+        .context("no Kubernetes cluster is configured")?;
+    let own = client.default_namespace().to_owned();
+    let scope = Scope::new(options.all_namespaces, options.namespaces.clone(), &own);
+    let metrics = Arc::new(Metrics::new(&options.cluster).context("metrics")?);
+    let server_end = CancellationToken::new();
+    let (address, ready) = http::serve(&options.http, Arc::clone(&metrics), server_end.clone())
+        .await
+        .with_context(|| format!("--http {}", options.http))?;
+    let Some(cluster_uid) = cluster_uid(&client, &stop).await else {
+        return Ok(());
+    };
+    let identity = format!("{}_{}", hostname(), uuid::Uuid::new_v4());
+    let reporter = Reporter {
+        controller: "keelson.dev/operator".to_owned(),
+        instance: Some(short(&identity)),
+    };
+    let context = Arc::new(Context {
+        kafka: RealKafka::new(&options.bootstrap)?,
+        cluster: options.cluster.clone(),
+        namespace: own.clone(),
+        cluster_uid,
+        recorder: Recorder::new(client.clone(), reporter),
+        metrics,
+        log: watch::Sender::new(ClusterLog::default()),
+        resync: options.resync,
+        failures: Mutex::new(HashMap::new()),
+        client: client.clone(),
+    });
+    ready.store(true, Ordering::Release);
+    let ready_file = options.ready_file.as_deref();
+    if let Some(path) = ready_file {
+        write_ready_file(
+            path,
+            &json!({ "http": address.to_string(), "cluster": options.cluster, "identity": identity }),
+        )?;
+    }
+    info!(%address, ?scope, cluster = options.cluster, identity, "the operator is up");
+
+    let election = Election::new(client.clone(), &own, &options.cluster, identity);
+    stand(&context, &scope, election, options.broker_http_port, &stop).await;
+
+    if release::is_terminating(&client, &own).await {
+        release::release_all(&client, &scope, &options.cluster).await;
+    }
+    server_end.cancel();
+    if let Some(path) = ready_file
+        && let Err(error) = std::fs::remove_file(path)
+    {
+        warn!("{} could not be removed: {error}", path.display());
+    }
+    info!("the operator ends");
+    Ok(())
+}
+
+/// Stands for the lease, and leads while it is held, until stopped.
+async fn stand(
+    context: &Arc<Context>,
+    scope: &Scope,
+    mut election: Election,
+    port: u16,
+    stop: &CancellationToken,
+) {
+    let terminating = watch::Sender::new(false);
+    let mut seen = terminating.subscribe();
+    let namespace_watch = tokio::spawn(release::watch_own_namespace(
+        context.client.clone(),
+        context.namespace.clone(),
+        terminating,
+    ));
+    let mut leading: Option<(CancellationToken, tokio::task::JoinHandle<()>)> = None;
+    while !stop.is_cancelled() {
+        if *seen.borrow_and_update() {
+            end(&mut leading).await;
+            release::release_all(&context.client, scope, &context.cluster).await;
+            pause(RELEASE_PAUSE, stop).await;
+            continue;
+        }
+        let leads = election.round().await;
+        context.metrics.leader.set(i64::from(leads));
+        match (&leading, leads) {
+            (None, true) => {
+                info!("this process leads");
+                let token = CancellationToken::new();
+                let task = lead(Arc::clone(context), scope.clone(), port, token.clone());
+                leading = Some((token, tokio::spawn(task)));
+            }
+            (Some(_), false) => {
+                warn!("the lease is lost");
+                end(&mut leading).await;
+            }
+            (Some(_), true) | (None, false) => {}
+        }
+        tokio::select! {
+            () = pause(Election::pause(), stop) => {}
+            changed = seen.changed() => if changed.is_err() { pause(Election::pause(), stop).await },
+        }
+    }
+    end(&mut leading).await;
+    election.resign().await;
+    context.metrics.leader.set(0);
+    namespace_watch.abort();
+}
+
+/// Stops leading at once: work under way is dropped, since the next leader may have begun already.
+async fn end(leading: &mut Option<(CancellationToken, tokio::task::JoinHandle<()>)>) {
+    if let Some((token, task)) = leading.take() {
+        token.cancel();
+        if let Err(error) = task.await {
+            warn!("a task ended badly: {error}");
+        }
+    }
+}
+
+async fn pause(time: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Everything a leader does.
+async fn lead(context: Arc<Context>, scope: Scope, port: u16, token: CancellationToken) {
+    let work = async {
+        let http = reqwest::Client::new();
+        look_at_logs(&context, &http, port).await;
+        let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> =
+            vec![Box::pin(watch_logs(&context, http, port))];
+        let namespaces = match scope {
+            Scope::Everywhere => vec![None],
+            Scope::Namespaces(list) => list.into_iter().map(Some).collect(),
+        };
+        for namespace in &namespaces {
+            tasks.push(Box::pin(control_topics(
+                Arc::clone(&context),
+                namespace.as_deref(),
+            )));
+            tasks.push(Box::pin(control_groups(
+                Arc::clone(&context),
+                namespace.as_deref(),
+            )));
+        }
+        futures::future::join_all(tasks).await;
+    };
+    tokio::select! {
+        () = work => warn!("all watches ended"),
+        () = token.cancelled() => {}
+    }
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<DeserializeGuard<K>>
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+async fn control_topics(context: Arc<Context>, namespace: Option<&str>) {
+    let news = log_news(context.log.subscribe());
+    Controller::new(
+        api::<keelson_crds::Topic>(&context.client, namespace),
+        watcher::Config::default(),
+    )
+    .with_config(Config::default().concurrency(CONCURRENCY))
+    .reconcile_all_on(news)
+    .run(
+        topics::reconcile,
+        |object, error, context| {
+            failed(
+                keelson_crds::Kind::Topic,
+                kube::Resource::meta(&*object),
+                error,
+                &context,
+            )
+        },
+        context,
+    )
+    .for_each(|result| async { note(result) })
+    .await;
+}
+
+async fn control_groups(context: Arc<Context>, namespace: Option<&str>) {
+    Controller::new(
+        api::<keelson_crds::ConsumerGroup>(&context.client, namespace),
+        watcher::Config::default(),
+    )
+    .with_config(Config::default().concurrency(CONCURRENCY))
+    .run(
+        groups::reconcile,
+        |object, error, context| {
+            failed(
+                keelson_crds::Kind::ConsumerGroup,
+                kube::Resource::meta(&*object),
+                error,
+                &context,
+            )
+        },
+        context,
+    )
+    .for_each(|result| async { note(result) })
+    .await;
+}
+
+fn failed(
+    kind: keelson_crds::Kind,
+    meta: &kube::api::ObjectMeta,
+    error: &topics::ReconcileError,
+    context: &Context,
+) -> Action {
+    let id = objects::ObjectId::new(kind, meta);
+    warn!(
+        kind = kind.as_str(),
+        namespace = id.namespace,
+        name = id.name,
+        "Kubernetes: {error}"
+    );
+    let key = (kind, id.namespace, id.name);
+    context.next_turn(
+        key,
+        Some(keelson_crds::Reason::KubernetesError),
+        context.resync,
+    )
+}
+
+fn note<K: kube::Resource>(
+    result: Result<
+        (kube::runtime::reflector::ObjectRef<K>, Action),
+        controller::Error<topics::ReconcileError, watcher::Error>,
+    >,
+) where
+    K::DynamicType: Clone + std::fmt::Debug,
+{
+    match result {
+        Ok((object, action)) => debug!(name = object.name, ?action, "reconciled"),
+        Err(controller::Error::QueueError(error)) => {
+            warn!("a watch failed and is started again: {error}")
+        }
+        Err(error) => debug!("{error}"),
+    }
+}
+
+/// One item each time the brokers' logs have something new to tell.
+fn log_news(log: watch::Receiver<ClusterLog>) -> impl Stream<Item = ()> + Send + 'static {
+    futures::stream::unfold(log, async |mut log| {
+        log.changed().await.ok().map(|()| ((), log))
+    })
+}
+
+async fn look_at_logs(context: &Context, http: &reqwest::Client, port: u16) {
+    let new = ClusterLog::fetch(&context.kafka, http, port).await;
+    context.metrics.log_seen(&new);
+    context.log.send_if_modified(|old| {
+        let changed = *old != new;
+        if changed {
+            *old = new;
+        }
+        changed
+    });
+}
+
+async fn watch_logs(context: &Context, http: reqwest::Client, port: u16) {
+    loop {
+        tokio::time::sleep(LOG_PAUSE_MAX.min(context.resync)).await;
+        look_at_logs(context, &http, port).await;
+    }
+}
+
+/// The uid of kube-system, as soon as the API server can be reached; `None` if stopped before.
+async fn cluster_uid(client: &Client, stop: &CancellationToken) -> Option<String> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    while !stop.is_cancelled() {
+        match api.get("kube-system").await {
+            Ok(found) => return found.uid(),
+            Err(error) => warn!("the Kubernetes API was not reached: {error}"),
+        }
+        pause(START_PAUSE, stop).await;
+    }
+    None
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+pub(crate) fn stop_token() -> anyhow::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let token = CancellationToken::new();
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancel.cancel();
+    });
+    Ok(token)
+}
+
+fn hostname() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "operator".to_owned(), |it| it.trim().to_owned())
+}
+
+/// `reportingInstance` of an Event holds at most 128 characters.
+fn short(identity: &str) -> String {
+    identity.chars().take(128).collect()
+}
+
+/// Written aside and renamed: whoever sees it sees all of it.
+fn write_ready_file(path: &Path, content: &serde_json::Value) -> anyhow::Result<()> {
+    let aside = path.with_extension("new");
+    std::fs::write(&aside, content.to_string())
+        .with_context(|| format!("--ready-file {}", path.display()))?;
+    std::fs::rename(&aside, path).with_context(|| format!("--ready-file {}", path.display()))
+}
