@@ -62,7 +62,7 @@ reasons! {
     DriftCorrected,
     /// The topic that belonged to this object is gone.
     TopicMissing,
-    /// The topic does not exist yet.
+    /// No topic belongs to this object yet.
     TopicAbsent,
     /// The topic belongs to this object.
     NoConflict,
@@ -132,6 +132,9 @@ pub fn reasons_markdown() -> String {
 mod tests {
     use super::*;
 
+    const BEGIN: &str = "cargo test -p keelson-crds -->\n";
+    const END: &str = "<!-- end of reasons -->";
+
     #[test]
     fn every_reason_is_a_word_with_a_sentence() {
         for reason in Reason::ALL {
@@ -144,6 +147,24 @@ mod tests {
                 reason.doc().ends_with('.') && reason.doc().len() > 10,
                 "{word}: {}",
                 reason.doc()
+            );
+        }
+    }
+
+    /// `KEELSON_BLESS=1` writes the table instead.
+    #[test]
+    fn the_documented_list_is_fresh() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operator.md");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let begin = text.find(BEGIN).unwrap() + BEGIN.len();
+        let end = text.find(END).unwrap();
+        let fresh = format!("{}{}{}", &text[..begin], reasons_markdown(), &text[end..]);
+        if std::env::var_os("KEELSON_BLESS").is_some() {
+            std::fs::write(&path, &fresh).unwrap();
+        } else {
+            assert!(
+                text == fresh,
+                "docs/operator.md is stale: run with KEELSON_BLESS=1"
             );
         }
     }

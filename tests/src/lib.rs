@@ -7,6 +7,7 @@
 pub mod broker;
 pub mod disk;
 pub mod http;
+pub mod kube;
 pub mod python;
 pub mod rdk;
 pub mod records;

@@ -14,12 +14,17 @@ pub fn wait_until(what: &str, deadline: Duration, mut condition: impl FnMut() ->
 /// Waits until `probe` gives a value and returns it; panics with `what` when `deadline` has passed.
 #[track_caller]
 pub fn wait_for<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    try_wait_for(deadline, &mut probe).unwrap_or_else(|| panic!("not within {deadline:?}: {what}"))
+}
+
+/// Waits until `probe` gives a value and returns it; `None` when `deadline` has passed.
+pub fn try_wait_for<T>(deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + deadline;
     loop {
-        if let Some(value) = probe() {
-            return value;
+        let found = probe();
+        if found.is_some() || Instant::now() >= end {
+            return found;
         }
-        assert!(Instant::now() < end, "not within {deadline:?}: {what}");
         std::thread::sleep(POLL_EVERY);
     }
 }

@@ -210,21 +210,18 @@ async fn lead(context: Arc<Context>, scope: Scope, port: u16, token: Cancellatio
     let work = async {
         let http = reqwest::Client::new();
         look_at_logs(&context, &http, port).await;
-        let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> =
-            vec![Box::pin(watch_logs(&context, http, port))];
         let namespaces = match scope {
             Scope::Everywhere => vec![None],
             Scope::Namespaces(list) => list.into_iter().map(Some).collect(),
         };
-        for namespace in &namespaces {
+        let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> =
+            vec![Box::pin(watch_logs(&context, http, port))];
+        for namespace in namespaces {
             tasks.push(Box::pin(control_topics(
                 Arc::clone(&context),
-                namespace.as_deref(),
+                namespace.clone(),
             )));
-            tasks.push(Box::pin(control_groups(
-                Arc::clone(&context),
-                namespace.as_deref(),
-            )));
+            tasks.push(Box::pin(control_groups(Arc::clone(&context), namespace)));
         }
         futures::future::join_all(tasks).await;
     };
@@ -244,10 +241,10 @@ where
     }
 }
 
-async fn control_topics(context: Arc<Context>, namespace: Option<&str>) {
+async fn control_topics(context: Arc<Context>, namespace: Option<String>) {
     let news = log_news(context.log.subscribe());
     Controller::new(
-        api::<keelson_crds::Topic>(&context.client, namespace),
+        api::<keelson_crds::Topic>(&context.client, namespace.as_deref()),
         watcher::Config::default(),
     )
     .with_config(Config::default().concurrency(CONCURRENCY))
@@ -268,9 +265,9 @@ async fn control_topics(context: Arc<Context>, namespace: Option<&str>) {
     .await;
 }
 
-async fn control_groups(context: Arc<Context>, namespace: Option<&str>) {
+async fn control_groups(context: Arc<Context>, namespace: Option<String>) {
     Controller::new(
-        api::<keelson_crds::ConsumerGroup>(&context.client, namespace),
+        api::<keelson_crds::ConsumerGroup>(&context.client, namespace.as_deref()),
         watcher::Config::default(),
     )
     .with_config(Config::default().concurrency(CONCURRENCY))

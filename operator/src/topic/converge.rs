@@ -5,9 +5,7 @@
 
 use keelson_crds::{ConditionStatus, ConditionType, Reason};
 
-use super::facts::{
-    ClusterView, Desired, ObjectView, Observed, Owner, TopicUpdate, TopicView, Verdict,
-};
+use super::facts::{ClusterView, Desired, ObjectView, Observed, Owner, TopicUpdate, Verdict};
 use super::{Action, decide, execute, fetch};
 use crate::kafka::{CallError, Kafka, Mode};
 

@@ -1,0 +1,657 @@
+//! The operator against a real kube-apiserver and a real broker: what is asked for happens, what cannot be is told, and
+//! whatever is killed in between, nothing is lost and nobody is held for ever.
+
+use std::time::Duration;
+
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{
+    DescribeConfigsRequest, IncrementalAlterConfigsRequest, MetadataRequest, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+use keelson_tests::broker::BrokerSetup;
+use keelson_tests::disk::{self, Place};
+use keelson_tests::kube::{self, OPERATOR_WITHIN, Operator, condition, shared};
+use keelson_tests::records::{batch, payload};
+use keelson_tests::wire::Wire;
+use keelson_tests::{Broker, rdk, wait_until};
+use serde_json::{Value, json};
+
+/// Kafka's number for topics in config requests.
+const TOPIC_RESOURCE: i8 = 2;
+const OWNER: &str = "keelson.owner";
+
+fn text(it: &str) -> StrBytes {
+    StrBytes::from_string(it.to_owned())
+}
+
+/// Id and number of partitions of a topic, as the broker tells it.
+fn topic(broker: &Broker, name: &str) -> Option<(String, usize)> {
+    let wanted = MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
+    let request = MetadataRequest::default()
+        .with_topics(Some(vec![wanted]))
+        .with_allow_auto_topic_creation(false);
+    let answer = Wire::connect(broker.bootstrap()).call(12, &request);
+    let found = &answer.topics[0];
+    (found.error_code == 0).then(|| (found.topic_id.to_string(), found.partitions.len()))
+}
+
+fn config(broker: &Broker, name: &str, key: &str) -> Option<String> {
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(TOPIC_RESOURCE)
+        .with_resource_name(text(name))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let answer = Wire::connect(broker.bootstrap()).call(4, &request);
+    let entry = answer.results[0]
+        .configs
+        .iter()
+        .find(|it| it.name.as_str() == key)?;
+    entry.value.as_ref().map(ToString::to_string)
+}
+
+/// Another client changes a config.
+fn tamper(broker: &Broker, name: &str, key: &str, value: &str) {
+    let change = AlterableConfig::default()
+        .with_name(text(key))
+        .with_value(Some(text(value)));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(TOPIC_RESOURCE)
+        .with_resource_name(text(name))
+        .with_configs(vec![change]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let answer = Wire::connect(broker.bootstrap()).call(1, &request);
+    assert_eq!(
+        answer.responses[0].error_code, 0,
+        "{:?}",
+        answer.responses[0].error_message
+    );
+}
+
+/// A broker, a namespace for the operator (also the cluster's name) and one for the objects.
+struct Stage {
+    broker: Broker,
+    cluster: &'static str,
+    namespace: String,
+}
+
+impl Stage {
+    fn new(cluster: &'static str) -> Self {
+        let listener = format!("PLAINTEXT://127.0.0.1:{}", kube::free_port());
+        let broker = BrokerSetup::new()
+            .set("listeners", listener)
+            .set("auto.create.topics.enable", "false")
+            .start();
+        let namespace = format!("{cluster}-objects");
+        for name in [cluster, namespace.as_str()] {
+            shared().kubectl(&["create", "namespace", name], "");
+        }
+        Self {
+            broker,
+            cluster,
+            namespace,
+        }
+    }
+
+    fn operator(&self) -> Operator {
+        Operator::start(self.cluster, self.cluster, &[&self.namespace], &self.broker)
+    }
+
+    /// The StatefulSet that says that the cluster still exists. No controller acts on it here.
+    fn statefulset(&self) {
+        let name = format!("{}-broker", self.cluster);
+        let labels = json!({ "app": name });
+        let set = json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": { "name": name, "namespace": self.cluster },
+            "spec": {
+                "replicas": 1, "serviceName": name, "selector": { "matchLabels": labels },
+                "template": {
+                    "metadata": { "labels": labels },
+                    "spec": { "containers": [{ "name": "broker", "image": "none" }] },
+                },
+            },
+        });
+        shared().kubectl(&["apply", "--server-side", "-f", "-"], &set.to_string());
+    }
+
+    fn apply(&self, name: &str, spec: Value) {
+        shared().apply("Topic", &self.namespace, name, &spec);
+    }
+
+    fn ready(&self, name: &str) -> Value {
+        self.wait(name, "Ready", "True", "AsDescribed")
+    }
+
+    #[track_caller]
+    fn wait(&self, name: &str, type_: &str, status: &str, reason: &str) -> Value {
+        shared().wait_condition(("topic", &self.namespace, name), type_, status, reason)
+    }
+}
+
+fn message(object: &Value, type_: &str) -> String {
+    condition(object, type_).expect("the condition is there")["message"]
+        .as_str()
+        .expect("a string")
+        .to_owned()
+}
+
+#[test]
+fn applied_changed_and_retained() {
+    let stage = Stage::new("retain");
+    let _operator = stage.operator();
+    stage.apply(
+        "orders",
+        json!({ "partitions": 3, "config": { "retention.ms": 86_400_000 } }),
+    );
+    let object = stage.ready("orders");
+    let (id, partitions) = topic(&stage.broker, "orders").expect("the topic exists");
+    assert_eq!(partitions, 3);
+    assert_eq!(
+        config(&stage.broker, "orders", "retention.ms").as_deref(),
+        Some("86400000")
+    );
+    assert_eq!(object["status"]["topicId"], id);
+    assert_eq!(object["status"]["ownership"]["state"], "Owned");
+    assert_eq!(
+        object["metadata"].get("finalizers"),
+        None,
+        "Retain needs no finalizer"
+    );
+    let uid = shared().kubectl(
+        &[
+            "get",
+            "namespace",
+            "kube-system",
+            "-o",
+            "jsonpath={.metadata.uid}",
+        ],
+        "",
+    );
+    let owner = format!("{uid}/{}/orders", stage.namespace);
+    assert_eq!(config(&stage.broker, "orders", OWNER), Some(owner));
+
+    stage.apply(
+        "orders",
+        json!({ "partitions": 5, "config": { "retention.ms": "1000" } }),
+    );
+    let object = stage.ready("orders");
+    assert_eq!(object["status"]["partitions"], 5);
+    assert_eq!(topic(&stage.broker, "orders"), Some((id.clone(), 5)));
+    assert_eq!(
+        config(&stage.broker, "orders", "retention.ms").as_deref(),
+        Some("1000")
+    );
+
+    for (spec, words) in [
+        (json!({ "partitions": 4 }), "partitions may only grow"),
+        (
+            json!({ "partitions": 5, "topicName": "other" }),
+            "topicName is immutable",
+        ),
+        (
+            json!({ "partitions": 5, "config": { "keelson.owner": "me" } }),
+            "keelson.owner is set by the operator",
+        ),
+    ] {
+        let manifest = kube::object("Topic", &stage.namespace, "orders", &spec).to_string();
+        let refused = shared().try_kubectl(
+            &["apply", "--server-side", "--field-manager=test", "-f", "-"],
+            &manifest,
+        );
+        assert!(
+            refused.as_ref().is_err_and(|text| text.contains(words)),
+            "{spec}: {refused:?}"
+        );
+    }
+
+    shared().delete("topic", &stage.namespace, "orders");
+    shared().wait_gone("topic", &stage.namespace, "orders");
+    assert_eq!(
+        topic(&stage.broker, "orders"),
+        Some((id.clone(), 5)),
+        "the topic stays"
+    );
+    stage.apply("orders", json!({ "partitions": 5 }));
+    assert_eq!(
+        stage.ready("orders")["status"]["topicId"],
+        id,
+        "the same object gets its topic back"
+    );
+}
+
+#[test]
+fn deleted_with_its_topic() {
+    let stage = Stage::new("delete");
+    let mut operator = stage.operator();
+    stage.apply(
+        "orders",
+        json!({ "partitions": 2, "deletionPolicy": "Delete" }),
+    );
+    let object = stage.ready("orders");
+    assert_eq!(
+        object["metadata"]["finalizers"],
+        json!(["keelson.dev/delete-topic"])
+    );
+    stage.apply("kept", json!({ "deletionPolicy": "Delete" }));
+    stage.ready("kept");
+    stage.apply("kept", json!({ "deletionPolicy": "Retain" }));
+    wait_until("the finalizer follows the policy", OPERATOR_WITHIN, || {
+        shared()
+            .get("topic", &stage.namespace, "kept")
+            .is_some_and(|it| it["metadata"].get("finalizers").is_none())
+    });
+    // While nobody is there to delete the topic, the object is held; afterwards the topic goes first.
+    operator.kill9();
+    shared().delete("topic", &stage.namespace, "orders");
+    assert!(shared().get("topic", &stage.namespace, "orders").is_some());
+    operator.restart();
+    shared().wait_gone("topic", &stage.namespace, "orders");
+    assert_eq!(topic(&stage.broker, "orders"), None);
+    shared().delete("topic", &stage.namespace, "kept");
+    shared().wait_gone("topic", &stage.namespace, "kept");
+    assert!(topic(&stage.broker, "kept").is_some());
+}
+
+#[test]
+fn a_namespace_is_deleted_while_the_broker_is_away() {
+    let mut stage = Stage::new("away");
+    stage.statefulset();
+    let _operator = stage.operator();
+    stage.apply("orders", json!({ "deletionPolicy": "Delete" }));
+    stage.ready("orders");
+    stage.broker.kill9();
+    shared().kubectl(
+        &["delete", "namespace", &stage.namespace, "--wait=false"],
+        "",
+    );
+    // Only unreachable: held, with the reason and an end.
+    let held = wait_deleting(&stage);
+    assert!(
+        message(&held, "Deleting").contains("the object is let go at"),
+        "{held}"
+    );
+    // Gone for good: let go.
+    shared().kubectl(&["delete", "statefulset", "-n", "away", "away-broker"], "");
+    shared().wait_gone("namespace", "default", &stage.namespace);
+}
+
+fn wait_deleting(stage: &Stage) -> Value {
+    shared().wait_condition(
+        ("topic", &stage.namespace, "orders"),
+        "Deleting",
+        "True",
+        "DeletionHeld",
+    )
+}
+
+#[test]
+fn everything_goes_at_once_and_nobody_is_held() {
+    let stage = Stage::new("uninstall");
+    stage.statefulset();
+    let mut operator = stage.operator();
+    stage.apply("orders", json!({ "deletionPolicy": "Delete" }));
+    stage.ready("orders");
+    shared().kubectl(&["delete", "namespace", stage.cluster, "--wait=false"], "");
+    wait_until("the operator lets its objects go", OPERATOR_WITHIN, || {
+        shared()
+            .get("topic", &stage.namespace, "orders")
+            .is_some_and(|it| it["metadata"].get("finalizers").is_none())
+    });
+    operator.stop();
+    assert!(
+        topic(&stage.broker, "orders").is_some(),
+        "letting go deletes nothing"
+    );
+    shared().delete("topic", &stage.namespace, "orders");
+    shared().wait_gone("topic", &stage.namespace, "orders");
+}
+
+#[test]
+fn the_operator_is_killed_in_the_middle() {
+    const TOPICS: usize = 12;
+    let stage = Stage::new("killed");
+    let mut operator = stage.operator();
+    let name = |at: usize| format!("t{at}");
+    for at in 0..TOPICS {
+        stage.apply(
+            &name(at),
+            json!({ "partitions": 1, "deletionPolicy": "Delete" }),
+        );
+        if at % 3 == 2 {
+            operator.kill9();
+            operator.restart();
+        }
+    }
+    let ids: Vec<Value> = (0..TOPICS)
+        .map(|at| stage.ready(&name(at))["status"]["topicId"].clone())
+        .collect();
+    for (at, id) in ids.iter().enumerate() {
+        assert_eq!(
+            topic(&stage.broker, &name(at)).map(|it| json!(it.0)),
+            Some(id.clone()),
+            "created once"
+        );
+    }
+    for at in 0..TOPICS {
+        shared().delete("topic", &stage.namespace, &name(at));
+        if at % 3 == 2 {
+            operator.kill9();
+            operator.restart();
+        }
+    }
+    for at in 0..TOPICS {
+        shared().wait_gone("topic", &stage.namespace, &name(at));
+        assert_eq!(topic(&stage.broker, &name(at)), None);
+    }
+}
+
+#[test]
+fn two_objects_for_one_topic() {
+    let stage = Stage::new("conflict");
+    let _operator = stage.operator();
+    stage.apply("first", json!({ "topicName": "orders" }));
+    stage.ready("first");
+    stage.apply(
+        "second",
+        json!({ "topicName": "orders", "adoptionPolicy": "Always", "deletionPolicy": "Delete" }),
+    );
+    let second = stage.wait("second", "Conflict", "True", "OwnedByAnother");
+    assert!(
+        message(&second, "Conflict").ends_with(&format!("/{}/first", stage.namespace)),
+        "{second}"
+    );
+    assert_eq!(
+        condition(&second, "Ready").expect("Ready is there")["status"],
+        "False"
+    );
+    // The loser goes without taking the topic along.
+    shared().delete("topic", &stage.namespace, "second");
+    shared().wait_gone("topic", &stage.namespace, "second");
+    assert!(topic(&stage.broker, "orders").is_some());
+    // Once the first is gone, its claim is stale.
+    stage.apply("third", json!({ "topicName": "orders" }));
+    stage.wait("third", "Conflict", "True", "OwnedByAnother");
+    shared().delete("topic", &stage.namespace, "first");
+    stage.ready("third");
+}
+
+#[test]
+fn existing_topics_are_adopted_only_when_they_match() {
+    let stage = Stage::new("adopt");
+    let _operator = stage.operator();
+    let mut wire = Wire::connect(stage.broker.bootstrap());
+    wire.create_topic("matching", 2, &[("retention.ms", "1000")]);
+    wire.create_topic("other", 2, &[]);
+    wire.create_topic("never", 2, &[]);
+    stage.apply(
+        "matching",
+        json!({ "partitions": 2, "config": { "retention.ms": 1000 } }),
+    );
+    stage.ready("matching");
+    stage.apply("other", json!({ "partitions": 3 }));
+    let other = stage.wait("other", "Conflict", "True", "DoesNotMatch");
+    assert_eq!(
+        other["status"]["drift"],
+        json!([{ "key": "partitions", "desired": "3", "actual": "2" }])
+    );
+    assert_eq!(
+        topic(&stage.broker, "other").map(|it| it.1),
+        Some(2),
+        "left alone"
+    );
+    stage.apply("never", json!({ "adoptionPolicy": "Never" }));
+    stage.wait("never", "Conflict", "True", "AdoptionRefused");
+    assert_eq!(
+        config(&stage.broker, "never", OWNER).unwrap_or_default(),
+        ""
+    );
+    stage.apply(
+        "other",
+        json!({ "partitions": 3, "adoptionPolicy": "Always" }),
+    );
+    stage.ready("other");
+    assert_eq!(topic(&stage.broker, "other").map(|it| it.1), Some(3));
+}
+
+#[test]
+fn drift_is_corrected_or_reported() {
+    let stage = Stage::new("drift");
+    let _operator = stage.operator();
+    let spec = |policy| json!({ "config": { "retention.ms": 1000 }, "driftPolicy": policy });
+    stage.apply("enforced", spec("Enforce"));
+    stage.apply("reported", spec("Report"));
+    stage.ready("enforced");
+    stage.ready("reported");
+    tamper(&stage.broker, "enforced", "retention.ms", "5");
+    tamper(&stage.broker, "reported", "retention.ms", "5");
+    wait_until("the config is set back", OPERATOR_WITHIN, || {
+        config(&stage.broker, "enforced", "retention.ms").as_deref() == Some("1000")
+    });
+    wait_until("an Event tells it", OPERATOR_WITHIN, || {
+        let events = shared().kubectl(
+            &[
+                "get",
+                "events",
+                "-n",
+                &stage.namespace,
+                "-o",
+                "jsonpath={.items[*].reason}",
+            ],
+            "",
+        );
+        events.contains("DriftCorrected")
+    });
+    let reported = stage.wait("reported", "Drifted", "True", "DriftFound");
+    assert_eq!(
+        reported["status"]["drift"],
+        json!([{ "key": "config.retention.ms", "desired": "1000", "actual": "5" }])
+    );
+    assert_eq!(
+        config(&stage.broker, "reported", "retention.ms").as_deref(),
+        Some("5")
+    );
+    stage.apply(
+        "reported",
+        json!({ "config": { "retention.ms": 7 }, "driftPolicy": "Report" }),
+    );
+    wait_until("a new wish is no drift", OPERATOR_WITHIN, || {
+        config(&stage.broker, "reported", "retention.ms").as_deref() == Some("7")
+    });
+}
+
+#[test]
+fn what_cannot_be_is_never_ready() {
+    let stage = Stage::new("impossible");
+    let operator = stage.operator();
+    Wire::connect(stage.broker.bootstrap()).create_topic("big", 5, &[]);
+    stage.apply(
+        "big",
+        json!({ "partitions": 2, "adoptionPolicy": "Always" }),
+    );
+    stage.apply("badkey", json!({ "config": { "no.such.key": 1 } }));
+    stage.apply("replicas", json!({ "replicationFactor": 3 }));
+    stage.wait("big", "Ready", "False", "PartitionsCannotShrink");
+    let badkey = stage.wait("badkey", "Ready", "False", "BrokerRefused");
+    assert!(
+        message(&badkey, "Ready").starts_with("INVALID_CONFIG: "),
+        "{badkey}"
+    );
+    assert!(
+        message(&badkey, "Ready").contains("no.such.key"),
+        "{badkey}"
+    );
+    let replicas = stage.wait("replicas", "Ready", "False", "BrokerRefused");
+    assert!(
+        message(&replicas, "Ready").starts_with("INVALID_REPLICATION_FACTOR"),
+        "{replicas}"
+    );
+    assert!(topic(&stage.broker, "badkey").is_none() && topic(&stage.broker, "replicas").is_none());
+    let refused = [("kind", "Topic"), ("reason", "BrokerRefused")];
+    wait_until("the errors are counted", OPERATOR_WITHIN, || {
+        operator
+            .metrics()
+            .sum("keelson_operator_reconcile_errors_total", &refused)
+            >= 2.0
+    });
+}
+
+#[test]
+fn a_broken_object_stops_nobody() {
+    let stage = Stage::new("brokenstage");
+    let _operator = Operator::start(
+        stage.cluster,
+        stage.cluster,
+        &["broken", &stage.namespace],
+        &stage.broker,
+    );
+    shared().apply("Topic", "broken", "sound", &json!({}));
+    shared().wait_condition(("topic", "broken", "sound"), "Ready", "True", "AsDescribed");
+    let unreadable = shared().wait_condition(
+        ("topic", "broken", "unreadable"),
+        "Ready",
+        "False",
+        "InvalidSpec",
+    );
+    assert!(
+        message(&unreadable, "Ready").contains("many"),
+        "{unreadable}"
+    );
+    let impossible = shared().wait_condition(
+        ("topic", "broken", "impossible"),
+        "Ready",
+        "False",
+        "InvalidSpec",
+    );
+    assert!(
+        message(&impossible, "Ready").contains("spec.partitions: must be at least 1"),
+        "{impossible}"
+    );
+}
+
+#[test]
+fn one_leads_and_another_takes_over() {
+    let stage = Stage::new("lease");
+    let mut first = stage.operator();
+    wait_until("the first leads", OPERATOR_WITHIN, || first.leads());
+    let mut second = stage.operator();
+    stage.apply("a", json!({}));
+    stage.ready("a");
+    assert!(!second.leads() && first.leads());
+    first.kill9();
+    stage.apply("b", json!({}));
+    wait_until(
+        "the second takes over from a dead one",
+        OPERATOR_WITHIN,
+        || second.leads(),
+    );
+    stage.ready("b");
+    first.restart();
+    second.stop();
+    wait_until(
+        "the first takes over from one that left",
+        Duration::from_secs(30),
+        || first.leads(),
+    );
+    stage.apply("c", json!({}));
+    stage.ready("c");
+}
+
+#[test]
+fn damage_is_told_on_the_topic() {
+    let mut stage = Stage::new("damage");
+    stage.apply("orders", json!({ "partitions": 1 }));
+    stage.apply("other", json!({ "partitions": 1 }));
+    let mut operator = stage.operator();
+    stage.ready("orders");
+    stage.ready("other");
+    stage.wait("orders", "LogHealthy", "True", "LogHealthy");
+    let mut wire = Wire::connect(stage.broker.bootstrap());
+    for at in 0..10 {
+        assert_eq!(
+            wire.produce("orders", 0, batch(&[&payload(120, 7, at)], 1_000)),
+            Ok(at as i64)
+        );
+    }
+    stage.broker.stop();
+    let places = disk::find_all(stage.broker.data_dir(), &payload(120, 7, 4)[16..]);
+    assert!(!places.is_empty());
+    for place in &places {
+        disk::flip(&Place {
+            file: place.file.clone(),
+            position: place.position + 20,
+        });
+    }
+    operator.stop();
+    stage.broker.restart();
+    let operator = stage.operator();
+    let orders = stage.wait("orders", "LogHealthy", "False", "LogDamaged");
+    let words = message(&orders, "LogHealthy");
+    for part in [
+        "orders-0 offsets 4-4",
+        " in ",
+        " at position ",
+        "(broker 0)",
+    ] {
+        assert!(words.contains(part), "{words}");
+    }
+    assert_eq!(orders["status"]["log"]["state"], "Damaged");
+    stage.wait("other", "LogHealthy", "True", "LogHealthy");
+    let labels = [("cluster", "damage"), ("broker", "0"), ("state", "corrupt")];
+    wait_until("the metric has it, too", OPERATOR_WITHIN, || {
+        operator
+            .metrics()
+            .sum("keelson_operator_cluster_wal_health", &labels)
+            > 0.5
+    });
+}
+
+#[test]
+fn a_group_is_observed_and_judged() {
+    let stage = Stage::new("groups");
+    let _operator = stage.operator();
+    stage.apply("orders", json!({ "partitions": 1 }));
+    stage.ready("orders");
+    let kube = shared();
+    kube.apply(
+        "ConsumerGroup",
+        &stage.namespace,
+        "billing",
+        &json!({ "lagObjective": { "maxRecords": 5 } }),
+    );
+    let at = ("consumergroup", stage.namespace.as_str(), "billing");
+    kube.wait_condition(at, "Ready", "True", "GroupAbsent");
+    let load = |from, to| rdk::Load {
+        stream: 1,
+        sequences: from..to,
+        bytes: 100,
+    };
+    rdk::produce(stage.broker.bootstrap(), "orders", &load(0, 10), &[]);
+    rdk::read_group(stage.broker.bootstrap(), "orders", "billing", 10);
+    kube.wait_condition(at, "LagWithinObjective", "True", "LagWithinObjective");
+    rdk::produce(stage.broker.bootstrap(), "orders", &load(10, 17), &[]);
+    let behind = kube.wait_condition(at, "LagWithinObjective", "False", "LagAboveObjective");
+    assert_eq!(behind["status"]["totalLag"], 7);
+    assert_eq!(
+        behind["status"]["topics"],
+        json!([{ "name": "orders", "partitions": 1, "lag": 7 }])
+    );
+    assert!(
+        message(&behind, "LagWithinObjective").contains("7 records behind, 5 are allowed"),
+        "{behind}"
+    );
+    let later = kube::object(
+        "ConsumerGroup",
+        &stage.namespace,
+        "later",
+        &json!({ "reset": { "to": "Earliest" } }),
+    );
+    let refused = kube.try_kubectl(
+        &["create", "--validate=strict", "-f", "-"],
+        &later.to_string(),
+    );
+    assert!(refused.is_err_and(|text| text.contains("unknown field \"spec.reset\"")));
+}
