@@ -175,6 +175,11 @@ impl ClusterLog {
     }
 }
 
+/// A client for brokers' HTTP, which is never behind a proxy.
+pub(crate) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder().no_proxy().build()
+}
+
 fn places(topic: &str, damaged: &[(i32, &UnhealthyRange)], truncated: bool) -> String {
     let one = |(broker, it): &(i32, &UnhealthyRange)| {
         format!(

@@ -17,7 +17,7 @@ use keelson_crds::{
 };
 
 use crate::group;
-use crate::health::ClusterLog;
+use crate::health::{self, ClusterLog};
 use crate::kafka::real::RealKafka;
 use crate::kafka::{Kafka, Mode};
 use crate::topic::{self, Desired, Frame, ObjectView, Owner, Surroundings, TopicUpdate, converge};
@@ -40,7 +40,11 @@ pub(crate) struct Options {
 pub(crate) async fn apply(options: Options) -> anyhow::Result<ExitCode> {
     let stop = crate::run::stop_token()?;
     let kafka = RealKafka::new(&options.bootstrap)?;
-    let mut folder = Folder::new(kafka, options.dry_run, options.broker_http_port);
+    let http = match options.broker_http_port {
+        Some(port) => Some((health::http_client()?, port)),
+        None => None,
+    };
+    let mut folder = Folder::new(kafka, options.dry_run, http);
     let mut printed = BTreeMap::new();
     loop {
         let round = match manifests::read(&options.path) {
@@ -110,13 +114,12 @@ impl Surroundings for Place {
 }
 
 impl<K: Kafka> Folder<K> {
-    fn new(kafka: K, dry_run: bool, port: Option<u16>) -> Self {
+    fn new(kafka: K, dry_run: bool, http: Option<(reqwest::Client, u16)>) -> Self {
         let mode = if dry_run {
             Mode::ValidateOnly
         } else {
             Mode::Execute
         };
-        let http = port.map(|port| (reqwest::Client::new(), port));
         Self {
             kafka,
             mode,

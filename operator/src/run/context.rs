@@ -46,7 +46,7 @@ impl Context {
         format!("{}/{namespace}/{name}", self.cluster_uid)
     }
 
-    /// When to look again: after the pause between looks, or sooner and sooner less often after failures. All with
+    /// When to look again: after the pause between looks, or soon after a failure and then less and less often. All with
     /// jitter, so that a thousand objects do not come at once.
     pub(super) fn next_turn(
         &self,
@@ -63,7 +63,8 @@ impl Context {
             Some(_) => {
                 let count = failures.entry(key).or_insert(0);
                 *count = count.saturating_add(1);
-                backoff(*count)
+                // Never less often than an object that is well.
+                backoff(*count).min(pause)
             }
         };
         Action::requeue(pause.mul_f64(rand::random_range(0.8..1.2)))

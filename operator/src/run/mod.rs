@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::health::ClusterLog;
+use crate::health::{self, ClusterLog};
 use crate::kafka::real::RealKafka;
 use crate::metrics::Metrics;
 use context::Context;
@@ -124,7 +124,14 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     info!(%address, ?scope, cluster = options.cluster, identity, "the operator is up");
 
     let election = Election::new(client.clone(), &own, &options.cluster, identity);
-    stand(&context, &scope, election, options.broker_http_port, &stop).await;
+    stand(
+        &context,
+        &scope,
+        election,
+        (health::http_client()?, options.broker_http_port),
+        &stop,
+    )
+    .await;
 
     if release::is_terminating(&client, &own).await {
         release::release_all(&client, &scope, &options.cluster).await;
@@ -144,7 +151,7 @@ async fn stand(
     context: &Arc<Context>,
     scope: &Scope,
     mut election: Election,
-    port: u16,
+    brokers: (reqwest::Client, u16),
     stop: &CancellationToken,
 ) {
     let terminating = watch::Sender::new(false);
@@ -158,6 +165,7 @@ async fn stand(
     while !stop.is_cancelled() {
         if *seen.borrow_and_update() {
             end(&mut leading).await;
+            context.metrics.leader.set(0);
             release::release_all(&context.client, scope, &context.cluster).await;
             pause(RELEASE_PAUSE, stop).await;
             continue;
@@ -168,7 +176,12 @@ async fn stand(
             (None, true) => {
                 info!("this process leads");
                 let token = CancellationToken::new();
-                let task = lead(Arc::clone(context), scope.clone(), port, token.clone());
+                let task = lead(
+                    Arc::clone(context),
+                    scope.clone(),
+                    brokers.clone(),
+                    token.clone(),
+                );
                 leading = Some((token, tokio::spawn(task)));
             }
             (Some(_), false) => {
@@ -206,9 +219,13 @@ async fn pause(time: Duration, stop: &CancellationToken) {
 }
 
 /// Everything a leader does.
-async fn lead(context: Arc<Context>, scope: Scope, port: u16, token: CancellationToken) {
+async fn lead(
+    context: Arc<Context>,
+    scope: Scope,
+    (http, port): (reqwest::Client, u16),
+    token: CancellationToken,
+) {
     let work = async {
-        let http = reqwest::Client::new();
         look_at_logs(&context, &http, port).await;
         let namespaces = match scope {
             Scope::Everywhere => vec![None],
