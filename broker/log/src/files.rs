@@ -2,6 +2,7 @@
 //!
 //! Owns paths, the bounded set of open files and the cache of verified extents. Knows no byte of their contents.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use crate::partition::slots::{MANIFEST, Slots};
 pub(crate) const PARTITIONS_DIR: &str = "p";
 /// Folder for what belongs to nothing, below the data directory.
 pub(crate) const QUARANTINE_DIR: &str = "quarantine";
+/// Folders that are remembered as synced: more topics than a volume has in practice, and bounded.
+const SYNCED_DIRS_MAX: usize = 10_000;
 /// A block: reads that fail are narrowed down to one of these.
 const BLOCK_BYTES: usize = 4096;
 
@@ -80,6 +83,8 @@ pub(crate) struct Files {
     mode: OpenMode,
     open: Mutex<Lru<FileKey, Arc<dyn DiskFile>>>,
     extents: Mutex<Lru<ExtentKey, Arc<Extent>>>,
+    /// Folders above partitions whose own names are known to be durable.
+    synced_dirs: Mutex<HashSet<PathBuf>>,
 }
 
 impl Files {
@@ -90,6 +95,7 @@ impl Files {
             mode: OpenMode::Write,
             open: Mutex::new(Lru::new(OPEN_FILES_MAX)),
             extents: Mutex::new(Lru::new(EXTENT_CACHE_BYTES_MAX)),
+            synced_dirs: Mutex::new(HashSet::new()),
         }
     }
 
@@ -218,16 +224,40 @@ impl Files {
             .insert((partition, base, position), Arc::clone(extent), weight);
     }
 
-    /// Makes the folder of a partition, and those above it.
-    pub(crate) fn make_dirs(&self, id: PartitionId) -> io::Result<()> {
-        self.disk.create_dir_all(&self.partition_dir(id))
+    /// Makes the folder of a partition, and those above it. Returns the folders that gained a name: they must be synced
+    /// once the new one holds something.
+    pub(crate) fn make_dirs(&self, id: PartitionId) -> io::Result<Vec<PathBuf>> {
+        let mut gained = Vec::new();
+        let chain = [
+            (self.partition_dir(id), self.topic_dir(id)),
+            (self.topic_dir(id), self.partitions_dir()),
+        ];
+        for (dir, parent) in chain
+            .into_iter()
+            .chain([(self.partitions_dir(), self.root.clone())])
+        {
+            // A folder that exists may be the leftover of a crash whose name was never synced.
+            let fresh = !self.disk.exists(&dir)? || !self.synced_dirs.lock().contains(&dir);
+            if fresh {
+                gained.push(parent);
+            }
+        }
+        self.disk.create_dir_all(&self.partition_dir(id))?;
+        Ok(gained)
     }
 
-    /// Syncs every folder above a partition's, up to the data directory.
-    pub(crate) fn sync_dirs_above(&self, id: PartitionId) -> io::Result<()> {
-        self.disk.sync_dir(&self.topic_dir(id))?;
-        self.disk.sync_dir(&self.partitions_dir())?;
-        self.disk.sync_dir(&self.root)
+    /// Syncs folders that gained a name.
+    pub(crate) fn sync_dirs(&self, id: PartitionId, gained: &[PathBuf]) -> io::Result<()> {
+        for dir in gained {
+            self.disk.sync_dir(dir)?;
+        }
+        let mut synced = self.synced_dirs.lock();
+        if synced.len() >= SYNCED_DIRS_MAX {
+            synced.clear();
+        }
+        synced.insert(self.topic_dir(id));
+        synced.insert(self.partitions_dir());
+        Ok(())
     }
 
     /// Removes the folder of a deleted partition. The slot that says so comes first, so that a crash in between leaves
@@ -255,6 +285,7 @@ impl Files {
         self.disk.remove_dir(&self.partition_dir(id))?;
         self.disk.sync_dir(&self.topic_dir(id))?;
         if self.disk.list(&self.topic_dir(id))?.is_empty() {
+            self.synced_dirs.lock().remove(&self.topic_dir(id));
             self.disk.remove_dir(&self.topic_dir(id))?;
             self.disk.sync_dir(&self.partitions_dir())?;
         }

@@ -7,12 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::files::{FileKey, Kind, QUARANTINE_DIR};
+use crate::disk::Durability;
+use crate::files::{FileKey, Kind, QUARANTINE_DIR, read_up_to};
 use crate::flusher;
 use crate::health::UnhealthyRange;
 use crate::ids::{PartitionId, TopicId};
 use crate::metrics::{Reason, Source, Stage};
 use crate::partition::Partition;
+use crate::partition::format::Manifest;
 use crate::partition::slots::{MANIFEST, MANIFEST_NEW, Slots};
 use crate::recovery::CLEAN_EXIT;
 use crate::shared::{Shared, now_ms};
@@ -145,6 +147,7 @@ fn tidy_folder(
             None => problems.push(set_aside(shared, &path, Some(id))?),
         }
     }
+    problems.extend(restore_tails(shared, manifest)?);
     for (at, segment) in manifest.segments.iter().enumerate() {
         let end = manifest
             .segments
@@ -169,6 +172,54 @@ fn tidy_folder(
     slots.manifest.dropped.clear();
     files.forget(id);
     Ok(())
+}
+
+/// Puts the entries that only the manifest holds for sure into their files. A power cut may have taken them from there,
+/// whole or in part; bytes that are neither the right ones nor missing are damage, which is repaired and told.
+fn restore_tails(shared: &Shared, manifest: &Manifest) -> io::Result<Vec<Problem>> {
+    let mut problems = Vec::new();
+    let Some(last) = manifest.segments.last() else {
+        return Ok(problems);
+    };
+    let tails = [
+        (Kind::Sum, &manifest.tails.sum, last.sum_bytes),
+        (Kind::Idx, &manifest.tails.idx, last.idx_bytes),
+    ];
+    for (kind, tail, total) in tails.into_iter().filter(|(_, tail, _)| !tail.is_empty()) {
+        let key = FileKey {
+            partition: manifest.partition,
+            base_offset: last.base_offset,
+            kind,
+        };
+        let Some(position) = total.checked_sub(tail.len() as u64) else {
+            continue;
+        };
+        let file = shared.files.open_or_make(&key)?;
+        let mut bytes = vec![0; tail.len()];
+        let read = read_up_to(&*file, &mut bytes, position)?;
+        if bytes[..read] == tail[..] {
+            continue;
+        }
+        file.write_at(tail, position, Durability::Later)?;
+        if bytes
+            .iter()
+            .zip(tail)
+            .any(|(found, wanted)| found != wanted && *found != 0)
+        {
+            problems.push(UnhealthyRange {
+                partition: Some(manifest.partition),
+                from: last.base_offset,
+                to: last.base_offset - 1,
+                file: shared.files.told(&key),
+                position,
+                reason: Reason::SlotCrc,
+                source: Source::Index,
+                stage: Stage::Replay,
+                since_ms: now_ms(),
+            });
+        }
+    }
+    Ok(problems)
 }
 
 /// Cuts a file to the length that counts. One that is missing or too short is told: here when it costs no offsets;

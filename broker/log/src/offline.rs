@@ -153,6 +153,8 @@ pub(crate) fn views(manifest: &Manifest) -> Vec<SegmentView> {
         .skip(1)
         .map(|s| s.base_offset)
         .chain([manifest.next_offset]);
+    let tails = Arc::new(manifest.tails.clone());
+    let last = manifest.segments.last().map(|s| s.base_offset);
     manifest
         .segments
         .iter()
@@ -163,6 +165,7 @@ pub(crate) fn views(manifest: &Manifest) -> Vec<SegmentView> {
             end_offset,
             epochs: manifest.epochs.as_slice().into(),
             gaps: wal_gaps(&manifest.quarantined),
+            tails: (last == Some(entry.base_offset)).then(|| Arc::clone(&tails)),
         })
         .collect()
 }

@@ -12,8 +12,8 @@ use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
 use crate::partition::extent::{SegmentReader, SegmentView};
 use crate::partition::format::{
-    IDX_ENTRY_BYTES, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry, decode_idx,
-    decode_producers, decode_sum,
+    IDX_ENTRY_BYTES, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry, Tails,
+    decode_idx, decode_producers, decode_sum,
 };
 use crate::partition::slots::Slots;
 use crate::shared::Shared;
@@ -133,6 +133,7 @@ fn extend(files: &Files, manifest: &mut Manifest) -> io::Result<()> {
             end_offset: sum.end_offset,
             epochs: manifest.epochs.as_slice().into(),
             gaps: Arc::new([]),
+            tails: None,
         };
         let extent = match SegmentReader::new(files, &view).read_extent(&sum, true) {
             Ok(extent) => extent,
@@ -155,6 +156,15 @@ fn extend(files: &Files, manifest: &mut Manifest) -> io::Result<()> {
         next = sum.end_offset;
     }
     segment.idx_bytes = index_bytes(files, manifest.partition, &segment)?;
+    for kind in [Kind::Sum, Kind::Idx] {
+        let key = FileKey {
+            partition: manifest.partition,
+            base_offset: segment.base_offset,
+            kind,
+        };
+        files.open_or_make(&key)?.sync_data()?;
+    }
+    manifest.tails = Tails::default();
     manifest.segments.push(segment);
     manifest.next_offset = next;
     Ok(())

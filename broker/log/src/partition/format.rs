@@ -9,10 +9,13 @@
 //!   8  version u16, flags u16 40  partition i32          72  segments u32, epochs u32, created u32, dropped u32,
 //!  12  length u32 (with CRC)  44  applied frame u32          quarantined u32, snapshot u8 (0 none, 1, 2), 3 zero bytes
 //!  16  seq u64                48  applied group u64      96  snapshot offset i64
-//!                             56  log start i64         104  segments, epochs, created, dropped, quarantined; CRC u32
+//!                             56  log start i64         104  sum tail u32, idx tail u32 (bytes)
+//!                                                       112  segments, epochs, created, dropped, quarantined,
+//!                                                            sum tail, idx tail; CRC u32
 //!   segment (48)  base i64, log bytes u64, sum bytes u64, idx bytes u64, first timestamp i64, max timestamp i64
 //!   epoch (12)    epoch i32, start offset i64
 //!   created, dropped (8)      base i64 of a segment
+//!   sum tail, idx tail        the newest entries of the last segment's .sum and .idx, which may not be synced there yet
 //!   quarantined   from i64, to i64, position u64, since i64, then stage, source, reason, file: length u8 and text
 //! <base>.sum (40)  position u64, base offset i64, end offset i64, length u32, CRC u32, batches u32, entry CRC u32
 //! <base>.idx (32)  offset i64, position u64, max timestamp before it i64, zero u32, entry CRC u32
@@ -31,7 +34,7 @@ const PRODUCERS_MAGIC: &[u8; 8] = b"KEELPROD";
 const FLAG_DELETED: u16 = 1;
 const CRC_BYTES: usize = 4;
 /// Bytes of a slot before its lists.
-const SLOT_FIXED_BYTES: usize = 104;
+const SLOT_FIXED_BYTES: usize = 112;
 /// Bytes of a producer snapshot before its table.
 const PRODUCERS_FIXED_BYTES: usize = 24;
 /// A slot starts on a block of its own, so that one torn block costs one slot.
@@ -85,6 +88,22 @@ pub(crate) struct Manifest {
     pub(crate) created: Vec<i64>,
     pub(crate) dropped: Vec<i64>,
     pub(crate) quarantined: Vec<UnhealthyRange>,
+    /// The newest `.sum` and `.idx` entries of the last segment: durable here, so that their files need no sync of
+    /// their own at every flush.
+    pub(crate) tails: Tails,
+}
+
+/// Ends of the last segment's small files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tails {
+    pub(crate) sum: Vec<u8>,
+    pub(crate) idx: Vec<u8>,
+}
+
+impl Tails {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sum.is_empty() && self.idx.is_empty()
+    }
 }
 
 impl Manifest {
@@ -104,6 +123,7 @@ impl Manifest {
             created: Vec::new(),
             dropped: Vec::new(),
             quarantined: Vec::new(),
+            tails: Tails::default(),
         }
     }
 }
@@ -134,6 +154,8 @@ pub(crate) fn encode_manifest(m: &Manifest) -> Vec<u8> {
     }
     put_u32(&mut out, m.snapshot.map_or(0, |s| u32::from(s.file)));
     put_i64(&mut out, m.snapshot.map_or(0, |s| s.offset));
+    put_u32(&mut out, m.tails.sum.len() as u32);
+    put_u32(&mut out, m.tails.idx.len() as u32);
     assert_eq!(
         out.len(),
         SLOT_FIXED_BYTES,
@@ -157,6 +179,8 @@ pub(crate) fn encode_manifest(m: &Manifest) -> Vec<u8> {
     for range in &m.quarantined {
         put_range(&mut out, range);
     }
+    out.extend_from_slice(&m.tails.sum);
+    out.extend_from_slice(&m.tails.idx);
     let length = (out.len() + CRC_BYTES) as u32;
     out[12..16].copy_from_slice(&length.to_le_bytes());
     let crc = crc32c::crc32c(&out);
@@ -187,6 +211,7 @@ pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Undecodable> {
     let counts = [c.u32()?, c.u32()?, c.u32()?, c.u32()?, c.u32()?];
     let file = c.u32()?;
     let offset = c.i64()?;
+    let tails = (c.u32()?, c.u32()?);
     m.snapshot = match file {
         0 => None,
         1 | 2 => Some(SnapshotRef {
@@ -217,6 +242,10 @@ pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Undecodable> {
     for _ in 0..counts[4] {
         m.quarantined.push(take_range(&mut c, m.partition)?);
     }
+    m.tails = Tails {
+        sum: c.bytes(tails.0)?,
+        idx: c.bytes(tails.1)?,
+    };
     if !c.rest.is_empty() {
         return Err(Reason::Length);
     }
@@ -445,10 +474,17 @@ impl Cursor<'_> {
     }
 
     fn text(&mut self) -> Result<String, Undecodable> {
-        let length = usize::from(self.take::<1>()?[0]);
-        let (text, rest) = self.rest.split_at_checked(length).ok_or(Reason::Length)?;
+        let length = u32::from(self.take::<1>()?[0]);
+        String::from_utf8(self.bytes(length)?).map_err(|_| Reason::Length)
+    }
+
+    fn bytes(&mut self, length: u32) -> Result<Vec<u8>, Undecodable> {
+        let (head, rest) = self
+            .rest
+            .split_at_checked(length as usize)
+            .ok_or(Reason::Length)?;
         self.rest = rest;
-        String::from_utf8(text.to_vec()).map_err(|_| Reason::Length)
+        Ok(head.to_vec())
     }
 }
 
@@ -493,6 +529,8 @@ mod tests {
             stage: Stage::Replay,
             since_ms: 77,
         });
+        m.tails.sum = vec![1; 40];
+        m.tails.idx = vec![2; 32];
         m
     }
 
@@ -516,13 +554,13 @@ mod tests {
         let bytes = encode_manifest(&sample());
         assert_eq!(
             bytes.len(),
-            104 + 48 + 12 + 8 + 8 + 32 + 7 + 4 + 12 + 17 + 4
+            112 + 48 + 12 + 8 + 8 + 32 + 7 + 4 + 12 + 17 + 72 + 4
         );
         assert_eq!(
             &bytes[..24],
-            b"KEELMANI\x01\0\0\0\x00\x01\0\0\x05\0\0\0\0\0\0\0"
+            b"KEELMANI\x01\0\0\0\x50\x01\0\0\x05\0\0\0\0\0\0\0"
         );
-        assert_eq!(crc32c::crc32c(&bytes[..bytes.len() - 4]), 0x4DC7_308D);
+        assert_eq!(crc32c::crc32c(&bytes[..bytes.len() - 4]), 0x294F_14E4);
     }
 
     #[test]

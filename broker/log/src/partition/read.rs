@@ -192,6 +192,7 @@ impl Partition {
             end_offset,
             epochs: state.epochs.as_slice().into(),
             gaps: wal_gaps(&state.quarantined),
+            tails: None,
         })
     }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::format::{
     IDX_ENTRY_BYTES, IdxEntry, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry,
-    decode_idx, encode_idx, encode_sum,
+    Tails, decode_idx, encode_idx, encode_sum,
 };
 use super::tail::TailBatch;
 use super::{Partition, State};
@@ -23,6 +23,10 @@ pub(crate) const EXTENT_BYTES_MAX: usize = 256 * 1024;
 pub(crate) const INDEX_INTERVAL_BYTES: u64 = 4096;
 /// Bytes that one pass moves at most: memory is given back pass by pass.
 const PASS_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Entries of `.sum` and of `.idx` that a manifest keeps, in bytes each: a dozen flushes, and little memory for a
+/// partition that is idle afterwards.
+const TAIL_BYTES_MAX: usize = 512;
 
 /// Why a pass did not get through.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +99,7 @@ impl Partition {
             if state.tail.first_position().is_some() {
                 plan.manifest.applied_group = held.applied_group;
                 plan.manifest.applied_frame = held.applied_frame;
-                plan.manifest.next_offset = held.next_offset;
+                plan.manifest.next_offset = held.next_offset.max(plan.manifest.log_start);
             }
         }
         plan.batches.clear();
@@ -122,6 +126,10 @@ impl Partition {
         manifest.quarantined = state.quarantined.clone();
         manifest.created = Vec::new();
         manifest.dropped = drop_segments(&mut manifest);
+        manifest.next_offset = manifest.next_offset.max(manifest.log_start);
+        if manifest.segments.is_empty() {
+            manifest.tails = Tails::default();
+        }
         let (segment, is_new) = choose_segment(state, &manifest);
         let batches = choose_batches(state, &segment, is_new);
         let all = batches.len() == state.tail.durable().count();
@@ -150,13 +158,15 @@ impl Partition {
     fn run_flush(&self, plan: &mut Plan) -> Result<(), FlushError> {
         if !plan.batches.is_empty() {
             if plan.is_new {
+                self.sync_tails(&mut plan.manifest)?;
                 self.announce(plan.segment.base_offset)?;
             }
             let writer = SegmentWriter {
                 files: &self.shared().files,
                 partition: self.id(),
             };
-            writer.append(&mut plan.segment, plan.is_new, &plan.batches)?;
+            let tails = &mut plan.manifest.tails;
+            writer.append((&mut plan.segment, tails), plan.is_new, &plan.batches)?;
             let segments = &mut plan.manifest.segments;
             segments.retain(|s| s.base_offset != plan.segment.base_offset);
             segments.push(plan.segment);
@@ -164,6 +174,25 @@ impl Partition {
         }
         self.write_slot(plan.manifest.clone())?;
         self.unlink_dropped(&plan.manifest.dropped)
+    }
+
+    /// The last segment is left for a new one: its small files are synced, the manifest keeps nothing of them.
+    fn sync_tails(&self, manifest: &mut Manifest) -> Result<(), FlushError> {
+        let tails = std::mem::take(&mut manifest.tails);
+        let Some(last) = manifest.segments.last().filter(|_| !tails.is_empty()) else {
+            return Ok(());
+        };
+        for kind in [Kind::Sum, Kind::Idx] {
+            let files = &self.shared().files;
+            let key = FileKey {
+                partition: self.id(),
+                base_offset: last.base_offset,
+                kind,
+            };
+            let synced = files.open(&key).and_then(|file| file.sync_data());
+            synced.map_err(|e| FlushError::new(files.path(&key), e))?;
+        }
+        Ok(())
     }
 
     /// Names a segment that is about to be created.
@@ -333,7 +362,7 @@ pub(crate) struct SegmentWriter<'a> {
 impl SegmentWriter<'_> {
     fn append(
         &self,
-        segment: &mut SegmentEntry,
+        (segment, tails): (&mut SegmentEntry, &mut Tails),
         is_new: bool,
         batches: &[TailBatch],
     ) -> Result<(), FlushError> {
@@ -374,8 +403,18 @@ impl SegmentWriter<'_> {
             .map_err(|e| failed(&keys[1], e))?;
         idx.write_at(&build.idxs, segment.idx_bytes, Durability::Later)
             .map_err(|e| failed(&keys[2], e))?;
-        for (file, key) in [(&log, &keys[0]), (&sum, &keys[1]), (&idx, &keys[2])] {
-            file.sync_data().map_err(|e| failed(key, e))?;
+        log.sync_data().map_err(|e| failed(&keys[0], e))?;
+        // The manifest makes the newest entries durable; their files are synced once that is too much to keep there.
+        tails.sum.extend_from_slice(&build.sums);
+        tails.idx.extend_from_slice(&build.idxs);
+        for (tail, file, key) in [
+            (&mut tails.sum, &sum, &keys[1]),
+            (&mut tails.idx, &idx, &keys[2]),
+        ] {
+            if tail.len() > TAIL_BYTES_MAX {
+                file.sync_data().map_err(|e| failed(key, e))?;
+                tail.clear();
+            }
         }
         if is_new {
             let dir = self.files.partition_dir(self.partition);

@@ -76,10 +76,11 @@ impl Slots {
     /// Writes a new manifest file with room for `bytes` and moves it over the old one.
     fn replace(&mut self, files: &Files, bytes: &[u8], id: PartitionId) -> io::Result<()> {
         let dir = files.partition_dir(id);
-        let is_new = !self.exist();
-        if is_new {
-            files.make_dirs(id)?;
-        }
+        let gained = if self.exist() {
+            Vec::new()
+        } else {
+            files.make_dirs(id)?
+        };
         let capacity = bytes
             .len()
             .next_multiple_of(SLOT_ALIGN_BYTES)
@@ -95,9 +96,7 @@ impl Slots {
             .disk()
             .rename(&dir.join(MANIFEST_NEW), &dir.join(MANIFEST))?;
         files.disk().sync_dir(&dir)?;
-        if is_new {
-            files.sync_dirs_above(id)?;
-        }
+        files.sync_dirs(id, &gained)?;
         self.capacity_bytes = capacity;
         self.newest = 0;
         Ok(())

@@ -4,7 +4,7 @@ use std::io;
 
 use super::Partition;
 use super::extent::SegmentReader;
-use super::format::{SUM_ENTRY_BYTES, SumEntry, encode_sum};
+use super::format::{SUM_ENTRY_BYTES, SumEntry, Tails, encode_sum};
 use super::segments::FlushError;
 use crate::disk::Durability;
 use crate::files::Kind;
@@ -68,10 +68,14 @@ impl Partition {
                     last.sum_bytes += SUM_ENTRY_BYTES as u64;
                 }
                 last.idx_bytes = crate::salvage::index_bytes(files, view.partition, last)?;
+                for kind in [Kind::Sum, Kind::Idx] {
+                    files.open(&reader.key(kind))?.sync_data()?;
+                }
                 Ok(())
             };
             cut().map_err(|error| FlushError::new(path, error))?;
         }
+        manifest.tails = Tails::default();
         manifest.next_offset = to;
         manifest.dropped = dropped.clone();
         self.write_slot(manifest)?;

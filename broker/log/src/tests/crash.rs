@@ -241,7 +241,7 @@ fn cut_everywhere(seed: u64, step: u64) {
 #[test]
 fn a_power_cut_at_any_operation_loses_nothing_that_was_acknowledged() {
     for seed in 1..=3 {
-        cut_everywhere(seed, 3);
+        cut_everywhere(seed, 5);
     }
 }
 

@@ -155,7 +155,7 @@ fn verify_and_dump_say_what_is_there_and_what_is_not() {
     };
     // Beside the running log.
     let (report, text) = look();
-    assert_eq!((report.problems, text.as_str()), (0, ""));
+    assert_eq!(report.problems, 0, "{text}");
     assert!(report.batches >= 10);
     opened.log.shutdown();
     drop((partition, opened));

@@ -66,7 +66,7 @@ impl Watch {
         let mut durable = self.durable.lock();
         while !done() {
             // The condition may also change without a call of the observer: look again now and then.
-            self.moved.wait_for(&mut durable, Duration::from_millis(5));
+            self.moved.wait_for(&mut durable, Duration::from_millis(1));
             if Instant::now() > end {
                 return false;
             }
@@ -105,8 +105,8 @@ pub(super) struct Opened {
 /// Small sizes, so that rolls, passes and recycling happen with little data.
 pub(super) fn options(dir: &Path) -> Options {
     Options {
-        wal_file_bytes: Some(1024 * 1024),
-        wal_bytes_max: Some(4 * 1024 * 1024),
+        wal_file_bytes: Some(256 * 1024),
+        wal_bytes_max: Some(1024 * 1024),
         tail_bytes_max: 8 * 1024 * 1024,
         flush_pending_bytes: 16 * 1024,
         seal_after: Duration::from_millis(2),
