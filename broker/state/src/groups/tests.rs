@@ -239,8 +239,7 @@ impl Bench {
             let newcomer = self.join("");
             let mut tokens: Vec<Token> = ids
                 .iter()
-                .map(|id| id.clone())
-                .map(|id| self.join(&id))
+                .map(|id| self.join(id))
                 .collect();
             tokens.push(newcomer);
             ids = tokens
