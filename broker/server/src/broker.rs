@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use crate::budgets::Budgets;
 use crate::config::{Config, Listener};
+use crate::coordinator::Coordinator;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::partitions::Partitions;
@@ -39,6 +40,8 @@ pub struct Broker {
     pub cold_reads: Semaphore,
     /// The owner of topics: creates, changes and deletes them.
     pub metadata: Metadata,
+    /// The owner of groups and committed offsets.
+    pub coordinator: Coordinator,
     image: ArcSwap<Image>,
     advertised: OnceLock<Listener>,
     tickets: AtomicU64,
@@ -54,6 +57,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The owner of topics.
     pub metadata: Metadata,
+    /// The owner of groups.
+    pub coordinator: Coordinator,
     /// The metadata image as of the start.
     pub image: Arc<Image>,
 }
@@ -66,6 +71,7 @@ impl Broker {
             log,
             metrics,
             metadata,
+            coordinator,
             image,
         } = parts;
         Self {
@@ -74,6 +80,7 @@ impl Broker {
             budgets: Budgets::new(log.tail_budget()),
             cold_reads: Semaphore::new(COLD_READS_MAX),
             metadata,
+            coordinator,
             image: ArcSwap::new(image),
             advertised: OnceLock::new(),
             tickets: AtomicU64::new(0),

@@ -198,6 +198,23 @@ pub static ROUTES: &[Route] = &[
     Route::of::<apis::list_offsets::ListOffsets>(),
     Route::of::<apis::metadata::Metadata>(),
     Route::of::<apis::api_versions::ApiVersions>(),
+    Route::of::<apis::create_topics::CreateTopics>(),
+    Route::of::<apis::delete_topics::DeleteTopics>(),
+    Route::of::<apis::create_partitions::CreatePartitions>(),
+    Route::of::<apis::describe_configs::DescribeConfigs>(),
+    Route::of::<apis::incremental_alter_configs::IncrementalAlterConfigs>(),
+    Route::of::<apis::find_coordinator::FindCoordinator>(),
+    Route::of::<apis::join_group::JoinGroup>(),
+    Route::of::<apis::sync_group::SyncGroup>(),
+    Route::of::<apis::heartbeat::Heartbeat>(),
+    Route::of::<apis::leave_group::LeaveGroup>(),
+    Route::of::<apis::offset_commit::OffsetCommit>(),
+    Route::of::<apis::offset_fetch::OffsetFetch>(),
+    Route::of::<apis::describe_groups::DescribeGroups>(),
+    Route::of::<apis::list_groups::ListGroups>(),
+    Route::of::<apis::delete_groups::DeleteGroups>(),
+    Route::of::<apis::init_producer_id::InitProducerId>(),
+    Route::of::<apis::describe_cluster::DescribeCluster>(),
 ];
 
 /// The place of an API in [`ROUTES`], if it is served.

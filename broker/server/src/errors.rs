@@ -6,8 +6,12 @@
 use keelson_log::{AppendError, ReadError};
 use keelson_protocol::{BatchError, ErrorCode};
 use keelson_state::config::ConfigError;
+use keelson_state::groups::GroupError;
 use keelson_state::metadata::MetadataError;
 use keelson_state::producers::ProducerError;
+
+use crate::coordinator::CoordinatorError;
+use crate::metadata::ChangeError;
 
 /// Why an append was refused.
 pub fn append(error: &AppendError) -> ErrorCode {
@@ -80,6 +84,46 @@ pub fn metadata(error: &MetadataError) -> ErrorCode {
         MetadataError::InvalidRequest { .. } | MetadataError::Internal { .. } => {
             ErrorCode::InvalidRequest
         }
+    }
+}
+
+/// Why a change of the metadata was not made.
+pub fn change(error: &ChangeError) -> ErrorCode {
+    match error {
+        ChangeError::Refused(error) => metadata(error),
+        ChangeError::Log(error) => append(error),
+        // Retriable: another broker, or this one after its start, will answer.
+        ChangeError::Stopping => ErrorCode::NotController,
+    }
+}
+
+/// Why a group's coordinator gave no answer.
+pub fn coordinator(error: &CoordinatorError) -> ErrorCode {
+    match error {
+        CoordinatorError::Group(error) => group(error),
+        CoordinatorError::Loading => ErrorCode::CoordinatorLoadInProgress,
+        CoordinatorError::NotCoordinator => ErrorCode::NotCoordinator,
+        CoordinatorError::Unavailable => ErrorCode::CoordinatorNotAvailable,
+    }
+}
+
+/// Why a group refused something.
+pub fn group(error: &GroupError) -> ErrorCode {
+    match error {
+        GroupError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
+        GroupError::UnknownMemberId => ErrorCode::UnknownMemberId,
+        GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
+        GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        GroupError::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
+        GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+        GroupError::InvalidGroupId => ErrorCode::InvalidGroupId,
+        GroupError::MemberIdRequired => ErrorCode::MemberIdRequired,
+        GroupError::FencedInstanceId => ErrorCode::FencedInstanceId,
+        GroupError::GroupMaxSizeReached => ErrorCode::GroupMaxSizeReached,
+        GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
+        GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
+        GroupError::OffsetMetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
+        GroupError::RecordTooLarge => ErrorCode::InvalidCommitOffsetSize,
     }
 }
 

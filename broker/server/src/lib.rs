@@ -10,6 +10,7 @@ pub mod broker;
 pub mod budgets;
 pub mod cli;
 pub mod config;
+pub mod coordinator;
 pub mod dispatch;
 pub mod errors;
 pub mod http;

@@ -1,162 +1,232 @@
-//! The owner of `__cluster_metadata`: replay at the start, durable changes, the image that everybody reads.
+//! The owner of `__cluster_metadata`: it alone changes topics, their configurations and the blocks of producer ids.
 //!
-//! Owns the partition of that log and the order of changes. A change is decided on the newest image, becomes durable,
-//! is applied, and is published together with the partitions it touches, one change at a time.
+//! Owns the log of metadata records and the image they make. A change is decided on the newest image, its records (and
+//! the delete frames of partitions that go) are one commit group, and only when that is durable does anybody see the
+//! image or get an answer. Never decides what is lawful: that is `keelson_state::metadata`.
 
-use std::sync::Arc;
+mod load;
+mod owner;
 
-use bytes::Bytes;
-use keelson_log::{
-    Entry, Log, Observer, Partition, PartitionConfig, PartitionId, ProducedBatch, TopicId,
-};
-use keelson_protocol::builder::BatchBuilder;
-use keelson_protocol::kafka_protocol::messages::ApiKey;
-use keelson_protocol::records::RecordWalker;
-use keelson_protocol::{BATCH_HEADER_BYTES, BatchHeader, ErrorCode};
+use std::fmt;
+
+use keelson_log::AppendError;
+use keelson_protocol::ErrorCode;
 use keelson_state::metadata::{
-    CLUSTER_METADATA_ID, CreateTopic, Image, Record, Rules, create_topic, register_start,
+    Alteration, CONSUMER_OFFSETS, CreatePartitions, CreateTopic, MetadataError, TopicRef, TopicUuid,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::broker::{Broker, now_ms};
+use crate::broker::Broker;
 use crate::errors;
 
-/// The partition of the metadata log and whose turn it is to change it.
+pub use load::{LoadError, Loaded, load};
+pub use owner::spawn;
+
+/// Changes that may wait for the owner; whoever comes after waits in its own task.
+const QUEUE_MESSAGES_MAX: usize = 1_024;
+
+/// Segments of `__consumer_offsets`: Kafka's `offsets.topic.segment.bytes`.
+const OFFSETS_SEGMENT_BYTES: &str = "104857600";
+
+/// Why a change was not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeError {
+    /// It is not lawful.
+    Refused(MetadataError),
+    /// The log did not take its records.
+    Log(AppendError),
+    /// The broker is stopping.
+    Stopping,
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChangeError::Refused(error) => error.fmt(f),
+            ChangeError::Log(error) => error.fmt(f),
+            ChangeError::Stopping => f.write_str("the broker is stopping"),
+        }
+    }
+}
+
+/// A topic that was created, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// Its id; nil when it was only validated.
+    pub id: TopicUuid,
+    /// Its partitions.
+    pub partitions: i32,
+    /// The configs set on it.
+    pub configs: Vec<(String, String)>,
+}
+
+type Answers<T> = oneshot::Sender<Vec<Result<T, ChangeError>>>;
+
+/// What the owner can be asked.
+enum Message {
+    CreateTopics {
+        wants: Vec<CreateTopic>,
+        by_broker: bool,
+        validate_only: bool,
+        answers: Answers<Created>,
+    },
+    DeleteTopics {
+        topics: Vec<TopicRef>,
+        answers: Answers<()>,
+    },
+    CreatePartitions {
+        wants: Vec<CreatePartitions>,
+        validate_only: bool,
+        answers: Answers<()>,
+    },
+    AlterConfigs {
+        topics: Vec<(String, Vec<Alteration>)>,
+        validate_only: bool,
+        answers: Answers<()>,
+    },
+    ProducerId {
+        answers: Answers<i64>,
+    },
+}
+
+/// The client of the owner.
+#[derive(Debug, Clone)]
 pub struct Metadata {
-    partition: Arc<Partition>,
-    turn: tokio::sync::Mutex<()>,
+    sender: mpsc::Sender<Message>,
 }
 
-/// Nobody waits on the metadata log: commits have a callback of their own.
-struct Unobserved;
-
-impl Observer for Unobserved {
-    fn durable(&self, _durable_offset: i64) {}
-    fn log_start(&self, _offset: i64) {}
+/// The owner's end of the queue.
+pub struct Inbox {
+    receiver: mpsc::Receiver<Message>,
 }
 
-/// Replays the log of the metadata. Blocks.
-///
-/// # Errors
-/// If any of it cannot be read or applied: without it no topic is known, so the start stops.
-pub fn load(log: &Log) -> anyhow::Result<(Metadata, Image)> {
-    let id = PartitionId {
-        topic: TopicId(CLUSTER_METADATA_ID),
-        index: 0,
-    };
-    let config = PartitionConfig {
-        retention_ms: -1,
-        retention_bytes: -1,
-        ..PartitionConfig::default()
-    };
-    let partition = log.open_partition(id, config, Arc::new(Unobserved));
-    let mut image = Image::default();
-    let mut failed = None;
-    partition
-        .replay_batches(partition.log_start(), &mut |header, batch| {
-            if failed.is_none() {
-                failed = apply_batch(&mut image, header, &batch).err();
-            }
-        })
-        .map_err(|error| anyhow::anyhow!("__cluster_metadata cannot be read: {error}"))?;
-    if let Some(error) = failed {
-        return Err(error.context("__cluster_metadata cannot be applied"));
-    }
-    let metadata = Metadata {
-        partition,
-        turn: tokio::sync::Mutex::new(()),
-    };
-    Ok((metadata, image))
-}
-
-fn apply_batch(image: &mut Image, header: &BatchHeader, batch: &Bytes) -> anyhow::Result<()> {
-    for record in RecordWalker::new(&batch[BATCH_HEADER_BYTES..], header.records_count) {
-        let record = record?;
-        let value = record.value.unwrap_or_default();
-        image.apply(&Record::decode(value)?)?;
-    }
-    Ok(())
-}
-
-fn batch_of(records: &[Record]) -> anyhow::Result<ProducedBatch> {
-    let mut builder = BatchBuilder::new(now_ms());
-    for record in records {
-        builder.push(None, Some(&record.encode()));
-    }
-    let bytes = builder.build();
-    let header = BatchHeader::parse(&bytes)?;
-    Ok(ProducedBatch {
-        bytes,
-        header,
-        pin: None,
-    })
+/// A client and the inbox of an owner that is yet to be spawned.
+pub fn channel() -> (Metadata, Inbox) {
+    let (sender, receiver) = mpsc::channel(QUEUE_MESSAGES_MAX);
+    (Metadata { sender }, Inbox { receiver })
 }
 
 impl Metadata {
-    /// Makes records durable and gives the image back with them applied.
-    async fn commit(&self, log: &Log, image: &Image, records: &[Record]) -> anyhow::Result<Image> {
-        let mut next = image.clone();
-        for record in records {
-            next.apply(record)?;
-        }
-        let (done, durable) = oneshot::channel();
-        let entry = Entry::Append {
-            partition: Arc::clone(&self.partition),
-            batch: batch_of(records)?,
-            leader_epoch: 0,
-        };
-        log.commit(vec![entry], Box::new(move || _ = done.send(())))?;
-        durable.await?;
-        Ok(next)
+    /// Creates topics, or only says whether it would: one result each, in the order asked. Internal topics are created
+    /// `by_broker` only.
+    pub async fn create_topics(
+        &self,
+        wants: Vec<CreateTopic>,
+        by_broker: bool,
+        validate_only: bool,
+    ) -> Vec<Result<Created, ChangeError>> {
+        let count = wants.len();
+        self.ask(count, |answers| Message::CreateTopics {
+            wants,
+            by_broker,
+            validate_only,
+            answers,
+        })
+        .await
     }
 
-    /// Writes the record of this start; the image with it.
-    ///
-    /// # Errors
-    /// If the log does not take it.
-    pub async fn register_start(&self, log: &Log, image: &Image) -> anyhow::Result<Image> {
-        let record = register_start(image, log.identity().broker_id);
-        self.commit(log, image, &[record]).await
+    /// Creates `__consumer_offsets` unless it is there.
+    pub async fn ensure_offsets_topic(&self, partitions: i32) -> Result<(), ChangeError> {
+        let set = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
+        let want = CreateTopic {
+            name: CONSUMER_OFFSETS.to_owned(),
+            partitions,
+            replication_factor: 1,
+            assignments: Vec::new(),
+            configs: vec![
+                // Committed offsets are never old: nothing but a tombstone takes them away.
+                set("retention.ms", "-1"),
+                set("retention.bytes", "-1"),
+                set("segment.bytes", OFFSETS_SEGMENT_BYTES),
+            ],
+        };
+        match only(self.create_topics(vec![want], true, false).await) {
+            Ok(_) | Err(ChangeError::Refused(MetadataError::Exists { .. })) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes topics with their partitions.
+    pub async fn delete_topics(&self, topics: Vec<TopicRef>) -> Vec<Result<(), ChangeError>> {
+        let count = topics.len();
+        self.ask(count, |answers| Message::DeleteTopics { topics, answers })
+            .await
+    }
+
+    /// Adds partitions.
+    pub async fn create_partitions(
+        &self,
+        wants: Vec<CreatePartitions>,
+        validate_only: bool,
+    ) -> Vec<Result<(), ChangeError>> {
+        let count = wants.len();
+        self.ask(count, |answers| Message::CreatePartitions {
+            wants,
+            validate_only,
+            answers,
+        })
+        .await
+    }
+
+    /// Changes configs of topics.
+    pub async fn alter_configs(
+        &self,
+        topics: Vec<(String, Vec<Alteration>)>,
+        validate_only: bool,
+    ) -> Vec<Result<(), ChangeError>> {
+        let count = topics.len();
+        self.ask(count, |answers| Message::AlterConfigs {
+            topics,
+            validate_only,
+            answers,
+        })
+        .await
+    }
+
+    /// A producer id that nobody has had.
+    pub async fn producer_id(&self) -> Result<i64, ChangeError> {
+        only(self.ask(1, |answers| Message::ProducerId { answers }).await)
+    }
+
+    async fn ask<T: Clone>(
+        &self,
+        count: usize,
+        message: impl FnOnce(Answers<T>) -> Message,
+    ) -> Vec<Result<T, ChangeError>> {
+        let (answers, later) = oneshot::channel();
+        if self.sender.send(message(answers)).await.is_err() {
+            return vec![Err(ChangeError::Stopping); count];
+        }
+        later
+            .await
+            .unwrap_or_else(|_| vec![Err(ChangeError::Stopping); count])
     }
 }
 
-/// Creates topics with the broker's defaults; gives back those that failed, with the reason.
+/// The one result of a question about one thing.
+fn only<T>(results: Vec<Result<T, ChangeError>>) -> Result<T, ChangeError> {
+    results
+        .into_iter()
+        .next()
+        .unwrap_or(Err(ChangeError::Stopping))
+}
+
+/// Creates topics that clients use without having created them, with the broker's defaults; gives back those that
+/// failed, with the reason. One that somebody else has just created is none of those.
 pub async fn auto_create(broker: &Broker, names: Vec<String>) -> Vec<(String, ErrorCode)> {
-    let _turn = broker.metadata.turn.lock().await;
-    let mut failed = Vec::new();
-    for name in names {
-        let image = broker.image();
-        let rules = Rules {
-            broker_id: broker.id(),
-            default_partitions: broker.config.num_partitions,
-            limits: broker.limits(),
-            statics: &broker.config.topic_defaults,
-        };
-        let want = CreateTopic {
+    let wants = names
+        .iter()
+        .map(|name| CreateTopic {
             name: name.clone(),
             partitions: -1,
             replication_factor: -1,
             ..CreateTopic::default()
-        };
-        let id = *uuid::Uuid::new_v4().as_bytes();
-        let record = match create_topic(&image, &rules, &want, id, false) {
-            Ok(record) => record,
-            Err(error) => {
-                failed.push((name, errors::metadata(&error)));
-                continue;
-            }
-        };
-        match broker.metadata.commit(&broker.log, &image, &[record]).await {
-            Ok(next) => {
-                let next = Arc::new(next);
-                broker.publish_image(Arc::clone(&next));
-                broker.partitions.sync(&next, &[id]);
-            }
-            Err(error) => {
-                tracing::warn!(%error, api = ?ApiKey::Metadata, "a topic was not created");
-                failed.push((name, ErrorCode::KafkaStorageError));
-            }
-        }
-    }
-    failed
+        })
+        .collect();
+    let results = broker.metadata.create_topics(wants, false, false).await;
+    let failure = |(name, result): (String, Result<Created, ChangeError>)| match result {
+        Ok(_) | Err(ChangeError::Refused(MetadataError::Exists { .. })) => None,
+        Err(error) => Some((name, errors::change(&error))),
+    };
+    names.into_iter().zip(results).filter_map(failure).collect()
 }

@@ -1,0 +1,116 @@
+//! FindCoordinator (key 10), versions 0–6.
+//!
+//! - 0: one group. 1: a key type, throttle time, error message. 2: nothing new on the wire. 3: flexible.
+//! - 4: many keys at once (KIP-699). 5: an error for transactions. 6: share groups.
+//!
+//! Groups only. Left out: coordinators of transactions and of share groups (INVALID_REQUEST: no client goes on with what
+//! is not there). The first one who asks makes `__consumer_offsets`.
+
+use std::sync::Arc;
+
+use keelson_protocol::ErrorCode;
+use keelson_protocol::kafka_protocol::messages::find_coordinator_response::Coordinator;
+use keelson_protocol::kafka_protocol::messages::{
+    BrokerId, FindCoordinatorRequest, FindCoordinatorResponse,
+};
+use keelson_protocol::kafka_protocol::protocol::StrBytes;
+use keelson_state::metadata::CONSUMER_OFFSETS;
+
+use super::common::text;
+use crate::broker::Broker;
+use crate::dispatch::{Answer, Api, Call, Outcome};
+
+/// Key type of a group.
+const GROUP: i8 = 0;
+
+/// The handler.
+pub struct FindCoordinator;
+
+impl Api for FindCoordinator {
+    type Request = FindCoordinatorRequest;
+    type Response = FindCoordinatorResponse;
+
+    fn handle(
+        broker: &Arc<Broker>,
+        call: Call<FindCoordinatorRequest>,
+    ) -> Outcome<FindCoordinatorResponse> {
+        let broker = Arc::clone(broker);
+        let Call { version, body, .. } = call;
+        Outcome::later(async move {
+            let keys = if version >= 4 {
+                body.coordinator_keys
+            } else {
+                vec![body.key]
+            };
+            let group = body.key_type == GROUP;
+            let ready = if group { ensure_offsets(&broker).await } else { Ok(()) };
+            let mut first = None;
+            let found: Vec<Coordinator> = keys
+                .into_iter()
+                .map(|key| {
+                    let found = if group {
+                        ready.clone().and_then(|()| locate(&broker, &key))
+                    } else {
+                        let message = format!("Coordinator type {} is not supported.", body.key_type);
+                        Err((ErrorCode::InvalidRequest, message))
+                    };
+                    coordinator(key, found, &mut first)
+                })
+                .collect();
+            Answer::new(response(version, found), first)
+        })
+    }
+}
+
+type Found = Result<(BrokerId, StrBytes, i32), (ErrorCode, String)>;
+
+/// `__consumer_offsets` is there, or is made.
+async fn ensure_offsets(broker: &Broker) -> Result<(), (ErrorCode, String)> {
+    if broker.partitions.topic(CONSUMER_OFFSETS).is_some() {
+        return Ok(());
+    }
+    let partitions = broker.config.offsets_topic_partitions;
+    let made = broker.metadata.ensure_offsets_topic(partitions).await;
+    made.map_err(|error| (ErrorCode::CoordinatorNotAvailable, error.to_string()))
+}
+
+fn locate(broker: &Broker, key: &StrBytes) -> Found {
+    if key.is_empty() {
+        let message = "The group id is empty.".to_owned();
+        return Err((ErrorCode::InvalidGroupId, message));
+    }
+    let address = broker.advertised().ok_or_else(|| {
+        let message = "The broker does not listen yet.".to_owned();
+        (ErrorCode::CoordinatorNotAvailable, message)
+    })?;
+    Ok((BrokerId(broker.id()), text(address.host.clone()), i32::from(address.port)))
+}
+
+fn coordinator(key: StrBytes, found: Found, first: &mut Option<ErrorCode>) -> Coordinator {
+    let answer = Coordinator::default().with_key(key);
+    match found {
+        Ok((node, host, port)) => answer.with_node_id(node).with_host(host).with_port(port),
+        Err((code, message)) => {
+            first.get_or_insert(code);
+            answer
+                .with_node_id(BrokerId(-1))
+                .with_port(-1)
+                .with_error_code(code.code())
+                .with_error_message(Some(text(message)))
+        }
+    }
+}
+
+fn response(version: i16, mut found: Vec<Coordinator>) -> FindCoordinatorResponse {
+    let response = FindCoordinatorResponse::default();
+    if version >= 4 {
+        return response.with_coordinators(found);
+    }
+    let only = found.pop().unwrap_or_default();
+    response
+        .with_error_code(only.error_code)
+        .with_error_message(only.error_message)
+        .with_node_id(only.node_id)
+        .with_host(only.host)
+        .with_port(only.port)
+}

@@ -1,0 +1,415 @@
+//! The owner's task: one loop over messages, outcomes of persists, and the clock.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keelson_state::groups::{
+    Effect, FailedBecause, GroupConfig, GroupCoordinator, GroupError, Input, JoinRefused, Joined,
+    PersistId, Reply, StoredRecord, Synced, Token,
+};
+use keelson_state::metadata::CONSUMER_OFFSETS;
+use keelson_state::offsets::partition_of;
+use tokio::sync::{mpsc, oneshot};
+
+use super::load::{self, LoadedShard};
+use super::persist::{Decided, Persists, Target};
+use super::{Back, CoordinatorError, FetchedOffset, GroupSnapshot, Inbox, Message};
+use crate::broker::Broker;
+
+/// Without a deadline the loop still looks at the clock this often; it costs nothing.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Starts the owner; called from within the runtime, after the partitions are open.
+pub fn spawn(inbox: Inbox, client: &super::Coordinator, broker: Arc<Broker>) {
+    let config = &broker.config;
+    let config = GroupConfig {
+        initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+        session_timeout_min_ms: config.group_min_session_timeout_ms,
+        session_timeout_max_ms: config.group_max_session_timeout_ms,
+        group_size_max: usize::try_from(config.group_max_size).unwrap_or(usize::MAX),
+        ..GroupConfig::default()
+    };
+    let mut owner = Owner {
+        persists: Persists::new(Arc::clone(&broker)),
+        broker,
+        config,
+        shards: BTreeMap::new(),
+        backs: HashMap::new(),
+        next_token: 0,
+    };
+    owner.start_loading(client.sender.downgrade());
+    tokio::spawn(owner.run(inbox));
+}
+
+enum Shard {
+    Loading,
+    Ready(Box<GroupCoordinator>),
+    Damaged,
+}
+
+/// Who waits for a token.
+enum Waiting {
+    Join(oneshot::Sender<Result<Joined, (CoordinatorError, String)>>),
+    Sync(Back<Synced>),
+    Heartbeat(Back<()>),
+    Leave(Back<Vec<Result<(), GroupError>>>),
+    Commit(Back<Vec<Result<(), GroupError>>>),
+    Delete(Back<()>),
+}
+
+struct Owner {
+    broker: Arc<Broker>,
+    config: GroupConfig,
+    shards: BTreeMap<i32, Shard>,
+    persists: Persists,
+    backs: HashMap<Token, Waiting>,
+    next_token: u64,
+}
+
+enum Event {
+    Message(Box<Message>),
+    Decided(Decided),
+    Tick,
+    End,
+}
+
+impl Owner {
+    /// Shards that the log may hold something of are read in the background.
+    fn start_loading(&mut self, sender: mpsc::WeakSender<Message>) {
+        let Some(topic) = self.broker.partitions.topic(CONSUMER_OFFSETS) else {
+            return;
+        };
+        for partition in &topic.partitions {
+            self.shards.insert(partition.id().index, Shard::Loading);
+        }
+        let (partitions, config) = (topic.partitions.clone(), self.config.clone());
+        tokio::task::spawn_blocking(move || load::load_all(partitions, &config, &sender));
+    }
+
+    async fn run(mut self, mut inbox: Inbox) {
+        loop {
+            let deadline = self.next_deadline();
+            let wait = deadline.map_or(IDLE, |at_ms| {
+                let left = at_ms.saturating_sub(self.broker.now_ms());
+                Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(IDLE)
+            });
+            let event = tokio::select! {
+                biased;
+                decided = poll_fn(|cx| self.persists.poll_decided(cx)) => Event::Decided(decided),
+                message = inbox.receiver.recv() => message.map_or(Event::End, |message| Event::Message(Box::new(message))),
+                () = tokio::time::sleep(wait) => Event::Tick,
+            };
+            match event {
+                Event::Message(message) => self.take(*message),
+                Event::Decided(decided) => self.decided(decided),
+                Event::Tick => self.tick(),
+                Event::End => return,
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        let of = |shard: &Shard| match shard {
+            Shard::Ready(machine) => machine.next_deadline(),
+            Shard::Loading | Shard::Damaged => None,
+        };
+        self.shards.values().filter_map(of).min()
+    }
+
+    fn tick(&mut self) {
+        let now_ms = self.broker.now_ms();
+        let due = |shard: &Shard| match shard {
+            Shard::Ready(machine) => machine.next_deadline().is_some_and(|at_ms| at_ms <= now_ms),
+            Shard::Loading | Shard::Damaged => false,
+        };
+        let due: Vec<i32> = self
+            .shards
+            .iter()
+            .filter(|(_, shard)| due(shard))
+            .map(|(index, _)| *index)
+            .collect();
+        for index in due {
+            self.apply(index, Input::Tick);
+        }
+    }
+
+    fn decided(&mut self, decided: Decided) {
+        let input = match decided.outcome {
+            Ok(()) => Input::Persisted(decided.id),
+            Err(why) => Input::PersistFailed(decided.id, why),
+        };
+        self.apply(decided.shard, input);
+    }
+
+    /// Feeds a machine and does what it says. Persists that are refused at once feed it again.
+    fn apply(&mut self, index: i32, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let now_ms = self.broker.now_ms();
+            let mut effects = Vec::new();
+            let Some(Shard::Ready(machine)) = self.shards.get_mut(&index) else {
+                unreachable!("only ready shards are fed");
+            };
+            machine.apply(now_ms, input, &mut effects);
+            let mut refused = Vec::new();
+            for effect in effects {
+                match effect {
+                    Effect::Reply(token, reply) => self.reply(token, reply),
+                    Effect::Persist(id, records) => {
+                        refused.extend(self.persist(index, id, &records));
+                    }
+                }
+            }
+            inputs.extend(refused.into_iter().rev());
+        }
+    }
+
+    fn persist(&mut self, index: i32, id: PersistId, records: &[StoredRecord]) -> Option<Input> {
+        let topic = self.broker.partitions.topic(CONSUMER_OFFSETS);
+        let target = topic.and_then(|topic| {
+            Some(Target {
+                shard: index,
+                partition: Arc::clone(topic.partition(index)?),
+                leader_epoch: topic.leader_epoch,
+            })
+        });
+        let Some(target) = target else {
+            return Some(Input::PersistFailed(id, FailedBecause::Unavailable));
+        };
+        let decided = self.persists.submit(target, id, records)?;
+        Some(match decided.outcome {
+            Ok(()) => Input::Persisted(id),
+            Err(why) => Input::PersistFailed(id, why),
+        })
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Join(request, back) => match self.shard_of(&request.group) {
+                Ok(index) => self.feed(index, Waiting::Join(back), |token| {
+                    Input::Join(token, request)
+                }),
+                Err(error) => send(back, Err((error, request.member_id))),
+            },
+            Message::Sync(request, back) => match self.shard_of(&request.group) {
+                Ok(index) => self.feed(index, Waiting::Sync(back), |token| {
+                    Input::Sync(token, request)
+                }),
+                Err(error) => send(back, Err(error)),
+            },
+            Message::Heartbeat(request, back) => match self.shard_of(&request.group) {
+                Ok(index) => self.feed(index, Waiting::Heartbeat(back), |token| {
+                    Input::Heartbeat(token, request)
+                }),
+                Err(error) => send(back, Err(error)),
+            },
+            Message::Leave(request, back) => match self.shard_of(&request.group) {
+                Ok(index) => self.feed(index, Waiting::Leave(back), |token| {
+                    Input::Leave(token, request)
+                }),
+                Err(error) => send(back, Err(error)),
+            },
+            Message::Commit(request, back) => match self.shard_of(&request.group) {
+                Ok(index) => self.feed(index, Waiting::Commit(back), |token| {
+                    Input::Commit(token, request)
+                }),
+                Err(error) => send(back, Err(error)),
+            },
+            Message::Delete(group, back) => match self.shard_of(&group) {
+                Ok(index) => self.feed(index, Waiting::Delete(back), |token| {
+                    Input::Delete(token, group)
+                }),
+                Err(error) => send(back, Err(error)),
+            },
+            Message::Offsets(group, partitions, back) => {
+                let answer = self
+                    .machine_of(&group)
+                    .map(|machine| offsets(machine, &group, partitions));
+                send(back, answer);
+            }
+            Message::Describe(group, back) => {
+                send(
+                    back,
+                    self.machine_of(&group)
+                        .map(|machine| machine.describe(&group)),
+                );
+            }
+            Message::List(back) => send(back, self.list()),
+            Message::Snapshot(back) => send(back, self.snapshot()),
+            Message::TopicDeleted(topic) => self.topic_deleted(&topic),
+            Message::Loaded(loaded) => self.loaded(loaded),
+        }
+    }
+
+    fn feed(&mut self, index: i32, waiting: Waiting, input: impl FnOnce(Token) -> Input) {
+        self.next_token += 1;
+        let token = Token(self.next_token);
+        self.backs.insert(token, waiting);
+        self.apply(index, input(token));
+    }
+
+    /// The shard of a group, if it can be asked. A partition that came to be after the start is empty, so ready.
+    fn shard_of(&mut self, group: &str) -> Result<i32, CoordinatorError> {
+        let Some(topic) = self.broker.partitions.topic(CONSUMER_OFFSETS) else {
+            return Err(CoordinatorError::NotCoordinator);
+        };
+        let index = partition_of(group, topic.topic.partitions);
+        let config = &self.config;
+        let shard = self
+            .shards
+            .entry(index)
+            .or_insert_with(|| Shard::Ready(Box::new(GroupCoordinator::new(config.clone()))));
+        match shard {
+            Shard::Ready(_) => Ok(index),
+            Shard::Loading => Err(CoordinatorError::Loading),
+            Shard::Damaged => Err(CoordinatorError::Unavailable),
+        }
+    }
+
+    fn machine_of(&mut self, group: &str) -> Result<&GroupCoordinator, CoordinatorError> {
+        let index = self.shard_of(group)?;
+        match &self.shards[&index] {
+            Shard::Ready(machine) => Ok(machine),
+            Shard::Loading => Err(CoordinatorError::Loading),
+            Shard::Damaged => Err(CoordinatorError::Unavailable),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<keelson_state::groups::ListedGroup>, CoordinatorError> {
+        let mut groups = Vec::new();
+        for shard in self.shards.values() {
+            match shard {
+                Shard::Ready(machine) => groups.extend(machine.list()),
+                Shard::Loading => return Err(CoordinatorError::Loading),
+                Shard::Damaged => return Err(CoordinatorError::Unavailable),
+            }
+        }
+        groups.sort_by(|one, other| one.group.cmp(&other.group));
+        Ok(groups)
+    }
+
+    fn snapshot(&self) -> Vec<GroupSnapshot> {
+        let mut groups = Vec::new();
+        for shard in self.shards.values() {
+            let Shard::Ready(machine) = shard else {
+                continue;
+            };
+            for listed in machine.list() {
+                let members = machine
+                    .describe(&listed.group)
+                    .map_or(0, |group| group.members.len());
+                let offsets = machine
+                    .offsets(&listed.group)
+                    .map(|(topic, partition, held)| (topic.to_owned(), partition, held.offset))
+                    .collect();
+                groups.push(GroupSnapshot {
+                    group: listed.group,
+                    members,
+                    offsets,
+                });
+            }
+        }
+        groups.sort_by(|one, other| one.group.cmp(&other.group));
+        groups
+    }
+
+    fn topic_deleted(&mut self, topic: &str) {
+        let ready: Vec<i32> = self
+            .shards
+            .iter()
+            .filter(|(_, shard)| matches!(shard, Shard::Ready(_)))
+            .map(|(index, _)| *index)
+            .collect();
+        for index in ready {
+            self.apply(index, Input::TopicDeleted(topic.to_owned()));
+        }
+    }
+
+    fn loaded(&mut self, loaded: LoadedShard) {
+        let mut machine = match loaded.machine {
+            Ok(machine) => machine,
+            Err(error) => {
+                tracing::error!(partition = loaded.index, %error, "groups of this partition of __consumer_offsets are unavailable");
+                self.shards.insert(loaded.index, Shard::Damaged);
+                return;
+            }
+        };
+        machine.finish_load(self.broker.now_ms());
+        // A topic may have gone while its groups' tombstones were not durable yet, or during the load.
+        let image = self.broker.image();
+        let gone: BTreeSet<String> = machine
+            .topics_with_offsets()
+            .into_iter()
+            .filter(|topic| image.topic(topic).is_none())
+            .map(str::to_owned)
+            .collect();
+        self.shards
+            .insert(loaded.index, Shard::Ready(Box::new(machine)));
+        for topic in gone {
+            self.apply(loaded.index, Input::TopicDeleted(topic));
+        }
+    }
+
+    fn reply(&mut self, token: Token, reply: Reply) {
+        let waiting = self
+            .backs
+            .remove(&token)
+            .expect("each request is answered once");
+        match (waiting, reply) {
+            (Waiting::Join(back), Reply::Join(result)) => {
+                let error = |refused: JoinRefused| (refused.error.into(), refused.member_id);
+                send(back, result.map_err(error));
+            }
+            (Waiting::Sync(back), Reply::Sync(result)) => send(back, result.map_err(Into::into)),
+            (Waiting::Heartbeat(back), Reply::Heartbeat(result)) => {
+                send(back, result.map_err(Into::into))
+            }
+            (Waiting::Leave(back), Reply::Leave(results)) => send(back, Ok(results)),
+            (Waiting::Commit(back), Reply::Commit(results)) => send(back, Ok(results)),
+            (Waiting::Delete(back), Reply::Delete(result)) => {
+                send(back, result.map_err(Into::into))
+            }
+            (
+                Waiting::Join(_)
+                | Waiting::Sync(_)
+                | Waiting::Heartbeat(_)
+                | Waiting::Leave(_)
+                | Waiting::Commit(_)
+                | Waiting::Delete(_),
+                reply,
+            ) => unreachable!("a reply of another kind than the request: {reply:?}"),
+        }
+    }
+}
+
+/// Who asked may have disconnected; then nobody wants the answer.
+fn send<T>(back: oneshot::Sender<T>, value: T) {
+    let _ = back.send(value);
+}
+
+fn offsets(
+    machine: &GroupCoordinator,
+    group: &str,
+    partitions: Option<Vec<(String, i32)>>,
+) -> Vec<FetchedOffset> {
+    match partitions {
+        Some(partitions) => partitions
+            .into_iter()
+            .map(|(topic, partition)| FetchedOffset {
+                offset: machine.offset(group, &topic, partition).cloned(),
+                topic,
+                partition,
+            })
+            .collect(),
+        None => machine
+            .offsets(group)
+            .map(|(topic, partition, offset)| FetchedOffset {
+                topic: topic.to_owned(),
+                partition,
+                offset: Some(offset.clone()),
+            })
+            .collect(),
+    }
+}
