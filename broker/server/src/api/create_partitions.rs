@@ -11,7 +11,9 @@ use std::sync::Arc;
 use keelson_protocol::ErrorCode;
 use keelson_protocol::kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use keelson_protocol::kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
-use keelson_protocol::kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
+use keelson_protocol::kafka_protocol::messages::{
+    CreatePartitionsRequest, CreatePartitionsResponse,
+};
 use keelson_state::metadata::CreatePartitions as Growth;
 
 use super::common::text;
@@ -38,7 +40,11 @@ impl Api for CreatePartitions {
                 *seen.entry(topic.name.to_string()).or_default() += 1;
             }
             let is_once = |topic: &CreatePartitionsTopic| seen[topic.name.as_str()] == 1;
-            let wants = body.topics.iter().filter(|topic| is_once(topic)).map(wanted);
+            let wants = body
+                .topics
+                .iter()
+                .filter(|topic| is_once(topic))
+                .map(wanted);
             let grown = broker
                 .metadata
                 .create_partitions(wants.collect(), body.validate_only)
@@ -64,7 +70,11 @@ impl Api for CreatePartitions {
 
 fn wanted(topic: &CreatePartitionsTopic) -> Growth {
     let assignments = topic.assignments.as_ref().map(|assignments| {
-        let brokers = |ids: &Vec<_>| ids.iter().map(|id: &keelson_protocol::kafka_protocol::messages::BrokerId| id.0).collect();
+        let brokers = |ids: &Vec<_>| {
+            ids.iter()
+                .map(|id: &keelson_protocol::kafka_protocol::messages::BrokerId| id.0)
+                .collect()
+        };
         assignments
             .iter()
             .map(|assignment| brokers(&assignment.broker_ids))

@@ -15,7 +15,9 @@ use keelson_protocol::kafka_protocol::messages::create_topics_request::Creatable
 use keelson_protocol::kafka_protocol::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult,
 };
-use keelson_protocol::kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse, TopicName};
+use keelson_protocol::kafka_protocol::messages::{
+    CreateTopicsRequest, CreateTopicsResponse, TopicName,
+};
 use keelson_state::config;
 use keelson_state::metadata::CreateTopic;
 use uuid::Uuid;

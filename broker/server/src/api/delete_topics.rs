@@ -12,7 +12,9 @@ use std::sync::Arc;
 use keelson_protocol::ErrorCode;
 use keelson_protocol::kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use keelson_protocol::kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
-use keelson_protocol::kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
+use keelson_protocol::kafka_protocol::messages::{
+    DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
+};
 use keelson_state::metadata::{Image, TopicRef};
 use uuid::Uuid;
 
@@ -74,11 +76,18 @@ async fn delete(
                     "Exactly one of topic name and topic id must be given."
                 };
                 first.get_or_insert(ErrorCode::InvalidRequest);
-                results.push(result(&image, &topic, Some((ErrorCode::InvalidRequest, what.to_owned()))));
+                results.push(result(
+                    &image,
+                    &topic,
+                    Some((ErrorCode::InvalidRequest, what.to_owned())),
+                ));
             }
         }
     }
-    let references = wanted.iter().map(|(_, reference)| reference.clone()).collect();
+    let references = wanted
+        .iter()
+        .map(|(_, reference)| reference.clone())
+        .collect();
     let outcomes = broker.metadata.delete_topics(references).await;
     for ((topic, _), outcome) in wanted.iter().zip(outcomes) {
         let error = outcome.err().map(|error| {

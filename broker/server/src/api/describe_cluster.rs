@@ -38,7 +38,10 @@ impl Api for DescribeCluster {
         let Call { version, body, .. } = call;
         let refused = match body.endpoint_type {
             BROKERS => None,
-            CONTROLLERS => Some((ErrorCode::MismatchedEndpointType, "This is a broker, not a controller.")),
+            CONTROLLERS => Some((
+                ErrorCode::MismatchedEndpointType,
+                "This is a broker, not a controller.",
+            )),
             _ => Some((ErrorCode::UnsupportedEndpointType, "Unknown endpoint type.")),
         };
         if let Some((code, message)) = refused.filter(|_| version >= 1) {

@@ -90,7 +90,10 @@ impl View {
             fail(MetadataError::UnknownName { name })
         })?;
         let entries = config::describe(&topic.configs, &broker.config.topic_defaults);
-        Ok(entries.into_iter().map(|entry| self.topic_entry(entry)).collect())
+        Ok(entries
+            .into_iter()
+            .map(|entry| self.topic_entry(entry))
+            .collect())
     }
 
     fn topic_entry(&self, entry: ConfigEntry) -> DescribeConfigsResourceResult {
@@ -104,7 +107,11 @@ impl View {
             .with_name(text(entry.key.name))
             .with_value(entry.value.map(text))
             .with_config_source(entry.source.code())
-            .with_synonyms(if self.synonyms { synonyms.collect() } else { Vec::new() })
+            .with_synonyms(if self.synonyms {
+                synonyms.collect()
+            } else {
+                Vec::new()
+            })
             .with_config_type(entry.key.kind.code())
             .with_documentation(self.documentation.then(|| text(entry.key.doc)))
     }
@@ -112,12 +119,26 @@ impl View {
     fn broker(&self, broker: &Broker, name: &str) -> Described {
         check_broker_id(broker, name)?;
         let own = broker.config.entries().into_iter().map(|entry| {
-            let source = if entry.set { Source::StaticBroker } else { Source::Default };
-            self.broker_entry(entry.key.name, entry.value, source, entry.key.kind, entry.key.doc)
+            let source = if entry.set {
+                Source::StaticBroker
+            } else {
+                Source::Default
+            };
+            self.broker_entry(
+                entry.key.name,
+                entry.value,
+                source,
+                entry.key.kind,
+                entry.key.doc,
+            )
         });
         let defaults = StaticConfig::keys().map(|(key, synonym)| {
             let set = broker.config.topic_defaults.get(synonym.name);
-            let source = if set.is_some() { Source::StaticBroker } else { Source::Default };
+            let source = if set.is_some() {
+                Source::StaticBroker
+            } else {
+                Source::Default
+            };
             let value = set.or(synonym.default).map(str::to_owned);
             self.broker_entry(synonym.name, value, source, key.kind, key.doc)
         });
@@ -144,7 +165,11 @@ impl View {
             .with_value(value)
             .with_read_only(true)
             .with_config_source(source.code())
-            .with_synonyms(if self.synonyms { vec![synonym] } else { Vec::new() })
+            .with_synonyms(if self.synonyms {
+                vec![synonym]
+            } else {
+                Vec::new()
+            })
             .with_config_type(kind.code())
             .with_documentation(self.documentation.then(|| text(doc)))
     }
@@ -154,7 +179,10 @@ impl View {
 pub(super) fn check_broker_id(broker: &Broker, name: &str) -> Result<(), (ErrorCode, String)> {
     let message = match name.parse::<i32>() {
         Ok(id) if id == broker.id() => return Ok(()),
-        Ok(id) => format!("Unexpected broker id, expected {}, but received {id}", broker.id()),
+        Ok(id) => format!(
+            "Unexpected broker id, expected {}, but received {id}",
+            broker.id()
+        ),
         Err(_) => format!("Broker id must be an integer, but it is: {name}"),
     };
     Err((ErrorCode::InvalidRequest, message))

@@ -43,7 +43,11 @@ impl Api for FindCoordinator {
                 vec![body.key]
             };
             let group = body.key_type == GROUP;
-            let ready = if group { ensure_offsets(&broker).await } else { Ok(()) };
+            let ready = if group {
+                ensure_offsets(&broker).await
+            } else {
+                Ok(())
+            };
             let mut first = None;
             let found: Vec<Coordinator> = keys
                 .into_iter()
@@ -51,7 +55,8 @@ impl Api for FindCoordinator {
                     let found = if group {
                         ready.clone().and_then(|()| locate(&broker, &key))
                     } else {
-                        let message = format!("Coordinator type {} is not supported.", body.key_type);
+                        let message =
+                            format!("Coordinator type {} is not supported.", body.key_type);
                         Err((ErrorCode::InvalidRequest, message))
                     };
                     coordinator(key, found, &mut first)
@@ -83,7 +88,11 @@ fn locate(broker: &Broker, key: &StrBytes) -> Found {
         let message = "The broker does not listen yet.".to_owned();
         (ErrorCode::CoordinatorNotAvailable, message)
     })?;
-    Ok((BrokerId(broker.id()), text(address.host.clone()), i32::from(address.port)))
+    Ok((
+        BrokerId(broker.id()),
+        text(address.host.clone()),
+        i32::from(address.port),
+    ))
 }
 
 fn coordinator(key: StrBytes, found: Found, first: &mut Option<ErrorCode>) -> Coordinator {

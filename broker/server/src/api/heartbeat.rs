@@ -20,10 +20,7 @@ impl Api for Heartbeat {
     type Request = HeartbeatRequest;
     type Response = HeartbeatResponse;
 
-    fn handle(
-        broker: &Arc<Broker>,
-        call: Call<HeartbeatRequest>,
-    ) -> Outcome<HeartbeatResponse> {
+    fn handle(broker: &Arc<Broker>, call: Call<HeartbeatRequest>) -> Outcome<HeartbeatResponse> {
         let body = call.body;
         let heard = broker.coordinator.heartbeat(groups::HeartbeatRequest {
             group: body.group_id.to_string(),
@@ -36,7 +33,10 @@ impl Api for Heartbeat {
                 Ok(()) => Answer::ok(HeartbeatResponse::default()),
                 Err(error) => {
                     let code = errors::coordinator(&error);
-                    Answer::failed(HeartbeatResponse::default().with_error_code(code.code()), code)
+                    Answer::failed(
+                        HeartbeatResponse::default().with_error_code(code.code()),
+                        code,
+                    )
                 }
             }
         })

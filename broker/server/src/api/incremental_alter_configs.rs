@@ -39,7 +39,10 @@ impl Api for IncrementalAlterConfigs {
         Outcome::later(async move {
             let mut first = None;
             let planned = plan(&broker, &body.resources);
-            let wanted: Vec<_> = planned.iter().filter_map(|plan| plan.clone().ok()).collect();
+            let wanted: Vec<_> = planned
+                .iter()
+                .filter_map(|plan| plan.clone().ok())
+                .collect();
             let outcomes = broker
                 .metadata
                 .alter_configs(wanted, body.validate_only)

@@ -30,10 +30,7 @@ impl Api for JoinGroup {
     type Request = JoinGroupRequest;
     type Response = JoinGroupResponse;
 
-    fn handle(
-        broker: &Arc<Broker>,
-        call: Call<JoinGroupRequest>,
-    ) -> Outcome<JoinGroupResponse> {
+    fn handle(broker: &Arc<Broker>, call: Call<JoinGroupRequest>) -> Outcome<JoinGroupResponse> {
         let version = call.version;
         let request = request(version, call.body, &call.client);
         let joined = broker.coordinator.join(request);
@@ -48,7 +45,11 @@ impl Api for JoinGroup {
 
 /// What the group machine needs, copied: the frame goes while the join waits.
 fn request(version: i16, body: JoinGroupRequest, client: &Client) -> JoinRequest {
-    let client_id = client.id.as_ref().map(StrBytes::to_string).unwrap_or_default();
+    let client_id = client
+        .id
+        .as_ref()
+        .map(StrBytes::to_string)
+        .unwrap_or_default();
     let instance_id = body.group_instance_id.map(|id| id.to_string());
     let named = instance_id.as_deref().unwrap_or(&client_id);
     let protocols = body.protocols.iter().map(|protocol| {
@@ -92,11 +93,7 @@ fn response(joined: Joined) -> JoinGroupResponse {
         .with_members(members.collect())
 }
 
-fn refused(
-    version: i16,
-    error: &CoordinatorError,
-    member_id: String,
-) -> Answer<JoinGroupResponse> {
+fn refused(version: i16, error: &CoordinatorError, member_id: String) -> Answer<JoinGroupResponse> {
     let code = errors::coordinator(error);
     let response = JoinGroupResponse::default()
         .with_error_code(code.code())

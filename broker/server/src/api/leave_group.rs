@@ -25,10 +25,7 @@ impl Api for LeaveGroup {
     type Request = LeaveGroupRequest;
     type Response = LeaveGroupResponse;
 
-    fn handle(
-        broker: &Arc<Broker>,
-        call: Call<LeaveGroupRequest>,
-    ) -> Outcome<LeaveGroupResponse> {
+    fn handle(broker: &Arc<Broker>, call: Call<LeaveGroupRequest>) -> Outcome<LeaveGroupResponse> {
         let Call { version, body, .. } = call;
         let leavers = if version >= 3 {
             body.members
@@ -48,7 +45,10 @@ impl Api for LeaveGroup {
                 Ok(results) => answer(version, leavers, &results),
                 Err(error) => {
                     let code = errors::coordinator(&error);
-                    Answer::failed(LeaveGroupResponse::default().with_error_code(code.code()), code)
+                    Answer::failed(
+                        LeaveGroupResponse::default().with_error_code(code.code()),
+                        code,
+                    )
                 }
             }
         })

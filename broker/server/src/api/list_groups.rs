@@ -26,10 +26,7 @@ impl Api for ListGroups {
     type Request = ListGroupsRequest;
     type Response = ListGroupsResponse;
 
-    fn handle(
-        broker: &Arc<Broker>,
-        call: Call<ListGroupsRequest>,
-    ) -> Outcome<ListGroupsResponse> {
+    fn handle(broker: &Arc<Broker>, call: Call<ListGroupsRequest>) -> Outcome<ListGroupsResponse> {
         let listed = broker.coordinator.list();
         let body = call.body;
         Outcome::later(async move {
@@ -37,11 +34,17 @@ impl Api for ListGroups {
                 Ok(groups) => groups,
                 Err(error) => {
                     let code = errors::coordinator(&error);
-                    return Answer::failed(ListGroupsResponse::default().with_error_code(code.code()), code);
+                    return Answer::failed(
+                        ListGroupsResponse::default().with_error_code(code.code()),
+                        code,
+                    );
                 }
             };
             let passes = |filter: &[StrBytes], value: &str| {
-                filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(value))
+                filter.is_empty()
+                    || filter
+                        .iter()
+                        .any(|wanted| wanted.eq_ignore_ascii_case(value))
             };
             let groups = groups
                 .into_iter()

@@ -59,13 +59,19 @@ impl Api for OffsetCommit {
                 .iter()
                 .flat_map(|topic| &topic.partitions)
                 .map(|partition| partition.error_code);
-            let first = codes.find(|code| *code != 0).and_then(ErrorCode::try_from_code);
+            let first = codes
+                .find(|code| *code != 0)
+                .and_then(ErrorCode::try_from_code);
             Answer::new(OffsetCommitResponse::default().with_topics(topics), first)
         })
     }
 }
 
-type Split = (Vec<OffsetCommitResponseTopic>, Vec<CommitEntry>, Vec<(usize, usize)>);
+type Split = (
+    Vec<OffsetCommitResponseTopic>,
+    Vec<CommitEntry>,
+    Vec<(usize, usize)>,
+);
 
 /// The answer with what is unknown refused in it, the rest as entries, and where each entry stands in the answer.
 fn split(broker: &Broker, topics: Vec<OffsetCommitRequestTopic>) -> Split {
@@ -76,7 +82,9 @@ fn split(broker: &Broker, topics: Vec<OffsetCommitRequestTopic>) -> Split {
         for partition in topic.partitions {
             let index = partition.partition_index;
             let answer = OffsetCommitResponsePartition::default().with_partition_index(index);
-            let exists = known.as_ref().is_some_and(|known| known.partition(index).is_some());
+            let exists = known
+                .as_ref()
+                .is_some_and(|known| known.partition(index).is_some());
             if !exists {
                 let unknown = ErrorCode::UnknownTopicOrPartition.code();
                 partitions.push(answer.with_error_code(unknown));

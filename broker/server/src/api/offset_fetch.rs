@@ -50,7 +50,8 @@ impl Api for OffsetFetch {
             }
             let asked: Asked = body.topics.map(|topics| {
                 let each = topics.into_iter();
-                each.map(|topic| (topic.name, topic.partition_indexes)).collect()
+                each.map(|topic| (topic.name, topic.partition_indexes))
+                    .collect()
             });
             let found = fetch(&broker, &body.group_id, asked.clone()).await;
             one(version, asked, found)
@@ -58,15 +59,13 @@ impl Api for OffsetFetch {
     }
 }
 
-async fn fetch(
-    broker: &Broker,
-    group: &GroupId,
-    asked: Asked,
-) -> Result<Found, CoordinatorError> {
+async fn fetch(broker: &Broker, group: &GroupId, asked: Asked) -> Result<Found, CoordinatorError> {
     let flat = asked.as_ref().map(|topics| {
         let each = topics.iter();
         each.flat_map(|(topic, partitions)| {
-            partitions.iter().map(|partition| (topic.to_string(), *partition))
+            partitions
+                .iter()
+                .map(|partition| (topic.to_string(), *partition))
         })
         .collect()
     });
@@ -74,10 +73,16 @@ async fn fetch(
     let Some(topics) = asked else {
         let mut by_topic: BTreeMap<String, Vec<FetchedOffset>> = BTreeMap::new();
         for offset in offsets {
-            by_topic.entry(offset.topic.clone()).or_default().push(offset);
+            by_topic
+                .entry(offset.topic.clone())
+                .or_default()
+                .push(offset);
         }
         let name = |topic| TopicName(text(topic));
-        return Ok(by_topic.into_iter().map(|(topic, found)| (name(topic), found)).collect());
+        return Ok(by_topic
+            .into_iter()
+            .map(|(topic, found)| (name(topic), found))
+            .collect());
     };
     let mut offsets = offsets.into_iter();
     let mut found = Vec::with_capacity(topics.len());
@@ -93,7 +98,8 @@ async fn many(broker: &Broker, body: OffsetFetchRequest) -> Answer<OffsetFetchRe
     for group in body.groups {
         let asked = group.topics.map(|topics| {
             let each = topics.into_iter();
-            each.map(|topic| (topic.name, topic.partition_indexes)).collect()
+            each.map(|topic| (topic.name, topic.partition_indexes))
+                .collect()
         });
         let answer = match fetch(broker, &group.group_id, asked).await {
             Ok(found) => {
@@ -151,7 +157,8 @@ fn one(
     let error = match found {
         Ok(found) => {
             let each = found.into_iter();
-            let topics = each.map(|(name, offsets)| topic((name, offsets.into_iter().map(of_one).collect())));
+            let topics = each
+                .map(|(name, offsets)| topic((name, offsets.into_iter().map(of_one).collect())));
             return Answer::ok(OffsetFetchResponse::default().with_topics(topics.collect()));
         }
         Err(error) => errors::coordinator(&error),
@@ -161,11 +168,17 @@ fn one(
         return Answer::failed(response, error);
     }
     // Version 1 has no error for the group: each partition says it.
-    let topics = asked.unwrap_or_default().into_iter().map(|(name, partitions)| {
-        let failed = |index| of_failed(index, error);
-        topic((name, partitions.into_iter().map(failed).collect()))
-    });
-    Answer::failed(OffsetFetchResponse::default().with_topics(topics.collect()), error)
+    let topics = asked
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, partitions)| {
+            let failed = |index| of_failed(index, error);
+            topic((name, partitions.into_iter().map(failed).collect()))
+        });
+    Answer::failed(
+        OffsetFetchResponse::default().with_topics(topics.collect()),
+        error,
+    )
 }
 
 fn of_failed(index: i32, error: ErrorCode) -> OffsetFetchResponsePartition {

@@ -24,10 +24,7 @@ impl Api for SyncGroup {
     type Request = SyncGroupRequest;
     type Response = SyncGroupResponse;
 
-    fn handle(
-        broker: &Arc<Broker>,
-        call: Call<SyncGroupRequest>,
-    ) -> Outcome<SyncGroupResponse> {
+    fn handle(broker: &Arc<Broker>, call: Call<SyncGroupRequest>) -> Outcome<SyncGroupResponse> {
         let synced = broker.coordinator.sync(request(call.body));
         Outcome::later(async move {
             match synced.await {
@@ -39,7 +36,10 @@ impl Api for SyncGroup {
                 ),
                 Err(error) => {
                     let code = errors::coordinator(&error);
-                    Answer::failed(SyncGroupResponse::default().with_error_code(code.code()), code)
+                    Answer::failed(
+                        SyncGroupResponse::default().with_error_code(code.code()),
+                        code,
+                    )
                 }
             }
         })

@@ -11,8 +11,8 @@ mod persist;
 use std::sync::Arc;
 
 use keelson_state::groups::{
-    CommitRequest, CommittedOffset, DescribedGroup, GroupError, HeartbeatRequest, JoinRefused,
-    JoinRequest, Joined, LeaveRequest, ListedGroup, SyncRequest, Synced,
+    CommitRequest, CommittedOffset, DescribedGroup, GroupError, HeartbeatRequest, JoinRequest,
+    Joined, LeaveRequest, ListedGroup, SyncRequest, Synced,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -126,7 +126,7 @@ impl Coordinator {
         &self,
         request: SyncRequest,
     ) -> impl Future<Output = Result<Synced, CoordinatorError>> + Send + use<> {
-        self.ask(|back| Message::Sync(request, back))
+        answer(self.ask(|back| Message::Sync(request, back)))
     }
 
     /// Says that a member lives.
@@ -134,7 +134,7 @@ impl Coordinator {
         &self,
         request: HeartbeatRequest,
     ) -> impl Future<Output = Result<(), CoordinatorError>> + Send + use<> {
-        self.ask(|back| Message::Heartbeat(request, back))
+        answer(self.ask(|back| Message::Heartbeat(request, back)))
     }
 
     /// Says that members leave: one result each.
@@ -143,7 +143,7 @@ impl Coordinator {
         request: LeaveRequest,
     ) -> impl Future<Output = Result<Vec<Result<(), GroupError>>, CoordinatorError>> + Send + use<>
     {
-        self.ask(|back| Message::Leave(request, back))
+        answer(self.ask(|back| Message::Leave(request, back)))
     }
 
     /// Commits offsets: one result each, once durable.
@@ -152,7 +152,7 @@ impl Coordinator {
         request: CommitRequest,
     ) -> impl Future<Output = Result<Vec<Result<(), GroupError>>, CoordinatorError>> + Send + use<>
     {
-        self.ask(|back| Message::Commit(request, back))
+        answer(self.ask(|back| Message::Commit(request, back)))
     }
 
     /// Deletes a group.
@@ -160,7 +160,7 @@ impl Coordinator {
         &self,
         group: String,
     ) -> impl Future<Output = Result<(), CoordinatorError>> + Send + use<> {
-        self.ask(|back| Message::Delete(group, back))
+        answer(self.ask(|back| Message::Delete(group, back)))
     }
 
     /// Committed offsets of these partitions, or all of the group.
@@ -169,7 +169,7 @@ impl Coordinator {
         group: String,
         partitions: Option<Vec<(String, i32)>>,
     ) -> impl Future<Output = Result<Vec<FetchedOffset>, CoordinatorError>> + Send + use<> {
-        self.ask(|back| Message::Offsets(group, partitions, back))
+        answer(self.ask(|back| Message::Offsets(group, partitions, back)))
     }
 
     /// A group, if it exists.
@@ -177,14 +177,14 @@ impl Coordinator {
         &self,
         group: String,
     ) -> impl Future<Output = Result<Option<DescribedGroup>, CoordinatorError>> + Send + use<> {
-        self.ask(|back| Message::Describe(group, back))
+        answer(self.ask(|back| Message::Describe(group, back)))
     }
 
     /// All groups.
     pub fn list(
         &self,
     ) -> impl Future<Output = Result<Vec<ListedGroup>, CoordinatorError>> + Send + use<> {
-        self.ask(Message::List)
+        answer(self.ask(Message::List))
     }
 
     /// All groups that are loaded, with members and offsets, for metrics.
@@ -204,17 +204,19 @@ impl Coordinator {
             .blocking_send(Message::TopicDeleted(Arc::clone(topic)));
     }
 
-    fn ask<T: Send + 'static>(
-        &self,
-        message: impl FnOnce(Back<T>) -> Message,
-    ) -> impl Future<Output = Result<T, CoordinatorError>> + Send + use<T> {
+    fn ask<T>(&self, message: impl FnOnce(Back<T>) -> Message) -> Asked<T> {
         let (back, later) = oneshot::channel();
-        let sent = self.sender.try_send(message(back));
-        async move {
-            if sent.is_err() {
-                return Err(CoordinatorError::Unavailable);
-            }
-            later.await.unwrap_or(Err(CoordinatorError::Unavailable))
-        }
+        let sent = self.sender.try_send(message(back)).is_ok();
+        sent.then_some(later)
+    }
+}
+
+/// The way back of a question, if it was taken.
+type Asked<T> = Option<oneshot::Receiver<Result<T, CoordinatorError>>>;
+
+async fn answer<T>(asked: Asked<T>) -> Result<T, CoordinatorError> {
+    match asked {
+        Some(later) => later.await.unwrap_or(Err(CoordinatorError::Unavailable)),
+        None => Err(CoordinatorError::Unavailable),
     }
 }

@@ -36,6 +36,7 @@ pub fn spawn(inbox: Inbox, client: &super::Coordinator, broker: Arc<Broker>) {
         broker,
         config,
         shards: BTreeMap::new(),
+        deleted_meanwhile: BTreeSet::new(),
         backs: HashMap::new(),
         next_token: 0,
     };
@@ -63,6 +64,8 @@ struct Owner {
     broker: Arc<Broker>,
     config: GroupConfig,
     shards: BTreeMap<i32, Shard>,
+    /// Topics that went while some shard was being read.
+    deleted_meanwhile: BTreeSet<String>,
     persists: Persists,
     backs: HashMap<Token, Waiting>,
     next_token: u64,
@@ -316,10 +319,14 @@ impl Owner {
     }
 
     fn topic_deleted(&mut self, topic: &str) {
+        if self.is_loading() {
+            self.deleted_meanwhile.insert(topic.to_owned());
+        }
+        let ready = |shard: &Shard| matches!(shard, Shard::Ready(_));
         let ready: Vec<i32> = self
             .shards
             .iter()
-            .filter(|(_, shard)| matches!(shard, Shard::Ready(_)))
+            .filter(|(_, shard)| ready(shard))
             .map(|(index, _)| *index)
             .collect();
         for index in ready {
@@ -327,28 +334,36 @@ impl Owner {
         }
     }
 
+    fn is_loading(&self) -> bool {
+        self.shards
+            .values()
+            .any(|shard| matches!(shard, Shard::Loading))
+    }
+
     fn loaded(&mut self, loaded: LoadedShard) {
-        let mut machine = match loaded.machine {
-            Ok(machine) => machine,
+        match loaded.machine {
+            Ok(machine) => self.ready(loaded.index, machine),
             Err(error) => {
                 tracing::error!(partition = loaded.index, %error, "groups of this partition of __consumer_offsets are unavailable");
                 self.shards.insert(loaded.index, Shard::Damaged);
-                return;
             }
-        };
+        }
+        if !self.is_loading() {
+            self.deleted_meanwhile.clear();
+        }
+    }
+
+    fn ready(&mut self, index: i32, mut machine: GroupCoordinator) {
         machine.finish_load(self.broker.now_ms());
-        // A topic may have gone while its groups' tombstones were not durable yet, or during the load.
+        // A topic may have gone before its groups' tombstones were durable, or during the load.
         let image = self.broker.image();
-        let gone: BTreeSet<String> = machine
-            .topics_with_offsets()
-            .into_iter()
-            .filter(|topic| image.topic(topic).is_none())
-            .map(str::to_owned)
-            .collect();
-        self.shards
-            .insert(loaded.index, Shard::Ready(Box::new(machine)));
+        let is_gone =
+            |topic: &&str| image.topic(topic).is_none() || self.deleted_meanwhile.contains(*topic);
+        let held = machine.topics_with_offsets().into_iter();
+        let gone: Vec<String> = held.filter(is_gone).map(str::to_owned).collect();
+        self.shards.insert(index, Shard::Ready(Box::new(machine)));
         for topic in gone {
-            self.apply(loaded.index, Input::TopicDeleted(topic));
+            self.apply(index, Input::TopicDeleted(topic));
         }
     }
 

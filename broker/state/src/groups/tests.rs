@@ -237,10 +237,7 @@ impl Bench {
         let mut ids = vec![self.joined(first).member_id];
         for _ in 1..count {
             let newcomer = self.join("");
-            let mut tokens: Vec<Token> = ids
-                .iter()
-                .map(|id| self.join(id))
-                .collect();
+            let mut tokens: Vec<Token> = ids.iter().map(|id| self.join(id)).collect();
             tokens.push(newcomer);
             ids = tokens
                 .into_iter()
