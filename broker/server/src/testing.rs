@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use crate::broker::{Broker, Parts, now_ms};
 use crate::config::{Config, Listener};
 use crate::metrics::Metrics;
-use crate::{dispatch, metadata};
+use crate::{coordinator, dispatch, metadata};
 
 struct TestHooks;
 
@@ -61,15 +61,18 @@ impl TestBroker {
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::register(&registry).unwrap());
         let path = dir.path().to_owned();
-        let (log, metadata, image) = tokio::task::spawn_blocking(move || open(&path))
+        let (log, loaded) = tokio::task::spawn_blocking(move || open(&path))
             .await
             .unwrap();
-        let image = Arc::new(metadata.register_start(&log, &image).await.unwrap());
+        let image = Arc::new(loaded.image.clone());
+        let (metadata, metadata_inbox) = metadata::channel();
+        let (coordinator, coordinator_inbox) = coordinator::channel();
         let broker = Arc::new(Broker::new(Parts {
             config,
             log,
             metrics,
             metadata,
+            coordinator,
             image: Arc::clone(&image),
         }));
         broker.set_advertised(Listener {
@@ -77,6 +80,8 @@ impl TestBroker {
             port: 9092,
         });
         broker.partitions.sync_all(&image);
+        metadata::spawn(metadata_inbox, loaded, &broker).unwrap();
+        coordinator::spawn(coordinator_inbox, &broker);
         Self {
             broker,
             registry,
@@ -158,20 +163,15 @@ impl TestBroker {
     }
 }
 
-fn open(
-    path: &Path,
-) -> (
-    Arc<keelson_log::Log>,
-    metadata::Metadata,
-    keelson_state::metadata::Image,
-) {
+fn open(path: &Path) -> (Arc<keelson_log::Log>, metadata::Loaded) {
     let mut options = Options::new(path);
     options.wal_file_bytes = Some(4 * 1024 * 1024);
     options.wal_bytes_max = Some(64 * 1024 * 1024);
     let metrics = Arc::new(LogMetrics::unregistered());
     let log = Arc::new(keelson_log::open(options, metrics, Arc::new(TestHooks)).unwrap());
-    let (metadata, image) = metadata::load(&log).unwrap();
-    (log, metadata, image)
+    let mut loaded = metadata::load(&log).unwrap();
+    loaded.register_start(&log, now_ms()).unwrap();
+    (log, loaded)
 }
 
 /// A batch of records without keys.

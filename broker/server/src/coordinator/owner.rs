@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use keelson_state::groups::{
@@ -16,13 +17,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::load::{self, LoadedShard};
 use super::persist::{Decided, Persists, Target};
 use super::{Back, CoordinatorError, FetchedOffset, GroupSnapshot, Inbox, Message};
-use crate::broker::Broker;
+use crate::broker::{Broker, now_ms};
 
 /// Without a deadline the loop still looks at the clock this often; it costs nothing.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Starts the owner; called from within the runtime, after the partitions are open.
-pub fn spawn(inbox: Inbox, client: &super::Coordinator, broker: Arc<Broker>) {
+pub fn spawn(inbox: Inbox, broker: &Arc<Broker>) {
     let config = &broker.config;
     let config = GroupConfig {
         initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
@@ -32,15 +33,15 @@ pub fn spawn(inbox: Inbox, client: &super::Coordinator, broker: Arc<Broker>) {
         ..GroupConfig::default()
     };
     let mut owner = Owner {
-        persists: Persists::new(Arc::clone(&broker)),
-        broker,
+        persists: Persists::new(broker.ticket()),
+        broker: Arc::downgrade(broker),
         config,
         shards: BTreeMap::new(),
         deleted_meanwhile: BTreeSet::new(),
         backs: HashMap::new(),
         next_token: 0,
     };
-    owner.start_loading(client.sender.downgrade());
+    owner.start_loading(broker, broker.coordinator.sender.downgrade());
     tokio::spawn(owner.run(inbox));
 }
 
@@ -61,7 +62,8 @@ enum Waiting {
 }
 
 struct Owner {
-    broker: Arc<Broker>,
+    /// Weak, as the broker holds this owner's queue.
+    broker: Weak<Broker>,
     config: GroupConfig,
     shards: BTreeMap<i32, Shard>,
     /// Topics that went while some shard was being read.
@@ -80,8 +82,8 @@ enum Event {
 
 impl Owner {
     /// Shards that the log may hold something of are read in the background.
-    fn start_loading(&mut self, sender: mpsc::WeakSender<Message>) {
-        let Some(topic) = self.broker.partitions.topic(CONSUMER_OFFSETS) else {
+    fn start_loading(&mut self, broker: &Broker, sender: mpsc::WeakSender<Message>) {
+        let Some(topic) = broker.partitions.topic(CONSUMER_OFFSETS) else {
             return;
         };
         for partition in &topic.partitions {
@@ -93,21 +95,29 @@ impl Owner {
 
     async fn run(mut self, mut inbox: Inbox) {
         loop {
-            let deadline = self.next_deadline();
-            let wait = deadline.map_or(IDLE, |at_ms| {
-                let left = at_ms.saturating_sub(self.broker.now_ms());
+            let wait = self.next_deadline().map_or(IDLE, |at_ms| {
+                let left = at_ms.saturating_sub(now_ms());
                 Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(IDLE)
+            });
+            let (persists, weak) = (&mut self.persists, &self.broker);
+            let next_decided = poll_fn(|cx| match weak.upgrade() {
+                Some(broker) => persists.poll_decided(&broker, cx),
+                None => Poll::Pending,
             });
             let event = tokio::select! {
                 biased;
-                decided = poll_fn(|cx| self.persists.poll_decided(cx)) => Event::Decided(decided),
+                decided = next_decided => Event::Decided(decided),
                 message = inbox.receiver.recv() => message.map_or(Event::End, |message| Event::Message(Box::new(message))),
                 () = tokio::time::sleep(wait) => Event::Tick,
             };
+            // The broker holds our queue; when it is gone, so is everybody who could ask.
+            let Some(broker) = self.broker.upgrade() else {
+                return;
+            };
             match event {
-                Event::Message(message) => self.take(*message),
-                Event::Decided(decided) => self.decided(decided),
-                Event::Tick => self.tick(),
+                Event::Message(message) => self.take(&broker, *message),
+                Event::Decided(decided) => self.decided(&broker, decided),
+                Event::Tick => self.tick(&broker),
                 Event::End => return,
             }
         }
@@ -121,8 +131,8 @@ impl Owner {
         self.shards.values().filter_map(of).min()
     }
 
-    fn tick(&mut self) {
-        let now_ms = self.broker.now_ms();
+    fn tick(&mut self, broker: &Broker) {
+        let now_ms = broker.now_ms();
         let due = |shard: &Shard| match shard {
             Shard::Ready(machine) => machine.next_deadline().is_some_and(|at_ms| at_ms <= now_ms),
             Shard::Loading | Shard::Damaged => false,
@@ -134,23 +144,23 @@ impl Owner {
             .map(|(index, _)| *index)
             .collect();
         for index in due {
-            self.apply(index, Input::Tick);
+            self.apply(broker, index, Input::Tick);
         }
     }
 
-    fn decided(&mut self, decided: Decided) {
+    fn decided(&mut self, broker: &Broker, decided: Decided) {
         let input = match decided.outcome {
             Ok(()) => Input::Persisted(decided.id),
             Err(why) => Input::PersistFailed(decided.id, why),
         };
-        self.apply(decided.shard, input);
+        self.apply(broker, decided.shard, input);
     }
 
     /// Feeds a machine and does what it says. Persists that are refused at once feed it again.
-    fn apply(&mut self, index: i32, input: Input) {
+    fn apply(&mut self, broker: &Broker, index: i32, input: Input) {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
-            let now_ms = self.broker.now_ms();
+            let now_ms = broker.now_ms();
             let mut effects = Vec::new();
             let Some(Shard::Ready(machine)) = self.shards.get_mut(&index) else {
                 unreachable!("only ready shards are fed");
@@ -161,7 +171,7 @@ impl Owner {
                 match effect {
                     Effect::Reply(token, reply) => self.reply(token, reply),
                     Effect::Persist(id, records) => {
-                        refused.extend(self.persist(index, id, &records));
+                        refused.extend(self.persist(broker, index, id, &records));
                     }
                 }
             }
@@ -169,8 +179,14 @@ impl Owner {
         }
     }
 
-    fn persist(&mut self, index: i32, id: PersistId, records: &[StoredRecord]) -> Option<Input> {
-        let topic = self.broker.partitions.topic(CONSUMER_OFFSETS);
+    fn persist(
+        &mut self,
+        broker: &Broker,
+        index: i32,
+        id: PersistId,
+        records: &[StoredRecord],
+    ) -> Option<Input> {
+        let topic = broker.partitions.topic(CONSUMER_OFFSETS);
         let target = topic.and_then(|topic| {
             Some(Target {
                 shard: index,
@@ -181,81 +197,87 @@ impl Owner {
         let Some(target) = target else {
             return Some(Input::PersistFailed(id, FailedBecause::Unavailable));
         };
-        let decided = self.persists.submit(target, id, records)?;
+        let decided = self.persists.submit(broker, target, id, records)?;
         Some(match decided.outcome {
             Ok(()) => Input::Persisted(id),
             Err(why) => Input::PersistFailed(id, why),
         })
     }
 
-    fn take(&mut self, message: Message) {
+    fn take(&mut self, broker: &Broker, message: Message) {
         match message {
-            Message::Join(request, back) => match self.shard_of(&request.group) {
-                Ok(index) => self.feed(index, Waiting::Join(back), |token| {
+            Message::Join(request, back) => match self.shard_of(broker, &request.group) {
+                Ok(index) => self.feed(broker, index, Waiting::Join(back), |token| {
                     Input::Join(token, request)
                 }),
                 Err(error) => send(back, Err((error, request.member_id))),
             },
-            Message::Sync(request, back) => match self.shard_of(&request.group) {
-                Ok(index) => self.feed(index, Waiting::Sync(back), |token| {
+            Message::Sync(request, back) => match self.shard_of(broker, &request.group) {
+                Ok(index) => self.feed(broker, index, Waiting::Sync(back), |token| {
                     Input::Sync(token, request)
                 }),
                 Err(error) => send(back, Err(error)),
             },
-            Message::Heartbeat(request, back) => match self.shard_of(&request.group) {
-                Ok(index) => self.feed(index, Waiting::Heartbeat(back), |token| {
+            Message::Heartbeat(request, back) => match self.shard_of(broker, &request.group) {
+                Ok(index) => self.feed(broker, index, Waiting::Heartbeat(back), |token| {
                     Input::Heartbeat(token, request)
                 }),
                 Err(error) => send(back, Err(error)),
             },
-            Message::Leave(request, back) => match self.shard_of(&request.group) {
-                Ok(index) => self.feed(index, Waiting::Leave(back), |token| {
+            Message::Leave(request, back) => match self.shard_of(broker, &request.group) {
+                Ok(index) => self.feed(broker, index, Waiting::Leave(back), |token| {
                     Input::Leave(token, request)
                 }),
                 Err(error) => send(back, Err(error)),
             },
-            Message::Commit(request, back) => match self.shard_of(&request.group) {
-                Ok(index) => self.feed(index, Waiting::Commit(back), |token| {
+            Message::Commit(request, back) => match self.shard_of(broker, &request.group) {
+                Ok(index) => self.feed(broker, index, Waiting::Commit(back), |token| {
                     Input::Commit(token, request)
                 }),
                 Err(error) => send(back, Err(error)),
             },
-            Message::Delete(group, back) => match self.shard_of(&group) {
-                Ok(index) => self.feed(index, Waiting::Delete(back), |token| {
+            Message::Delete(group, back) => match self.shard_of(broker, &group) {
+                Ok(index) => self.feed(broker, index, Waiting::Delete(back), |token| {
                     Input::Delete(token, group)
                 }),
                 Err(error) => send(back, Err(error)),
             },
             Message::Offsets(group, partitions, back) => {
                 let answer = self
-                    .machine_of(&group)
+                    .machine_of(broker, &group)
                     .map(|machine| offsets(machine, &group, partitions));
                 send(back, answer);
             }
             Message::Describe(group, back) => {
                 send(
                     back,
-                    self.machine_of(&group)
+                    self.machine_of(broker, &group)
                         .map(|machine| machine.describe(&group)),
                 );
             }
             Message::List(back) => send(back, self.list()),
             Message::Snapshot(back) => send(back, self.snapshot()),
-            Message::TopicDeleted(topic) => self.topic_deleted(&topic),
-            Message::Loaded(loaded) => self.loaded(loaded),
+            Message::TopicDeleted(topic) => self.topic_deleted(broker, &topic),
+            Message::Loaded(loaded) => self.loaded(broker, loaded),
         }
     }
 
-    fn feed(&mut self, index: i32, waiting: Waiting, input: impl FnOnce(Token) -> Input) {
+    fn feed(
+        &mut self,
+        broker: &Broker,
+        index: i32,
+        waiting: Waiting,
+        input: impl FnOnce(Token) -> Input,
+    ) {
         self.next_token += 1;
         let token = Token(self.next_token);
         self.backs.insert(token, waiting);
-        self.apply(index, input(token));
+        self.apply(broker, index, input(token));
     }
 
     /// The shard of a group, if it can be asked. A partition that came to be after the start is empty, so ready.
-    fn shard_of(&mut self, group: &str) -> Result<i32, CoordinatorError> {
-        let Some(topic) = self.broker.partitions.topic(CONSUMER_OFFSETS) else {
+    fn shard_of(&mut self, broker: &Broker, group: &str) -> Result<i32, CoordinatorError> {
+        let Some(topic) = broker.partitions.topic(CONSUMER_OFFSETS) else {
             return Err(CoordinatorError::NotCoordinator);
         };
         let index = partition_of(group, topic.topic.partitions);
@@ -271,8 +293,12 @@ impl Owner {
         }
     }
 
-    fn machine_of(&mut self, group: &str) -> Result<&GroupCoordinator, CoordinatorError> {
-        let index = self.shard_of(group)?;
+    fn machine_of(
+        &mut self,
+        broker: &Broker,
+        group: &str,
+    ) -> Result<&GroupCoordinator, CoordinatorError> {
+        let index = self.shard_of(broker, group)?;
         match &self.shards[&index] {
             Shard::Ready(machine) => Ok(machine),
             Shard::Loading => Err(CoordinatorError::Loading),
@@ -318,7 +344,7 @@ impl Owner {
         groups
     }
 
-    fn topic_deleted(&mut self, topic: &str) {
+    fn topic_deleted(&mut self, broker: &Broker, topic: &str) {
         if self.is_loading() {
             self.deleted_meanwhile.insert(topic.to_owned());
         }
@@ -330,7 +356,7 @@ impl Owner {
             .map(|(index, _)| *index)
             .collect();
         for index in ready {
-            self.apply(index, Input::TopicDeleted(topic.to_owned()));
+            self.apply(broker, index, Input::TopicDeleted(topic.to_owned()));
         }
     }
 
@@ -340,9 +366,9 @@ impl Owner {
             .any(|shard| matches!(shard, Shard::Loading))
     }
 
-    fn loaded(&mut self, loaded: LoadedShard) {
+    fn loaded(&mut self, broker: &Broker, loaded: LoadedShard) {
         match loaded.machine {
-            Ok(machine) => self.ready(loaded.index, machine),
+            Ok(machine) => self.ready(broker, loaded.index, machine),
             Err(error) => {
                 tracing::error!(partition = loaded.index, %error, "groups of this partition of __consumer_offsets are unavailable");
                 self.shards.insert(loaded.index, Shard::Damaged);
@@ -353,17 +379,17 @@ impl Owner {
         }
     }
 
-    fn ready(&mut self, index: i32, mut machine: GroupCoordinator) {
-        machine.finish_load(self.broker.now_ms());
+    fn ready(&mut self, broker: &Broker, index: i32, mut machine: GroupCoordinator) {
+        machine.finish_load(broker.now_ms());
         // A topic may have gone before its groups' tombstones were durable, or during the load.
-        let image = self.broker.image();
+        let image = broker.image();
         let is_gone =
             |topic: &&str| image.topic(topic).is_none() || self.deleted_meanwhile.contains(*topic);
         let held = machine.topics_with_offsets().into_iter();
         let gone: Vec<String> = held.filter(is_gone).map(str::to_owned).collect();
         self.shards.insert(index, Shard::Ready(Box::new(machine)));
         for topic in gone {
-            self.apply(index, Input::TopicDeleted(topic));
+            self.apply(broker, index, Input::TopicDeleted(topic));
         }
     }
 

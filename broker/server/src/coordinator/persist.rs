@@ -40,7 +40,7 @@ struct InFlight {
 
 /// The two queues.
 pub(super) struct Persists {
-    broker: Arc<Broker>,
+    /// Its place in the queue for tail memory.
     ticket: u64,
     waiting: VecDeque<Outgoing>,
     inflight: VecDeque<InFlight>,
@@ -54,10 +54,9 @@ pub(super) struct Target {
 }
 
 impl Persists {
-    pub(super) fn new(broker: Arc<Broker>) -> Self {
+    pub(super) fn new(ticket: u64) -> Self {
         Persists {
-            ticket: broker.ticket(),
-            broker,
+            ticket,
             waiting: VecDeque::new(),
             inflight: VecDeque::new(),
         }
@@ -66,11 +65,12 @@ impl Persists {
     /// Queues one batch. Gives the outcome if it is refused at once.
     pub(super) fn submit(
         &mut self,
+        broker: &Broker,
         target: Target,
         id: PersistId,
         records: &[StoredRecord],
     ) -> Option<Decided> {
-        let mut builder = BatchBuilder::new(self.broker.now_ms());
+        let mut builder = BatchBuilder::new(broker.now_ms());
         for record in records {
             builder.push(Some(&record.key.encode()), record.value.as_deref());
         }
@@ -82,21 +82,19 @@ impl Persists {
             leader_epoch: target.leader_epoch,
         };
         let bytes = outgoing.batch.len() as u64;
-        if bytes > self.broker.log.batch_bytes_max()
-            || bytes > self.broker.budgets.records.bytes_max()
-        {
+        if bytes > broker.log.batch_bytes_max() || bytes > broker.budgets.records.bytes_max() {
             return Some(outgoing.decided(Err(FailedBecause::TooLarge)));
         }
         if self.waiting.is_empty()
-            && let Some(pin) = self.broker.budgets.records.try_reserve(bytes)
+            && let Some(pin) = broker.budgets.records.try_reserve(bytes)
         {
-            return self.append(outgoing, pin);
+            return self.append(broker, outgoing, pin);
         }
         self.waiting.push_back(outgoing);
         None
     }
 
-    fn append(&mut self, outgoing: Outgoing, pin: Reservation) -> Option<Decided> {
+    fn append(&mut self, broker: &Broker, outgoing: Outgoing, pin: Reservation) -> Option<Decided> {
         let group = Arc::new(AckGroup::default());
         let header =
             BatchHeader::parse(&outgoing.batch).expect("the builder makes well-formed batches");
@@ -105,7 +103,7 @@ impl Persists {
             header,
             pin: Some(Arc::new(pin)),
             leader_epoch: outgoing.leader_epoch,
-            now_ms: self.broker.now_ms(),
+            now_ms: broker.now_ms(),
         };
         match outgoing.partition.append(incoming, 0, &group) {
             Ok(_) => {
@@ -118,15 +116,15 @@ impl Persists {
     }
 
     /// The next outcome, in order.
-    pub(super) fn poll_decided(&mut self, cx: &mut Context<'_>) -> Poll<Decided> {
+    pub(super) fn poll_decided(&mut self, broker: &Broker, cx: &mut Context<'_>) -> Poll<Decided> {
         while let Some(first) = self.waiting.front() {
             let bytes = first.batch.len() as u64;
-            let gate = &self.broker.budgets.records;
+            let gate = &broker.budgets.records;
             let Poll::Ready(pin) = gate.poll_reserve(self.ticket, bytes, cx) else {
                 break;
             };
             let first = self.waiting.pop_front().expect("it was at the front");
-            if let Some(refused) = self.append(first, pin) {
+            if let Some(refused) = self.append(broker, first, pin) {
                 return Poll::Ready(refused);
             }
         }

@@ -4,7 +4,7 @@
 //! so an error that follows from another change of the same round ("exists already") waits for its durability, too.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use keelson_log::{AppendError, Entry, Partition, PartitionId, TopicId};
 use keelson_state::metadata::{
@@ -29,9 +29,9 @@ type Finish = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 ///
 /// # Errors
 /// If the system gives no thread.
-pub fn spawn(inbox: Inbox, loaded: Loaded, broker: Arc<Broker>) -> std::io::Result<()> {
+pub fn spawn(inbox: Inbox, loaded: Loaded, broker: &Arc<Broker>) -> std::io::Result<()> {
     let owner = Owner {
-        broker,
+        broker: Arc::downgrade(broker),
         partition: loaded.partition,
         producer_ids: 0..0,
     };
@@ -42,7 +42,8 @@ pub fn spawn(inbox: Inbox, loaded: Loaded, broker: Arc<Broker>) -> std::io::Resu
 }
 
 struct Owner {
-    broker: Arc<Broker>,
+    /// Weak, as the broker holds this owner's queue.
+    broker: Weak<Broker>,
     partition: Arc<Partition>,
     /// Ids of a durable block that are not given out yet.
     producer_ids: Range<i64>,
@@ -59,7 +60,10 @@ struct Round {
 impl Owner {
     fn run(mut self, mut inbox: Inbox) {
         while let Some(first) = inbox.receiver.blocking_recv() {
-            let base = self.broker.image();
+            let Some(broker) = self.broker.upgrade() else {
+                return;
+            };
+            let base = broker.image();
             let mut round = Round {
                 working: Image::clone(&base),
                 records: Vec::new(),
@@ -67,7 +71,7 @@ impl Owner {
             };
             let mut next = Some(first);
             while let Some(message) = next {
-                self.plan(&mut round, message);
+                self.plan(&broker, &mut round, message);
                 let room = round.finish.len() < ROUND_MESSAGES_MAX
                     && round.records.len() < ROUND_RECORDS_MAX;
                 next = if room {
@@ -76,16 +80,15 @@ impl Owner {
                     None
                 };
             }
-            self.carry_out(&base, round);
+            self.carry_out(&broker, &base, round);
         }
     }
 
-    fn plan(&mut self, round: &mut Round, message: Message) {
-        let broker = Arc::clone(&self.broker);
+    fn plan(&mut self, broker: &Broker, round: &mut Round, message: Message) {
         let rules = Rules {
             broker_id: broker.id(),
             default_partitions: broker.config.num_partitions,
-            limits: broker.config.limits(),
+            limits: broker.limits(),
             statics: &broker.config.topic_defaults,
         };
         match message {
@@ -119,14 +122,14 @@ impl Owner {
             } => round.decide_each(topics, validate_only, answers, |image, (name, changes)| {
                 Ok((alter_configs(image, &rules, name, changes)?, ()))
             }),
-            Message::ProducerId { answers } => self.plan_producer_id(round, answers),
+            Message::ProducerId { answers } => self.plan_producer_id(broker, round, answers),
         }
     }
 
-    fn plan_producer_id(&mut self, round: &mut Round, answers: Answers<i64>) {
+    fn plan_producer_id(&mut self, broker: &Broker, round: &mut Round, answers: Answers<i64>) {
         if self.producer_ids.is_empty() {
             // Should the log refuse the record, the ids are lost to this run: they are many.
-            let (first, record) = producer_id_block(&round.working, self.broker.id());
+            let (first, record) = producer_id_block(&round.working, broker.id());
             round.take(record);
             self.producer_ids = first..first + PRODUCER_ID_BLOCK;
         }
@@ -139,18 +142,18 @@ impl Owner {
         }));
     }
 
-    fn carry_out(&mut self, base: &Image, round: Round) {
+    fn carry_out(&mut self, broker: &Broker, base: &Image, round: Round) {
         let Round {
             working,
             records,
             finish,
         } = round;
-        let outcome = self.commit(base, &records);
+        let outcome = self.commit(broker, base, &records);
         if outcome.is_err() {
             // A block that is not durable must not be used by a later round.
             self.producer_ids = 0..0;
         } else if !records.is_empty() {
-            self.publish(base, working, &records);
+            self.publish(broker, base, working, &records);
         }
         for finish in finish {
             finish(outcome);
@@ -158,11 +161,11 @@ impl Owner {
     }
 
     /// Makes the records durable, and with them the end of the partitions that go.
-    fn commit(&self, base: &Image, records: &[Record]) -> Result<(), AppendError> {
+    fn commit(&self, broker: &Broker, base: &Image, records: &[Record]) -> Result<(), AppendError> {
         if records.is_empty() {
             return Ok(());
         }
-        let now_ms = self.broker.now_ms();
+        let now_ms = broker.now_ms();
         let mut entries = appends(&self.partition, base, records, now_ms);
         for record in records {
             if let Record::TopicRemoved { id } = record
@@ -177,7 +180,7 @@ impl Owner {
             }
         }
         let (sender, durable) = std::sync::mpsc::channel();
-        self.broker.log.commit(
+        broker.log.commit(
             entries,
             Box::new(move || {
                 // The receiver waits below for as long as this process can go on.
@@ -188,16 +191,16 @@ impl Owner {
     }
 
     /// Shows the new image, and tells those who follow it.
-    fn publish(&self, base: &Image, working: Image, records: &[Record]) {
+    fn publish(&self, broker: &Broker, base: &Image, working: Image, records: &[Record]) {
         let image = Arc::new(working);
-        self.broker.publish_image(Arc::clone(&image));
+        broker.publish_image(Arc::clone(&image));
         let changed: Vec<TopicUuid> = records.iter().filter_map(topic_of).collect();
-        self.broker.partitions.sync(&image, &changed);
+        broker.partitions.sync(&image, &changed);
         for record in records {
             if let Record::TopicRemoved { id } = record
                 && let Some(topic) = base.topic_by_id(id)
             {
-                self.broker.coordinator.topic_deleted(&topic.name);
+                broker.coordinator.topic_deleted(&topic.name);
             }
         }
     }

@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use keelson_log::{Log, LogMetrics, Options, PartitionId, TopicId};
+use keelson_log::{LogMetrics, Options, PartitionId};
 use keelson_state::config::{StaticConfig, settings};
-use keelson_state::metadata::{CLUSTER_METADATA_ID, Image};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,9 +22,8 @@ use crate::broker::{Broker, Parts, now_ms};
 use crate::cli::StartArgs;
 use crate::config::{Config, Listener, join, overcommit_warning};
 use crate::http::Shared;
-use crate::metadata::{self, Metadata};
 use crate::metrics::{self, Metrics};
-use crate::{http, logging, net};
+use crate::{coordinator, http, logging, metadata, net};
 
 use hooks::ProcessHooks;
 use ready::ReadyFile;
@@ -170,11 +168,12 @@ async fn open(config: Config, args: &StartArgs, base: &Base) -> anyhow::Result<A
     ));
     let log_metrics = Arc::clone(&base.log_metrics);
     let defaults = config.topic_defaults.clone();
-    let (log, metadata, image) = tokio::task::spawn_blocking(move || {
+    let (log, loaded) = tokio::task::spawn_blocking(move || {
         let log = Arc::new(keelson_log::open(options, log_metrics, hooks)?);
         check_batch_limit(&defaults, log.batch_bytes_max())?;
-        let (metadata, image) = metadata::load(&log)?;
-        anyhow::Ok((log, metadata, image))
+        let mut loaded = metadata::load(&log)?;
+        loaded.register_start(&log, now_ms())?;
+        anyhow::Ok((log, loaded))
     })
     .await
     .context("opening the log")??;
@@ -183,12 +182,23 @@ async fn open(config: Config, args: &StartArgs, base: &Base) -> anyhow::Result<A
         reason => reason,
     };
     metrics::register_last_exit(&base.shared.registry, last_exit)?;
-    let image = Arc::new(metadata.register_start(&log, &image).await?);
-    let broker = assemble(config, log, metadata, image, base);
+    let known = loaded.known_partitions();
+    let (metadata, metadata_inbox) = metadata::channel();
+    let (coordinator, coordinator_inbox) = coordinator::channel();
+    let broker = Arc::new(Broker::new(Parts {
+        config,
+        log,
+        metrics: Arc::clone(&base.metrics),
+        metadata,
+        coordinator,
+        image: Arc::new(loaded.image.clone()),
+    }));
     let opened = Arc::clone(&broker);
-    tokio::task::spawn_blocking(move || take_over(&opened))
+    tokio::task::spawn_blocking(move || take_over(&opened, &known))
         .await
         .context("opening the partitions")?;
+    metadata::spawn(metadata_inbox, loaded, &broker).context("the owner of the metadata")?;
+    coordinator::spawn(coordinator_inbox, &broker);
     Ok(broker)
 }
 
@@ -203,37 +213,10 @@ fn check_batch_limit(defaults: &StaticConfig, bytes_max: u64) -> anyhow::Result<
     Ok(())
 }
 
-fn assemble(
-    config: Config,
-    log: Arc<Log>,
-    metadata: Metadata,
-    image: Arc<Image>,
-    base: &Base,
-) -> Arc<Broker> {
-    Arc::new(Broker::new(Parts {
-        config,
-        log,
-        metrics: Arc::clone(&base.metrics),
-        metadata,
-        image,
-    }))
-}
-
 /// Opens every partition that the image knows; folders that it does not know are put aside, never deleted.
-fn take_over(broker: &Broker) {
-    let image = broker.image();
-    broker.partitions.sync_all(&image);
-    let mut known = HashSet::from([PartitionId {
-        topic: TopicId(CLUSTER_METADATA_ID),
-        index: 0,
-    }]);
-    for topic in image.topics() {
-        known.extend((0..topic.partitions).map(|index| PartitionId {
-            topic: TopicId(topic.id),
-            index,
-        }));
-    }
-    for path in broker.log.quarantine_unknown(&known) {
+fn take_over(broker: &Broker, known: &HashSet<PartitionId>) {
+    broker.partitions.sync_all(&broker.image());
+    for path in broker.log.quarantine_unknown(known) {
         tracing::error!(path = %path.display(), "a partition that no topic has was put aside");
     }
 }
