@@ -24,7 +24,7 @@ use crate::wal::{
 };
 
 /// What the node file says after a clean stop.
-pub(crate) const CLEAN_EXIT: &str = "stopped";
+pub(crate) const CLEAN_EXIT: &str = crate::node::EXIT_STOPPED;
 
 /// Everything that stops a start, in words.
 fn stop(message: impl std::fmt::Display) -> OpenError {
