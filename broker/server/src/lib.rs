@@ -4,7 +4,6 @@
 //! (`keelson-log`), never decides what a state machine can decide (`keelson-state`).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod allocator;
 pub mod api;
 pub mod broker;
 pub mod budgets;

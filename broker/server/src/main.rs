@@ -1,7 +1,6 @@
 //! `keelson-broker`: the broker and its offline tools in one program. See `keelson_broker::cli`.
 
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+mod allocator;
 
 fn main() -> std::process::ExitCode {
     keelson_broker::cli::main()

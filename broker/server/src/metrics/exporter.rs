@@ -172,6 +172,9 @@ mod tests {
         test.create(&["orders"]).await;
         let mut text = String::new();
         render(&test.broker, &mut text);
-        assert!(text.contains("kafka_brokers 1") && !text.contains("orders"), "{text}");
+        assert!(
+            text.contains("kafka_brokers 1") && !text.contains("orders"),
+            "{text}"
+        );
     }
 }
