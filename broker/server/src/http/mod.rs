@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
+use crate::coordinator::GroupSnapshot;
 use crate::metrics::exporter;
 
 /// Prometheus' text format.
@@ -133,7 +134,11 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Result<&'static str, Failu
 
 /// Rendering reads `/proc` and walks all partitions: work for a thread that may block.
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {
-    let rendered = tokio::task::spawn_blocking(move || render(&shared)).await;
+    let groups = match shared.broker.get() {
+        Some(broker) if broker.config.metrics_partitions => broker.coordinator.snapshot().await,
+        Some(_) | None => Vec::new(),
+    };
+    let rendered = tokio::task::spawn_blocking(move || render(&shared, &groups)).await;
     match rendered {
         Ok(Ok(text)) => Ok(([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()),
         Ok(Err(error)) => Err(internal(&error)),
@@ -149,10 +154,10 @@ fn internal(error: &dyn std::fmt::Display) -> Failure {
     }
 }
 
-fn render(shared: &Shared) -> Result<String, prometheus::Error> {
+fn render(shared: &Shared, groups: &[GroupSnapshot]) -> Result<String, prometheus::Error> {
     let mut text = TextEncoder::new().encode_to_string(&shared.registry.gather())?;
     if let Some(broker) = shared.broker.get() {
-        exporter::render(broker, &mut text);
+        exporter::render(broker, groups, &mut text);
     }
     Ok(text)
 }

@@ -5,7 +5,9 @@
 
 use std::fmt::Write;
 
+use super::groups;
 use crate::broker::Broker;
+use crate::coordinator::GroupSnapshot;
 use crate::partitions::TopicState;
 
 /// One family being written.
@@ -65,8 +67,8 @@ pub(super) fn escape(value: &str) -> String {
         .replace('\n', "\\n")
 }
 
-/// Writes every family; topic names hold nothing that needs an escape.
-pub fn render(broker: &Broker, out: &mut String) {
+/// Writes every family; topic names hold nothing that needs an escape. `groups` are the coordinator's, of this moment.
+pub fn render(broker: &Broker, groups: &[GroupSnapshot], out: &mut String) {
     Family::new(out, "kafka_brokers", "Number of brokers in the cluster").plain(1);
     if !broker.config.metrics_partitions {
         return;
@@ -86,6 +88,7 @@ pub fn render(broker: &Broker, out: &mut String) {
     }
     offsets(&topics, out);
     placement(broker, &topics, out);
+    groups::render(broker, groups, out);
 }
 
 fn offsets(topics: &[std::sync::Arc<TopicState>], out: &mut String) {
@@ -152,7 +155,16 @@ mod tests {
         test.create(&["orders"]).await;
         test.produce("orders", 1, &[b"a", b"b"]).await;
         let mut text = String::new();
-        render(&test.broker, &mut text);
+        let group = GroupSnapshot {
+            group: "a \"b\"".to_owned(),
+            members: 3,
+            offsets: vec![
+                ("orders".to_owned(), 0, 0),
+                ("orders".to_owned(), 1, 1),
+                ("gone".to_owned(), 0, 1),
+            ],
+        };
+        render(&test.broker, &[group], &mut text);
         for line in [
             "# TYPE kafka_brokers gauge",
             "kafka_brokers 1",
@@ -165,13 +177,19 @@ mod tests {
             "kafka_topic_partition_replicas{partition=\"0\",topic=\"orders\"} 1",
             "kafka_topic_partition_in_sync_replica{partition=\"0\",topic=\"orders\"} 1",
             "kafka_topic_partition_under_replicated_partition{partition=\"0\",topic=\"orders\"} 0",
+            "kafka_consumergroup_members{consumergroup=\"a \\\"b\\\"\"} 3",
+            "kafka_consumergroup_lag{consumergroup=\"a \\\"b\\\"\",partition=\"0\",topic=\"orders\"} 0",
+            "kafka_consumergroup_lag{consumergroup=\"a \\\"b\\\"\",partition=\"1\",topic=\"orders\"} 1",
+            "kafka_consumergroup_current_offset_sum{consumergroup=\"a \\\"b\\\"\",topic=\"orders\"} 1",
+            "kafka_consumergroup_lag_sum{consumergroup=\"a \\\"b\\\"\",topic=\"orders\"} 1",
+            "keelson_consumergroup_lag_seconds{consumergroup=\"a \\\"b\\\"\",partition=\"0\",topic=\"orders\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
         let test = TestBroker::start(&["keelson.metrics.partitions=false"]).await;
         test.create(&["orders"]).await;
         let mut text = String::new();
-        render(&test.broker, &mut text);
+        render(&test.broker, &[], &mut text);
         assert!(
             text.contains("kafka_brokers 1") && !text.contains("orders"),
             "{text}"

@@ -4,6 +4,7 @@
 //! its own. Handles are resolved once, never per request. Series per partition are rendered at scrape time.
 
 pub mod exporter;
+mod groups;
 
 use std::time::Duration;
 

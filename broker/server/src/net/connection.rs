@@ -34,7 +34,7 @@ use crate::reply::Reply;
 /// Produce requests of one connection that may wait for their acks at once; clients send 5, unordered ones more.
 const PRODUCE_PENDING_MAX: usize = 64;
 /// A frame that has begun must go on within this time: it may hold memory that others wait for.
-const PARTIAL_FRAME_STALL: Duration = Duration::from_secs(30);
+const PARTIAL_FRAME_STALL: Duration = Duration::from_secs(10);
 /// A client that takes no byte of its replies for this long is gone.
 const WRITE_STALL: Duration = Duration::from_secs(60);
 /// How much larger than its bytes a decoded request may be, for the budget of large requests.
