@@ -87,6 +87,9 @@ impl Fixture {
         fs::write(&path, bytes).unwrap();
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let first = observe(&disk, copy.path(), &format!("{}+{at}", file.display()));
+        if at % 4 != 0 {
+            return first;
+        }
         let second = observe(&disk, copy.path(), "again");
         assert_eq!(
             first.damaged,
@@ -182,7 +185,7 @@ fn without(batches: &[(i64, Vec<u8>)], lost: usize) -> Everything {
 
 #[test]
 fn a_flip_in_a_segment_costs_exactly_its_batch() {
-    let fixture = fixture(false, 40);
+    let fixture = fixture(false, 24);
     let mut number = 0;
     for file in fixture.file(".log") {
         let length = fs::metadata(fixture.dir.path().join(&file)).unwrap().len();
@@ -218,12 +221,12 @@ fn a_flip_in_a_segment_costs_exactly_its_batch() {
 
 #[test]
 fn a_flip_in_a_small_file_costs_nothing_and_is_told() {
-    let fixture = fixture(false, 40);
+    let fixture = fixture(false, 24);
     let whole = (fixture.batches.clone(), vec![]);
     for extension in [".sum", ".idx"] {
         for file in fixture.file(extension) {
             let length = fs::metadata(fixture.dir.path().join(&file)).unwrap().len();
-            for at in (0..length).step_by(7) {
+            for at in (0..length).step_by(11) {
                 let outcome = fixture.with_flip(&file, at, 0x04);
                 assert!(outcome.damaged == whole, "{}+{at}", file.display());
                 // An index entry is only looked at by what needs it.

@@ -1,6 +1,7 @@
 //! Random operations against a log and against the simplest thing that could be one: a list of batches.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,8 +10,10 @@ use super::support::{
     DEADLINE, Opened, Rng, append, batch, open_log, open_partition, options, partition_id, read,
     read_everything, stored, wait_durable, wait_until,
 };
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{Disk, SimDisk};
 use crate::{Entry, Partition, PartitionConfig, PartitionId, ReadError};
+
+const DIR: &str = "/data";
 
 /// What a partition must hold.
 #[derive(Default)]
@@ -32,8 +35,8 @@ impl Model {
 }
 
 struct Run {
+    sim: SimDisk,
     disk: Arc<dyn Disk>,
-    dir: tempfile::TempDir,
     opened: Option<Opened>,
     partitions: BTreeMap<PartitionId, (Arc<Partition>, Model)>,
     rng: Rng,
@@ -52,9 +55,10 @@ fn config() -> PartitionConfig {
 
 impl Run {
     fn new(seed: u64) -> Self {
+        let sim = SimDisk::new(seed);
         let mut run = Run {
-            disk: Arc::new(RealDisk),
-            dir: tempfile::tempdir().unwrap(),
+            disk: Arc::new(sim.clone()),
+            sim,
             opened: None,
             partitions: BTreeMap::new(),
             rng: Rng::new(seed),
@@ -73,7 +77,7 @@ impl Run {
     }
 
     fn open(&mut self) {
-        self.opened = Some(open_log(&self.disk, options(self.dir.path())).unwrap());
+        self.opened = Some(open_log(&self.disk, options(Path::new(DIR))).unwrap());
     }
 
     fn create(&mut self, index: i32) {
@@ -193,8 +197,8 @@ impl Run {
             read(&partition, model.log_start, 1),
             Err(ReadError::Deleted)
         ));
-        let folder = self.dir.path().join("p").join(id.topic.to_string());
-        wait_until("the folder is gone", || !folder.exists());
+        let folder = Path::new(DIR).join("p").join(id.topic.to_string());
+        wait_until("the folder is gone", || !self.disk.exists(&folder).unwrap());
         self.create(id.index);
     }
 
@@ -213,6 +217,9 @@ impl Run {
             .map(|(id, (_, model))| (id, model))
             .collect();
         drop(opened);
+        if !clean {
+            self.sim.kill();
+        }
         self.open();
         for (id, model) in models {
             let partition = open_partition(self.log(), id, config());
