@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 
 /// Control writes (metadata, deletes, log start) may use this last part of the bound, and nothing else may.
 const CONTROL_RESERVE_DIVISOR: u64 = 16;
@@ -17,7 +17,7 @@ type ReleaseHook = Box<dyn Fn() + Send + Sync>;
 pub struct TailBudget {
     bytes_max: u64,
     used_bytes: AtomicU64,
-    hooks: Mutex<Vec<ReleaseHook>>,
+    hooks: RwLock<Vec<ReleaseHook>>,
 }
 
 impl TailBudget {
@@ -26,7 +26,7 @@ impl TailBudget {
         Arc::new(TailBudget {
             bytes_max,
             used_bytes: AtomicU64::new(0),
-            hooks: Mutex::new(Vec::new()),
+            hooks: RwLock::new(Vec::new()),
         })
     }
 
@@ -66,7 +66,7 @@ impl TailBudget {
 
     /// Calls `hook` whenever bytes were given back. It must not block and must not reserve from inside the call.
     pub fn on_release(&self, hook: impl Fn() + Send + Sync + 'static) {
-        self.hooks.lock().push(Box::new(hook));
+        self.hooks.write().push(Box::new(hook));
     }
 
     fn reserve_below(self: &Arc<Self>, bytes: u64, line: u64) -> Option<Reservation> {
@@ -118,7 +118,7 @@ impl Drop for Reservation {
             "tail budget given back twice: {} of {before} bytes",
             self.bytes
         );
-        for hook in self.budget.hooks.lock().iter() {
+        for hook in self.budget.hooks.read().iter() {
             hook();
         }
     }

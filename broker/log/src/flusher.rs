@@ -437,14 +437,18 @@ fn checkpoint(shared: &Arc<Shared>, group: u64) -> Result<(), String> {
 fn flush_all(shared: &Arc<Shared>) -> Result<(), String> {
     let start = Instant::now();
     while start.elapsed() < STOP_FLUSH_MAX && !shared.is_read_only() {
-        let grave = {
-            let work = shared.flusher.work.lock();
-            work.graves
-                .iter()
-                .find(|(_, g)| g.left.is_some())
-                .map(|(id, _)| *id)
+        let (grave, asked) = {
+            let mut work = shared.flusher.work.lock();
+            let grave = work.graves.iter().find(|(_, g)| g.left.is_some());
+            let grave = grave.map(|(id, _)| *id);
+            let asked = if grave.is_none() {
+                work.queue.pop_front()
+            } else {
+                None
+            };
+            (grave, asked)
         };
-        match (grave, shared.flusher.oldest()) {
+        match (grave, asked.or_else(|| shared.flusher.oldest())) {
             (Some(id), _) => bury(shared, id)?,
             (None, Some(id)) => flush(shared, id)?,
             (None, None) => break,

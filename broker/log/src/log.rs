@@ -144,12 +144,17 @@ impl Log {
         config: PartitionConfig,
         observer: Arc<dyn Observer>,
     ) -> Arc<Partition> {
-        let mut partitions = self.shared.partitions.write();
-        let partition = partitions
-            .entry(id)
-            .or_insert_with(|| Arc::new(Partition::new(&self.shared, id, Slots::none(id))));
+        let partition = {
+            let mut partitions = self.shared.partitions.write();
+            let found = partitions.entry(id);
+            Arc::clone(
+                found
+                    .or_insert_with(|| Arc::new(Partition::new(&self.shared, id, Slots::none(id)))),
+            )
+        };
+        // A partition's lock is never taken under the map's: a commit takes them the other way round.
         partition.attach(config, observer);
-        Arc::clone(partition)
+        partition
     }
 
     /// The partition, if it exists.

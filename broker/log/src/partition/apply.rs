@@ -34,9 +34,11 @@ impl Partition {
             "{}: durable above next",
             self.id
         );
-        self.drop_below_log_start(&mut state);
+        let freed = self.drop_below_log_start(&mut state);
         self.reflected_later(&mut state, position, false);
         self.flush_if_due(&mut state);
+        drop(state);
+        drop(freed);
     }
 
     /// Replay found a batch.
@@ -46,17 +48,20 @@ impl Partition {
         state.tail.push_durable(batch);
         self.next_offset.store(next, Ordering::Release);
         self.durable_offset.store(next, Ordering::Release);
-        self.drop_below_log_start(&mut state);
+        let freed = self.drop_below_log_start(&mut state);
         self.reflected_later(&mut state, position, false);
         self.flush_if_due(&mut state);
+        drop(state);
+        drop(freed);
     }
 
     /// The log start moved; offsets below are gone, with their hold on memory and on the WAL.
     pub(crate) fn log_start_durable(&self, offset: i64, position: WalPosition) {
         let offset = offset.min(self.durable_offset());
+        let mut freed = Vec::new();
         let mut state = self.state.lock();
         if self.log_start.fetch_max(offset, Ordering::AcqRel) < offset {
-            self.drop_below_log_start(&mut state);
+            freed = self.drop_below_log_start(&mut state);
             state.quarantined.retain(|range| range.to >= offset);
             self.shared
                 .health
@@ -65,6 +70,8 @@ impl Partition {
         }
         self.reflected_later(&mut state, position, true);
         self.request_flush(&mut state);
+        drop(state);
+        drop(freed);
     }
 
     /// A leader epoch starts.
@@ -154,17 +161,21 @@ impl Partition {
     pub(crate) fn delete_durable(&self) {
         self.mark_deleted();
         let mut state = self.state.lock();
-        state.tail = Default::default();
+        let tail = std::mem::take(&mut state.tail);
         state.quarantined = Vec::new();
         state.control_hold = None;
         self.shared.health.retain(self.id, |_| false);
         self.rehold(&mut state);
+        drop(state);
+        drop(tail);
         self.shared.files.forget(self.id);
     }
 
-    fn drop_below_log_start(&self, state: &mut State) {
-        state.tail.drop_below(self.log_start());
+    #[must_use = "to be dropped without the lock"]
+    fn drop_below_log_start(&self, state: &mut State) -> Vec<TailBatch> {
+        let freed = state.tail.drop_below(self.log_start());
         self.rehold(state);
+        freed
     }
 
     /// A frame is durable that the folder does not reflect yet.

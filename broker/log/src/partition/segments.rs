@@ -83,7 +83,9 @@ impl Partition {
             state.manifest_dirty = true;
             return Err(error);
         }
-        self.settle(&mut state, &plan);
+        let freed = self.settle(&mut state, &plan);
+        drop(state);
+        drop(freed);
         Ok(if plan.all { Pass::Done } else { Pass::More })
     }
 
@@ -106,10 +108,11 @@ impl Partition {
         let result = self.run_flush(&mut plan);
         let mut state = self.state.lock();
         state.manifest_dirty |= result.is_err();
-        result.map(|()| {
-            self.settle(&mut state, &plan);
-            Pass::Done
-        })
+        result?;
+        let freed = self.settle(&mut state, &plan);
+        drop(state);
+        drop(freed);
+        Ok(Pass::Done)
     }
 
     fn plan_flush(&self, state: &mut State) -> Option<Plan> {
@@ -258,15 +261,17 @@ impl Partition {
         Ok(())
     }
 
-    /// The slot is durable: memory and WAL positions are given back.
-    fn settle(&self, state: &mut State, plan: &Plan) {
+    /// The slot is durable: WAL positions are given back, and, by whoever drops what is returned, memory.
+    #[must_use = "to be dropped without the lock"]
+    fn settle(&self, state: &mut State, plan: &Plan) -> Vec<TailBatch> {
         let applied = WalPosition {
             group: plan.manifest.applied_group,
             frame: plan.manifest.applied_frame,
         };
-        if let Some(last) = plan.batches.last() {
-            state.tail.drop_below(last.last_offset + 1);
-        }
+        let freed = match plan.batches.last() {
+            Some(last) => state.tail.drop_below(last.last_offset + 1),
+            None => Vec::new(),
+        };
         if state.control_hold.is_some_and(|hold| hold <= applied) {
             // Whether another control frame came meanwhile is not known: the next position holds, until the next pass.
             let behind = WalPosition {
@@ -277,6 +282,7 @@ impl Partition {
         }
         state.slots.manifest.dropped = Vec::new();
         self.rehold(state);
+        freed
     }
 }
 

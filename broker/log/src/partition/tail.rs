@@ -180,15 +180,22 @@ impl Tail {
         }
     }
 
-    /// Forgets durable batches whose last offset is below `offset`: they are in a segment, or deleted.
-    pub(crate) fn drop_below(&mut self, offset: i64) {
-        while self.durable > 0 && self.batches.front().is_some_and(|b| b.last_offset < offset) {
-            self.pop_front();
+    /// Forgets durable batches whose last offset is below `offset`: they are in a segment, or deleted. They are returned
+    /// so that their memory is given back outside the partition's lock: who waits for it may call back.
+    #[must_use = "dropping gives memory back, which calls hooks: do it without a lock"]
+    pub(crate) fn drop_below(&mut self, offset: i64) -> Vec<TailBatch> {
+        let mut dropped = Vec::new();
+        while self.durable > 0
+            && let Some(batch) = self.batches.pop_front_if(|b| b.last_offset < offset)
+        {
+            self.bytes -= batch.size();
             self.durable -= 1;
+            dropped.push(batch);
         }
         if self.batches.is_empty() {
             self.batches = VecDeque::new();
         }
+        dropped
     }
 
     /// Forgets every batch that reaches `offset` or more (a truncation).
@@ -200,12 +207,6 @@ impl Tail {
             self.batches.pop_back();
         }
         self.durable = self.durable.min(self.batches.len());
-    }
-
-    fn pop_front(&mut self) {
-        if let Some(batch) = self.batches.pop_front() {
-            self.bytes -= batch.size();
-        }
     }
 }
 
@@ -274,13 +275,13 @@ mod tests {
     fn drops_keep_the_count() {
         let mut tail = tail();
         tail.mark_durable(0, position(1));
-        tail.drop_below(100);
+        assert_eq!(tail.drop_below(100).len(), 1);
         assert_eq!((tail.bytes(), tail.first_offset()), (200, Some(5)));
         tail.mark_durable(5, position(2));
         assert_eq!(tail.first_position(), Some(position(2)));
         tail.drop_from(6);
         assert_eq!((tail.bytes(), tail.has_queued()), (100, false));
-        tail.drop_below(i64::MAX);
+        assert_eq!(tail.drop_below(i64::MAX).len(), 1);
         assert_eq!((tail.bytes(), tail.first_offset()), (0, None));
     }
 }

@@ -8,7 +8,7 @@ use super::support::{
     Everything, Rng, append, batch, open_log, open_partition, options, partition_id,
     read_everything, stored, wait_durable, wait_until,
 };
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{Disk, RealDisk, SimDisk, SimFaults};
 use crate::metrics::HealthState;
 use crate::{Options, PartitionConfig, PartitionId};
 
@@ -57,12 +57,11 @@ fn fixture(in_wal: bool, count: u64) -> Fixture {
         }
     }
     if in_wal {
-        // A kill: nothing is flushed; the seal has followed.
-        std::thread::yield_now();
-        let shared = Arc::clone(opened.log.partition(id(DAMAGED)).unwrap().shared());
-        let group = shared.wal().stats().durable_group;
+        // A kill: nothing is flushed. The last group gets its witness first.
+        let partition = opened.log.partition(id(OTHER)).unwrap();
+        let last = partition.state.lock().last_durable.group;
         wait_until("seal", || {
-            shared.wal().stats().durable_group > group || group > 0
+            partition.shared().wal().stats().durable_group > last
         });
     } else {
         opened.log.shutdown();
@@ -99,6 +98,9 @@ impl Fixture {
         );
         assert_eq!(first.other, second.other);
         assert_eq!(first.ranges, second.ranges, "{}+{at}", file.display());
+        if first.ranges > 0 {
+            assert_eq!(second.errors, 0, "{}+{at}: counted again", file.display());
+        }
         first
     }
 
@@ -274,6 +276,70 @@ fn a_flip_in_the_wal_costs_at_most_its_batch_and_nobody_elses() {
             assert_eq!((outcome.errors, outcome.ranges), (1, 1), "{what}");
         }
     }
+}
+
+#[test]
+fn a_flip_anywhere_in_the_wal_costs_one_group_at_most_and_is_told() {
+    let fixture = fixture(true, 6);
+    let file = PathBuf::from("wal/00000000000000000001.wal");
+    let content = fs::read(fixture.dir.path().join(&file)).unwrap();
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    for at in (0..used).step_by(331) {
+        let outcome = fixture.with_flip(&file, at, 0x08);
+        let what = format!("byte {at} of {used}");
+        let mut lost = 0;
+        for (found, whole) in [
+            (&outcome.damaged, &fixture.batches),
+            (&outcome.other, &fixture.other),
+        ] {
+            let is_lost = |base: &i64| found.1.iter().any(|(from, to)| (from..=to).contains(&base));
+            let rest: Vec<_> = whole
+                .iter()
+                .filter(|(base, _)| !is_lost(base))
+                .cloned()
+                .collect();
+            assert!(
+                found.0 == rest,
+                "{what}: a batch is gone and nobody was told, or it changed"
+            );
+            lost += found.1.len();
+        }
+        assert!(lost <= 1, "{what}: {lost} batches lost");
+        assert_eq!(outcome.ranges, lost as u64, "{what}");
+        assert!(outcome.errors as usize >= lost, "{what}");
+    }
+}
+
+#[test]
+fn a_block_that_cannot_be_read_is_damage_and_not_the_end() {
+    let disk = SimDisk::new(9);
+    let dyn_disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let dir = Path::new("/data");
+    let opened = open_log(&dyn_disk, fixture_options(dir)).unwrap();
+    let partition = open_partition(&opened.log, id(DAMAGED), config());
+    let mut rng = Rng::new(9);
+    for _ in 0..30 {
+        let appended = append(&partition, &batch(&mut rng, 1000, 2, 100)).unwrap();
+        wait_durable(&partition, appended.last_offset + 1);
+    }
+    opened.log.shutdown();
+    drop((partition, opened));
+    disk.kill();
+    let segment = disk
+        .files(&dir.join("p"))
+        .into_iter()
+        .find(|f| f.extension().is_some_and(|e| e == "log"));
+    disk.set_faults(SimFaults {
+        unreadable: vec![segment.unwrap()],
+        ..SimFaults::default()
+    });
+    let outcome = observe(&dyn_disk, dir, "unreadable");
+    let (content, lost) = outcome.damaged;
+    assert_eq!(lost.len(), 1);
+    assert_eq!(lost[0].0, 0);
+    assert_eq!(content[0].0, lost[0].1 + 1);
+    assert_eq!(content.last().unwrap().0, 58);
+    assert_eq!(outcome.errors, 1);
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
