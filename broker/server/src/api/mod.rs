@@ -26,4 +26,8 @@ pub mod produce;
 pub mod sync_group;
 
 #[cfg(test)]
+mod admin_tests;
+#[cfg(test)]
 mod coverage;
+#[cfg(test)]
+mod group_tests;
