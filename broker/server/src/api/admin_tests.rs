@@ -123,7 +123,8 @@ async fn what_was_answered_is_there_after_a_restart() {
     assert_eq!(broker.produce("kept", 2, &[b"one"]).await, (0, 0));
     let growth = CreatePartitionsTopic::default()
         .with_name(name("kept"))
-        .with_count(5);
+        .with_count(5)
+        .with_assignments(None);
     let request = CreatePartitionsRequest::default().with_topics(vec![growth]);
     assert_eq!(broker.call(request).await.results[0].error_code, 0);
     let request = DeleteTopicsRequest::default().with_topics(vec![
@@ -196,6 +197,7 @@ async fn growth_answers_every_topic() {
         CreatePartitionsTopic::default()
             .with_name(name(of))
             .with_count(count)
+            .with_assignments(None)
     };
     for version in versions(ApiKey::CreatePartitions) {
         let more = 3 + i32::from(version);
