@@ -137,10 +137,7 @@ label_enum! {
 
 /// Handles to every metric of the log.
 pub struct LogMetrics {
-    decode_errors: IntCounterVec,
-    records_decoded: IntCounterVec,
-    bytes_decoded: IntCounterVec,
-    health: GaugeVec,
+    decode: Decode,
     /// `keelson_wal_append_duration_seconds`: from taking the queue to the group being durable.
     pub append_duration: Histogram,
     /// `keelson_wal_fsync_duration_seconds`: the synchronous write of one group.
@@ -185,22 +182,28 @@ pub struct LogMetrics {
     pub tail_memory_bytes: IntGauge,
 }
 
-impl LogMetrics {
-    /// Registers every family, each label combination at 0.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let r = Families { registry };
-        let metrics = LogMetrics {
-            decode_errors: r.counters(
+/// Families with labels: only this module knows these.
+struct Decode {
+    errors: IntCounterVec,
+    records: IntCounterVec,
+    bytes: IntCounterVec,
+    health: GaugeVec,
+}
+
+impl Decode {
+    fn register(r: &Families<'_>) -> Result<Self, prometheus::Error> {
+        Ok(Decode {
+            errors: r.counters(
                 "keelson_wal_decode_errors_total",
                 "Damaged ranges found, once per range",
                 &["stage", "source", "reason"],
             )?,
-            records_decoded: r.counters(
+            records: r.counters(
                 "keelson_wal_records_decoded_total",
                 "Records decoded",
                 &["stage"],
             )?,
-            bytes_decoded: r.counters(
+            bytes: r.counters(
                 "keelson_wal_bytes_decoded_total",
                 "Bytes decoded",
                 &["stage"],
@@ -209,10 +212,18 @@ impl LogMetrics {
                 Opts::new("keelson_wal_health", "Health of the log as a state set"),
                 &["state"],
             )?)?,
-            append_duration: r.seconds(
-                "keelson_wal_append_duration_seconds",
-                "Queue taken to group durable",
-            )?,
+        })
+    }
+}
+
+impl LogMetrics {
+    /// Registers every family, each label combination at 0.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let r = Families { registry };
+        let metrics = LogMetrics {
+            decode: Decode::register(&r)?,
+            append_duration: r
+                .seconds("keelson_wal_append_duration_seconds", "Queue to durable")?,
             fsync_duration: r.seconds(
                 "keelson_wal_fsync_duration_seconds",
                 "Synchronous write of one group",
@@ -239,18 +250,12 @@ impl LogMetrics {
                 "keelson_wal_oldest_unflushed_age_seconds",
                 "Age of the oldest batch not yet in a segment",
             )?,
-            recovery_in_progress: r.gauge(
-                "keelson_wal_recovery_in_progress",
-                "1 while the WAL is replayed",
-            )?,
+            recovery_in_progress: r.gauge("keelson_wal_recovery_in_progress", "1 during replay")?,
             recovery_remaining_bytes: r.gauge(
                 "keelson_wal_recovery_remaining_bytes",
                 "WAL bytes still to be replayed",
             )?,
-            recovery_duration: r.float(
-                "keelson_wal_recovery_duration_seconds",
-                "Duration of the last replay",
-            )?,
+            recovery_duration: r.float("keelson_wal_recovery_duration_seconds", "Last replay")?,
             quarantined_ranges: r.gauge(
                 "keelson_log_quarantined_ranges",
                 "Offset ranges that cannot be read",
@@ -285,7 +290,8 @@ impl LogMetrics {
 
     /// Counts one damaged range. The caller has made sure that this range was not counted before.
     pub fn decode_error(&self, stage: Stage, source: Source, reason: Reason) {
-        self.decode_errors
+        self.decode
+            .errors
             .with_label_values(&[stage.label(), source.label(), reason.label()])
             .inc();
     }
@@ -295,7 +301,8 @@ impl LogMetrics {
         let mut sum = 0;
         for (stage, source, reason) in decode_labels() {
             sum += self
-                .decode_errors
+                .decode
+                .errors
                 .with_label_values(&[stage.label(), source.label(), reason.label()])
                 .get();
         }
@@ -304,17 +311,20 @@ impl LogMetrics {
 
     /// Decode errors counted with exactly these labels.
     pub fn decode_errors_with(&self, stage: Stage, source: Source, reason: Reason) -> u64 {
-        self.decode_errors
+        self.decode
+            .errors
             .with_label_values(&[stage.label(), source.label(), reason.label()])
             .get()
     }
 
     /// Counts what was decoded, the denominator of the decode errors.
     pub fn decoded(&self, stage: Stage, records: u64, bytes: u64) {
-        self.records_decoded
+        self.decode
+            .records
             .with_label_values(&[stage.label()])
             .inc_by(records);
-        self.bytes_decoded
+        self.decode
+            .bytes
             .with_label_values(&[stage.label()])
             .inc_by(bytes);
     }
@@ -323,21 +333,27 @@ impl LogMetrics {
     pub fn set_health(&self, on: &[HealthState]) {
         for state in HealthState::ALL {
             let value = if on.contains(state) { 1.0 } else { 0.0 };
-            self.health.with_label_values(&[state.label()]).set(value);
+            self.decode
+                .health
+                .with_label_values(&[state.label()])
+                .set(value);
         }
     }
 
     fn zero_all(&self) {
         for (stage, source, reason) in decode_labels() {
-            self.decode_errors
+            self.decode
+                .errors
                 .with_label_values(&[stage.label(), source.label(), reason.label()])
                 .reset();
         }
         for stage in Stage::ALL {
-            self.records_decoded
+            self.decode
+                .records
                 .with_label_values(&[stage.label()])
                 .reset();
-            self.bytes_decoded
+            self.decode
+                .bytes
                 .with_label_values(&[stage.label()])
                 .reset();
         }

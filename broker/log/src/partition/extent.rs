@@ -197,7 +197,7 @@ impl<'a> SegmentReader<'a> {
     }
 
     /// The bytes of an entry that the manifest holds.
-    fn from_tail(&self, kind: Kind, position: u64, length: usize) -> Option<&[u8]> {
+    fn tail_entry(&self, kind: Kind, position: u64, length: usize) -> Option<&[u8]> {
         let tails = self.view.tails.as_deref()?;
         let (tail, total) = match kind {
             Kind::Log => return None,
@@ -210,7 +210,7 @@ impl<'a> SegmentReader<'a> {
 
     /// Reads an entry; an unreadable or missing file reads as empty, so that the entry fails its checksum.
     fn read_entry(&self, kind: Kind, position: u64, bytes: &mut [u8]) -> io::Result<usize> {
-        if let Some(tail) = self.from_tail(kind, position, bytes.len()) {
+        if let Some(tail) = self.tail_entry(kind, position, bytes.len()) {
             bytes.copy_from_slice(tail);
             return Ok(bytes.len());
         }

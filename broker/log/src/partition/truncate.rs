@@ -20,12 +20,8 @@ impl Partition {
         if manifest.next_offset <= to {
             return Ok(());
         }
-        let dropped: Vec<i64> = manifest
-            .segments
-            .iter()
-            .map(|s| s.base_offset)
-            .filter(|base| *base >= to)
-            .collect();
+        let bases = manifest.segments.iter().map(|s| s.base_offset);
+        let dropped: Vec<i64> = bases.filter(|base| *base >= to).collect();
         manifest.segments.retain(|s| s.base_offset < to);
         let files = &self.shared().files;
         if let Some(view) = view

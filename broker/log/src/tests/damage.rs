@@ -86,7 +86,7 @@ impl Fixture {
         fs::write(&path, bytes).unwrap();
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let first = observe(&disk, copy.path(), &format!("{}+{at}", file.display()));
-        if at % 4 != 0 {
+        if !at.is_multiple_of(4) {
             return first;
         }
         let second = observe(&disk, copy.path(), "again");
