@@ -178,6 +178,7 @@ async fn open(config: Config, args: &StartArgs, base: &Base) -> anyhow::Result<A
     .await
     .context("opening the log")??;
     let last_exit = match log.identity().last_exit.as_str() {
+        "" if log.identity().boot <= 1 => "none",
         "" => "killed",
         reason => reason,
     };
