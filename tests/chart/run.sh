@@ -36,8 +36,8 @@ export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root/tests/chart"
 static=(test_render test_values test_security test_rules test_dashboards test_image)
 case "${1:-}" in
   --update) exec "$venv/bin/python" tests/chart/update.py ;;
-  --live) exec "$venv/bin/python" -m unittest -v test_live ;;
-  --static) exec "$venv/bin/python" -m unittest -v "${static[@]}" ;;
-  "") exec "$venv/bin/python" -m unittest -v "${static[@]}" test_live ;;
+  --live) exec "$venv/bin/python" -W ignore::ResourceWarning -m unittest -v test_live ;;
+  --static) exec "$venv/bin/python" -W ignore::ResourceWarning -m unittest -v "${static[@]}" ;;
+  "") exec "$venv/bin/python" -W ignore::ResourceWarning -m unittest -v "${static[@]}" test_live ;;
   *) sed -n '2,7s/^# //p' "$0"; exit 2 ;;
 esac

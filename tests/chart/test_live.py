@@ -206,7 +206,7 @@ class Live(unittest.TestCase):
     def test_every_panel_has_data(self):
         queries = {f"{name}: {title}: {query}": concrete(query)
                    for name, board in BOARDS.items() for title, query in chart.expressions(board)}
-        self.assertGreater(len(queries), 70)
+        self.assertGreater(len(queries), 60)
         self.assertEqual(wait_for_all(self.prometheus, queries), {})
 
     def test_every_selector_of_the_alerts_matches(self):
