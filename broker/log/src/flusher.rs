@@ -23,6 +23,10 @@ const HELD_FILES_MAX: u64 = 3;
 const AGED_PACE: Duration = Duration::from_millis(40);
 /// A checkpoint that frees no file is written no more often than this.
 const CHECKPOINT_PACE: Duration = Duration::from_secs(1);
+/// Partitions flushed side by side: syncs that wait together share a commit of the file system's journal.
+const PARALLEL_MAX: usize = 4;
+/// The same at a clean stop, when nobody else waits for the disk.
+const STOP_PARALLEL_MAX: usize = 16;
 /// How long the thread sleeps when nothing is due.
 const NAP: Duration = Duration::from_millis(50);
 /// How often a full volume is looked at again.
@@ -70,7 +74,7 @@ pub(crate) enum Stop {
 }
 
 enum Task {
-    Flush(PartitionId),
+    Flush(Vec<PartitionId>),
     Repair(PartitionId, i64),
     Bury(PartitionId),
     Checkpoint(u64),
@@ -270,8 +274,9 @@ impl Work {
         if frees || due {
             return Some(Task::Checkpoint(candidate));
         }
-        if let Some(id) = self.queue.pop_front() {
-            return Some(Task::Flush(id));
+        if !self.queue.is_empty() {
+            let count = self.queue.len().min(PARALLEL_MAX);
+            return Some(Task::Flush(self.queue.drain(..count).collect()));
         }
         if pressure.full {
             return None;
@@ -284,16 +289,21 @@ impl Work {
             let aged =
                 since.elapsed() >= pressure.flush_after && self.aged_at.elapsed() >= AGED_PACE;
             if pressure.half || at.group < needed {
-                return Some(Task::Flush(*id));
+                return Some(Task::Flush(self.oldest(PARALLEL_MAX)));
             }
             if aged {
                 self.aged_at = Instant::now();
-                return Some(Task::Flush(*id));
+                return Some(Task::Flush(vec![*id]));
             }
         }
         self.repairs
             .pop_front()
             .map(|(id, base)| Task::Repair(id, base))
+    }
+
+    /// The partitions with the oldest unreflected frames.
+    fn oldest(&self, count: usize) -> Vec<PartitionId> {
+        self.holds.keys().take(count).map(|(_, id)| *id).collect()
     }
 
     fn is_settled(&self) -> bool {
@@ -336,7 +346,7 @@ impl Work {
 pub(crate) fn run(shared: &Arc<Shared>) {
     loop {
         let result = match shared.flusher.next_task(shared) {
-            Task::Flush(id) => flush(shared, id),
+            Task::Flush(ids) => flush_many(shared, ids),
             Task::Repair(id, base) => repair(shared, id, base),
             Task::Bury(id) => bury(shared, id),
             Task::Checkpoint(group) => checkpoint(shared, group),
@@ -359,6 +369,23 @@ pub(crate) fn run(shared: &Arc<Shared>) {
             return;
         }
     }
+}
+
+/// Flushes partitions side by side, and comes back when all are done.
+fn flush_many(shared: &Arc<Shared>, ids: Vec<PartitionId>) -> Result<(), String> {
+    if let [id] = ids[..] {
+        return flush(shared, id);
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = ids
+            .iter()
+            .map(|id| scope.spawn(|| flush(shared, *id)))
+            .collect();
+        let results = threads.into_iter().map(|thread| thread.join());
+        results
+            .map(|r| r.unwrap_or_else(|_| Err("a flush panicked".to_owned())))
+            .collect()
+    })
 }
 
 /// Flushes one partition. A full volume makes the log read-only; `Err` is the reason why the process must end.
@@ -437,22 +464,27 @@ fn checkpoint(shared: &Arc<Shared>, group: u64) -> Result<(), String> {
 fn flush_all(shared: &Arc<Shared>) -> Result<(), String> {
     let start = Instant::now();
     while start.elapsed() < STOP_FLUSH_MAX && !shared.is_read_only() {
-        let (grave, asked) = {
+        let (grave, mut ids) = {
             let mut work = shared.flusher.work.lock();
-            let grave = work.graves.iter().find(|(_, g)| g.left.is_some());
-            let grave = grave.map(|(id, _)| *id);
-            let asked = if grave.is_none() {
-                work.queue.pop_front()
-            } else {
-                None
-            };
-            (grave, asked)
+            let grave = work
+                .graves
+                .iter()
+                .find(|(_, g)| g.left.is_some())
+                .map(|(id, _)| *id);
+            let count = work.queue.len().min(STOP_PARALLEL_MAX);
+            let mut ids = work.oldest(STOP_PARALLEL_MAX);
+            ids.extend(work.queue.drain(..count));
+            (grave, ids)
         };
-        match (grave, asked.or_else(|| shared.flusher.oldest())) {
-            (Some(id), _) => bury(shared, id)?,
-            (None, Some(id)) => flush(shared, id)?,
-            (None, None) => break,
+        if let Some(id) = grave {
+            bury(shared, id)?;
         }
+        if grave.is_none() && ids.is_empty() {
+            break;
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        flush_many(shared, ids)?;
     }
     let (candidate, written) = {
         let work = shared.flusher.work.lock();
