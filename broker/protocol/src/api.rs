@@ -94,6 +94,7 @@ pub const APIS: &[ApiSpec] = apis! {
     CreateTopics: 2..=7, shape::CREATE_TOPICS;
     DeleteTopics: 1..=6, shape::DELETE_TOPICS;
     InitProducerId: 0..=5, shape::INIT_PRODUCER_ID;
+    OffsetForLeaderEpoch: 2..=4, shape::OFFSET_FOR_LEADER_EPOCH;
     DescribeConfigs: 1..=4, shape::DESCRIBE_CONFIGS;
     CreatePartitions: 0..=3, shape::CREATE_PARTITIONS;
     DeleteGroups: 0..=2, shape::DELETE_GROUPS;

@@ -310,6 +310,17 @@ shapes! {
         since(3, i64("producer_id")),
         since(3, i16("producer_epoch")),
     ];
+    OFFSET_FOR_LEADER_EPOCH = [
+        since(3, i32("replica_id")),
+        structs!("topics", m::offset_for_leader_epoch_request::OffsetForLeaderTopic, [
+            string("topic"),
+            structs!("partitions", m::offset_for_leader_epoch_request::OffsetForLeaderPartition, [
+                i32("partition"),
+                i32("current_leader_epoch"),
+                i32("leader_epoch"),
+            ]),
+        ]),
+    ];
     DESCRIBE_CONFIGS = [
         structs!("resources", m::describe_configs_request::DescribeConfigsResource, [
             i8("resource_type"),

@@ -197,6 +197,7 @@ pub static ROUTES: &[Route] = &[
     Route::of::<apis::fetch::Fetch>(),
     Route::of::<apis::list_offsets::ListOffsets>(),
     Route::of::<apis::metadata::Metadata>(),
+    Route::of::<apis::offset_for_leader_epoch::OffsetForLeaderEpoch>(),
     Route::of::<apis::api_versions::ApiVersions>(),
     Route::of::<apis::create_topics::CreateTopics>(),
     Route::of::<apis::delete_topics::DeleteTopics>(),
