@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help run test check bench suites kill-loop image cluster-test setup
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## Build and start one broker on 127.0.0.1:9092 with the topics of examples/, until Ctrl-C
 	@tests/run.sh
