@@ -199,7 +199,7 @@ fn every_file_says_what_it_owns() {
 
 /// Whether the whole file is its module's tests.
 fn is_tests(path: &str) -> bool {
-    path.ends_with("/tests.rs")
+    path.ends_with("/tests.rs") || path.contains("/src/tests/")
 }
 
 /// Lines up to the file's tests.
@@ -336,7 +336,7 @@ fn no_test_is_ignored_or_sleeps() {
     for source in rust_sources() {
         let in_harness =
             source.path == "tests/src/wait.rs" || source.path.starts_with("tests/src/bin/");
-        let from = if source.path.starts_with("tests/") {
+        let from = if source.path.starts_with("tests/") || is_tests(&source.path) {
             0
         } else {
             before_tests(&source.text).len()
