@@ -236,7 +236,7 @@ impl Drop for SmallVolume {
 fn a_volume_without_room_for_a_first_start_is_refused() {
     let volume = SmallVolume::new("24m");
     let failed = refused(volume.setup());
-    assert_says(&failed, &["MiB"]);
+    assert_says(&failed, &["free", "write-ahead log"]);
     let left: u64 = disk::files(&volume.inside())
         .iter()
         .map(|file| std::fs::metadata(file).map_or(0, |metadata| metadata.len()))

@@ -199,7 +199,7 @@ fn every_file_says_what_it_owns() {
 
 /// Whether the whole file is its module's tests.
 fn is_tests(path: &str) -> bool {
-    path.ends_with("/tests.rs") || path.contains("/src/tests/")
+    path.ends_with("/tests.rs") || path.ends_with("_tests.rs") || path.contains("/src/tests/")
 }
 
 /// Lines up to the file's tests.
