@@ -3,6 +3,8 @@
 //! Deliberately not `keelson-protocol`: a judge must not share the code it judges. Only uncompressed batches; compressed ones
 //! are produced by real clients.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 
 /// Bytes of a batch before its first record.
@@ -50,6 +52,19 @@ pub fn check_payload(payload: &[u8]) -> Option<(u32, u64)> {
     let stream = u32::from_be_bytes(payload[4..8].try_into().ok()?);
     let sequence = u64::from_be_bytes(payload[8..16].try_into().ok()?);
     Some((stream, sequence))
+}
+
+/// Now, as record timestamps count it.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}
+
+/// A batch of now: an older one could fall to retention in the middle of a test.
+pub fn fresh_batch(values: &[&[u8]]) -> Vec<u8> {
+    batch(values, now_ms())
 }
 
 /// An uncompressed batch with one record per value, no keys, no producer, base offset 0.
@@ -171,7 +186,7 @@ mod tests {
     fn what_is_written_is_read() {
         let values: Vec<Vec<u8>> = (0..300).map(|n| payload(16 + n, 7, n as u64)).collect();
         let slices: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
-        let read = read_batches(&batch(&slices, 1));
+        let read = read_batches(&fresh_batch(&slices));
         assert_eq!(read.len(), 300);
         for (n, (offset, value)) in read.iter().enumerate() {
             assert_eq!(*offset, n as i64);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use keelson_tests::broker::{StartFailed, scratch_dir};
-use keelson_tests::records::{batch, payload};
+use keelson_tests::records::{fresh_batch, payload};
 use keelson_tests::wire::Wire;
 use keelson_tests::{Broker, BrokerSetup, disk, tools, wait_until};
 
@@ -100,7 +100,7 @@ fn a_second_broker_on_the_same_directory_is_refused() {
     let failed = refused(BrokerSetup::new().data_dir(broker.data_dir()));
     assert_says(&failed, &[&broker.data_dir().display().to_string()]);
     assert_eq!(
-        wire.produce("orders", 0, batch(&[b"one"], 1)),
+        wire.produce("orders", 0, fresh_batch(&[b"one"])),
         Ok(0),
         "the first goes on"
     );
@@ -136,7 +136,7 @@ fn a_read_only_data_directory_with_data_is_refused_and_unharmed() {
     let mut broker = Broker::start();
     let mut wire = Wire::connect(broker.bootstrap());
     wire.create_topic("orders", 1, &[]);
-    wire.produce("orders", 0, batch(&[b"one"], 1))
+    wire.produce("orders", 0, fresh_batch(&[b"one"]))
         .expect("a record");
     broker.kill9();
     let before = disk::fingerprint(broker.data_dir());
@@ -252,7 +252,7 @@ fn a_full_volume_with_data_starts_read_only_and_resumes_by_itself() {
     wire.create_topic("orders", 1, &[]);
     for offset in 0..20 {
         assert_eq!(
-            wire.produce("orders", 0, batch(&[&payload(1_000, 1, offset)], 1)),
+            wire.produce("orders", 0, fresh_batch(&[&payload(1_000, 1, offset)])),
             Ok(offset as i64)
         );
     }
@@ -272,12 +272,12 @@ fn a_full_volume_with_data_starts_read_only_and_resumes_by_itself() {
             .len(),
         20
     );
-    let refused = wire.produce("orders", 0, batch(&[&payload(1_000, 1, 20)], 1));
+    let refused = wire.produce("orders", 0, fresh_batch(&[&payload(1_000, 1, 20)]));
     assert_eq!(refused, Err(ResponseError::KafkaStorageError));
 
     volume.empty();
     wait_until("it takes records again by itself", WITHIN, || {
-        wire.produce("orders", 0, batch(&[&payload(1_000, 1, 20)], 1))
+        wire.produce("orders", 0, fresh_batch(&[&payload(1_000, 1, 20)]))
             .is_ok()
     });
     wait_until("health is ok again", WITHIN, || {
@@ -298,7 +298,7 @@ fn a_small_byte_limit_over_many_partitions_is_no_violation() {
     for partition in 0..PARTITIONS {
         for sequence in 0..4 {
             let value = payload(5_000, partition as u32, sequence);
-            wire.produce("orders", partition, batch(&[&value], 1))
+            wire.produce("orders", partition, fresh_batch(&[&value]))
                 .expect("a record");
         }
     }

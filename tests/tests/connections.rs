@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use kafka_protocol::messages::{ApiVersionsRequest, FetchRequest, ProduceRequest};
-use keelson_tests::records::{batch, payload};
+use keelson_tests::records::{fresh_batch, payload};
 use keelson_tests::wire::Wire;
 use keelson_tests::{Broker, wait_until};
 
@@ -26,8 +26,12 @@ fn replies_leave_in_request_order() {
     let mut expected = Vec::new();
     for round in 0..ROUNDS {
         let partition = (round % 2) as i32;
-        let request =
-            Wire::produce_request("orders", partition, batch(&[&payload(64, 1, round)], 1), 1);
+        let request = Wire::produce_request(
+            "orders",
+            partition,
+            fresh_batch(&[&payload(64, 1, round)]),
+            1,
+        );
         let produce = wire.send(8, &request).expect("sent");
         let versions = wire.send(2, &ApiVersionsRequest::default()).expect("sent");
         expected.push((produce, versions, (round / 2) as i64));
@@ -47,7 +51,8 @@ fn replies_leave_in_request_order() {
 fn acks_0_is_stored_and_not_answered() {
     let (_broker, mut wire) = with_topic();
     for sequence in 0..10 {
-        let request = Wire::produce_request("orders", 0, batch(&[&payload(64, 1, sequence)], 1), 0);
+        let request =
+            Wire::produce_request("orders", 0, fresh_batch(&[&payload(64, 1, sequence)]), 0);
         wire.send(8, &request).expect("sent");
     }
     // The next answer on this connection is that of the next request.
@@ -85,7 +90,7 @@ fn a_long_poll_ends_with_data() {
     let started = Instant::now();
     let id = waiting.send(11, &poll(30_000)).expect("sent");
     // On a connection of its own, so that the poll really waits.
-    wire.produce("orders", 0, batch(&[b"one"], 1))
+    wire.produce("orders", 0, fresh_batch(&[b"one"]))
         .expect("a record");
     let answer = waiting.receive::<FetchRequest>(11, id).expect("an answer");
     let took = started.elapsed();
@@ -136,7 +141,7 @@ fn poll(max_wait_ms: i32) -> FetchRequest {
 #[test]
 fn sigterm_ends_it_within_seconds_whoever_waits() {
     let (mut broker, mut wire) = with_topic();
-    wire.produce("orders", 1, batch(&[b"kept"], 1))
+    wire.produce("orders", 1, fresh_batch(&[b"kept"]))
         .expect("a record");
     let mut waiting = Wire::connect(broker.bootstrap());
     waiting.send(11, &poll(60_000)).expect("sent");

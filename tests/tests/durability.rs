@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use keelson_tests::rdk::{self, Acked};
-use keelson_tests::records::{batch, payload};
+use keelson_tests::records::{fresh_batch, payload};
 use keelson_tests::strace::{Call, Strace};
 use keelson_tests::wire::Wire;
 use keelson_tests::{Broker, wait_until};
@@ -28,7 +28,7 @@ fn with_topic(broker: &Broker, partitions: i32) -> Wire {
     let mut wire = Wire::connect(broker.bootstrap());
     wire.create_topic("orders", partitions, &[]);
     // The first append does what only a first one does; it is not what these tests watch.
-    assert_eq!(wire.produce("orders", 0, batch(&[b"first"], 1)), Ok(0));
+    assert_eq!(wire.produce("orders", 0, fresh_batch(&[b"first"])), Ok(0));
     wire
 }
 
@@ -61,7 +61,7 @@ fn every_reply_follows_the_completed_synchronous_write_of_its_group() {
     let port = wire.stream().local_addr().expect("a local address").port();
     let strace = Strace::attach(&broker, &["-e", &format!("trace={WRITES}")]);
     for number in 0..REQUESTS {
-        wire.produce("orders", 0, batch(&[&marker(number)], 1))
+        wire.produce("orders", 0, fresh_batch(&[&marker(number)]))
             .expect("acknowledged");
     }
     let to_client = format!("->127.0.0.1:{port}]");
@@ -89,7 +89,7 @@ fn every_reply_follows_the_completed_synchronous_write_of_its_group() {
 fn an_io_error_of_the_commit_gives_no_ack_and_ends_the_process() {
     let mut broker = Broker::start();
     let mut wire = with_topic(&broker, 1);
-    assert_eq!(wire.produce("orders", 0, batch(&[&marker(1)], 1)), Ok(1));
+    assert_eq!(wire.produce("orders", 0, fresh_batch(&[&marker(1)])), Ok(1));
     let strace = Strace::attach(
         &broker,
         &[
@@ -99,7 +99,7 @@ fn an_io_error_of_the_commit_gives_no_ack_and_ends_the_process() {
             &format!("inject={COMMITS}:error=EIO"),
         ],
     );
-    let request = Wire::produce_request("orders", 0, batch(&[&marker(2)], 1), 1);
+    let request = Wire::produce_request("orders", 0, fresh_batch(&[&marker(2)]), 1);
     let answer = wire.try_call(8, &request);
     if let Ok(answer) = &answer {
         let code = answer.responses[0].partition_responses[0].error_code;
@@ -134,7 +134,7 @@ fn a_delayed_commit_delays_the_ack() {
         let started = Instant::now();
         let answer = wire.call(
             8,
-            &Wire::produce_request("orders", 0, batch(&[&marker(1)], 1), acks),
+            &Wire::produce_request("orders", 0, fresh_batch(&[&marker(1)]), acks),
         );
         assert_eq!(answer.responses[0].partition_responses[0].error_code, 0);
         let took = started.elapsed();
@@ -234,7 +234,7 @@ fn write(
             .map(|n| payload(100 + (sequence as usize * 37) % 3_000, stream, sequence + n))
             .collect();
         let slices: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
-        let request = Wire::produce_request("orders", partition, batch(&slices, 1), 1);
+        let request = Wire::produce_request("orders", partition, fresh_batch(&slices), 1);
         let Ok(answer) = wire.try_call(8, &request) else {
             return;
         };

@@ -112,7 +112,7 @@ fn the_exporters_families_follow_topics_and_groups() {
             wire.produce(
                 "orders",
                 partition,
-                keelson_tests::records::batch(&[b"one"], 1),
+                keelson_tests::records::fresh_batch(&[b"one"]),
             )
             .expect("a record");
         }
@@ -159,7 +159,7 @@ fn the_exporters_families_follow_topics_and_groups() {
             .count(),
         1
     );
-    wire.produce("orders", 0, keelson_tests::records::batch(&[b"late"], 1))
+    wire.produce("orders", 0, keelson_tests::records::fresh_batch(&[b"late"]))
         .expect("a record");
     assert_eq!(broker.metrics().sum("kafka_consumergroup_lag", &group), 1.0);
 }

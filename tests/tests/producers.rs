@@ -3,7 +3,7 @@
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::InitProducerIdRequest;
 use keelson_tests::Broker;
-use keelson_tests::records::{batch, payload, seal_batch};
+use keelson_tests::records::{fresh_batch, payload, seal_batch};
 use keelson_tests::wire::Wire;
 
 /// A batch of two records of this producer.
@@ -12,7 +12,7 @@ fn of_producer(producer: (i64, i16), sequence: i32) -> Vec<u8> {
         .map(|n| payload(64, 1, sequence as u64 + n))
         .collect();
     let values: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();
-    let mut batch = batch(&values, 1);
+    let mut batch = fresh_batch(&values);
     batch[43..51].copy_from_slice(&producer.0.to_be_bytes());
     batch[51..53].copy_from_slice(&producer.1.to_be_bytes());
     batch[53..57].copy_from_slice(&sequence.to_be_bytes());
@@ -21,7 +21,9 @@ fn of_producer(producer: (i64, i16), sequence: i32) -> Vec<u8> {
 }
 
 fn new_producer(wire: &mut Wire) -> (i64, i16) {
-    let request = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000);
+    let request = InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_transaction_timeout_ms(60_000);
     let answer = wire.call(4, &request);
     assert_eq!(answer.error_code, 0);
     (answer.producer_id.0, answer.producer_epoch)

@@ -1,7 +1,7 @@
 //! Topic configs do what they say: retention, segments, sizes, timestamps; deleting gives the disk back; others are refused.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -9,20 +9,13 @@ use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use kafka_protocol::messages::{DeleteTopicsRequest, IncrementalAlterConfigsRequest, TopicName};
-use keelson_tests::records::{batch, payload};
+use keelson_tests::records::{batch, fresh_batch, now_ms, payload};
 use keelson_tests::wire::{Wire, text};
 use keelson_tests::{Broker, BrokerSetup, disk, wait_until};
 
 const WITHIN: Duration = Duration::from_secs(40);
 const TOPIC_RESOURCE: i8 = 2;
 const SET: i8 = 0;
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("after 1970");
-    i64::try_from(since.as_millis()).expect("a few years")
-}
 
 /// Records of 50 kB each: twenty make a megabyte.
 fn fill(wire: &mut Wire, topic: &str, records: u64, timestamp_ms: i64) {
@@ -110,13 +103,13 @@ fn segment_ms_rolls_a_quiet_partition() {
     let mut broker = often_checked().start();
     let mut wire = Wire::connect(broker.bootstrap());
     wire.create_topic("orders", 1, &[("segment.ms", "1500")]);
-    wire.produce("orders", 0, batch(&[b"one"], now_ms()))
+    wire.produce("orders", 0, fresh_batch(&[b"one"]))
         .expect("a record");
     let begun = std::time::Instant::now();
     wait_until("the segment's time is over", WITHIN, || {
         begun.elapsed() > Duration::from_secs(4)
     });
-    wire.produce("orders", 0, batch(&[b"two"], now_ms()))
+    wire.produce("orders", 0, fresh_batch(&[b"two"]))
         .expect("a record");
     broker.stop();
     let segments = disk::files(&broker.data_dir().join("p"))
@@ -175,10 +168,10 @@ fn max_message_bytes_is_held() {
     let broker = Broker::start();
     let mut wire = Wire::connect(broker.bootstrap());
     wire.create_topic("orders", 1, &[("max.message.bytes", "10000")]);
-    let large = wire.produce("orders", 0, batch(&[&payload(20_000, 1, 1)], 1));
+    let large = wire.produce("orders", 0, fresh_batch(&[&payload(20_000, 1, 1)]));
     assert_eq!(large, Err(ResponseError::MessageTooLarge));
     assert_eq!(
-        wire.produce("orders", 0, batch(&[&payload(5_000, 1, 1)], 1)),
+        wire.produce("orders", 0, fresh_batch(&[&payload(5_000, 1, 1)])),
         Ok(0)
     );
     assert_eq!(
@@ -186,7 +179,7 @@ fn max_message_bytes_is_held() {
         None
     );
     assert_eq!(
-        wire.produce("orders", 0, batch(&[&payload(20_000, 1, 1)], 1)),
+        wire.produce("orders", 0, fresh_batch(&[&payload(20_000, 1, 1)])),
         Ok(1)
     );
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use keelson_tests::records::{
-    PAYLOAD_BYTES_MIN, batch, fill_payload, seal_batch, single_value_position,
+    PAYLOAD_BYTES_MIN, fill_payload, fresh_batch, seal_batch, single_value_position,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -203,7 +203,7 @@ const CORRELATION_AT: usize = 8;
 impl Prebuilt {
     fn new(args: &Args, stream: u32) -> Self {
         let payload_bytes = args.message_size.max(PAYLOAD_BYTES_MIN);
-        let batch = batch(&[&vec![0; payload_bytes]], now_ms());
+        let batch = fresh_batch(&[&vec![0; payload_bytes]]);
         let mut frame = vec![0; 4];
         frame.extend(PRODUCE.to_be_bytes());
         frame.extend(PRODUCE_VERSION.to_be_bytes());
@@ -264,13 +264,6 @@ impl Prebuilt {
 fn put_string(frame: &mut Vec<u8>, text: &str) {
     frame.extend((text.len() as u16).to_be_bytes());
     frame.extend(text.as_bytes());
-}
-
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    })
 }
 
 #[cfg(test)]
