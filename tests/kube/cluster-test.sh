@@ -150,13 +150,20 @@ ok "Topics and CRDs are kept, and no finalizer is left on them" bash -c "[[ -n \
 ok "the data volume is kept" k get pvc data-$release-broker-0
 ok "nothing else of the release is left" bash -c "[[ -z \$(kubectl get all,configmaps,roles,rolebindings,serviceaccounts,networkpolicies,poddisruptionbudgets,clusterroles,clusterrolebindings -A -l app.kubernetes.io/instance=$release -o name | grep -v keelson-helm-test | grep -v pod/$release-test) ]]"
 ok "the namespace can be deleted" kubectl delete namespace $ns --timeout=90s
+ns=gone release=other
+kubectl create namespace $ns >/dev/null
+kubectl label namespace $ns pod-security.kubernetes.io/enforce=restricted >/dev/null
+ok "another release, with the CRDs of the first" \
+  helm -n $ns install $release charts/keelson --set crds.install=false,image.registry=bench.local,image.pullPolicy=Never,broker.persistence.size=2Gi --wait --timeout 180s
+ok "a Topic with a finalizer in it" bash -c "$(declare -f topic k); ns=$ns release=$release; topic orders 1 Delete && k wait --for=condition=Ready topic.keelson.dev/orders --timeout=60s && [[ -n \$(k get topic.keelson.dev/orders -o jsonpath='{.metadata.finalizers}') ]]"
+ok "its namespace is deleted with everything running in it, and goes" kubectl delete namespace $ns --timeout=120s
 
 {
   echo "# A run on a real cluster"
   echo
   echo "Written by \`make cluster-test\` (tests/kube/cluster-test.sh) on $(date -u +%F): $pass of $((pass + fail)) checks passed, in $(( $(date +%s) - started )) s"
-  echo "after the cluster was up. One node on a machine with $(nproc) cores: kubelet and API server"
-  echo "$("$BIN/kubelet" --version | sed 's/.* //'), etcd $("$BIN/etcd" --version | sed -n 's/^etcd Version: //p'), $(containerd --version | awk '{print $1, $3}'), Helm $(helm version --template '{{.Version}}'), kernel $(uname -r)."
+  echo "after the cluster was up. One node on a machine with $(nproc) cores. kubelet and API server"
+  echo "$("$BIN/kubelet" --version | sed 's/.* //'), etcd $("$BIN/etcd" --version | sed -n 's/^etcd Version: //p'), $(containerd --version | awk '{print $1, $3}'), Helm $(helm version --template '{{.Version}}'), Linux $(uname -r | cut -d- -f1)."
   echo "Image: $(du -m "$IMAGES/bench.local_keelson_$version.tar" | cut -f1) MiB with broker, operator and bench. The client is Debian's kcat."
   echo
   echo "| Check | Result | Time |"
