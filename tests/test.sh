@@ -25,7 +25,7 @@ if [ "$ignored" != 0 ]; then
 fi
 if [ -x tests/chart/run.sh ]; then
   step chart
-  tests/chart/run.sh
+  tests/chart/run.sh --static
   step "dashboards and alerts against a live broker"
   tests/chart/run.sh --live
 fi
