@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use keelson_log::{Hooks, LogMetrics, Options};
@@ -22,6 +23,9 @@ use crate::broker::{Broker, Parts, now_ms};
 use crate::config::{Config, Listener};
 use crate::metrics::Metrics;
 use crate::{coordinator, dispatch, metadata};
+
+/// Owners let go of the broker within this time.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 struct TestHooks;
 
@@ -89,9 +93,14 @@ impl TestBroker {
         }
     }
 
-    /// Stops, and gives the directory back for another start.
+    /// Stops, and gives the directory back for another start, once nobody holds the broker any more.
     pub(crate) fn stop(mut self) -> TempDir {
         self.broker.log.shutdown();
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while Arc::strong_count(&self.broker) > 1 {
+            assert!(Instant::now() < deadline, "somebody keeps the broker");
+            std::thread::yield_now();
+        }
         self.dir.take().unwrap()
     }
 

@@ -80,7 +80,12 @@ impl Owner {
                     None
                 };
             }
-            self.carry_out(&broker, &base, round);
+            let (outcome, finish) = self.carry_out(&broker, &base, round);
+            // Whoever is answered may stop the broker at once: nothing here holds it then.
+            drop((base, broker));
+            for finish in finish {
+                finish(outcome);
+            }
         }
     }
 
@@ -142,7 +147,12 @@ impl Owner {
         }));
     }
 
-    fn carry_out(&mut self, broker: &Broker, base: &Image, round: Round) {
+    fn carry_out(
+        &mut self,
+        broker: &Broker,
+        base: &Image,
+        round: Round,
+    ) -> (Result<(), AppendError>, Vec<Finish>) {
         let Round {
             working,
             records,
@@ -155,9 +165,7 @@ impl Owner {
         } else if !records.is_empty() {
             self.publish(broker, base, working, &records);
         }
-        for finish in finish {
-            finish(outcome);
-        }
+        (outcome, finish)
     }
 
     /// Makes the records durable, and with them the end of the partitions that go.
