@@ -60,8 +60,17 @@ struct Grave {
     deleted_at: WalPosition,
     /// Newest frame of the partition: appends that were queued when it was deleted.
     last_frame: WalPosition,
+    /// Appends that are still queued. The delete frame must be replayed as long as one of them may be.
+    queued: usize,
     /// What is left of it; `None` once its folder is gone.
     left: Option<Arc<Partition>>,
+}
+
+impl Grave {
+    /// Whether replay from `group` on would need the delete frame.
+    fn is_needed_at(&self, group: u64) -> bool {
+        self.left.is_some() || self.queued > 0 || group <= self.last_frame.group
+    }
 }
 
 /// How the thread ends.
@@ -151,11 +160,12 @@ impl Flusher {
     }
 
     /// A partition was deleted; its folder is to be removed.
-    pub(crate) fn bury(&self, partition: Arc<Partition>, at: WalPosition) {
+    pub(crate) fn bury(&self, partition: Arc<Partition>, at: WalPosition, queued: usize) {
         let id = partition.id();
         let grave = Grave {
             deleted_at: at,
             last_frame: at,
+            queued,
             left: Some(partition),
         };
         self.work.lock().graves.insert(id, grave);
@@ -163,11 +173,14 @@ impl Flusher {
     }
 
     /// A frame of a partition that is not there. It was deleted while the frame was queued.
-    pub(crate) fn late_frame(&self, id: PartitionId, at: WalPosition) {
+    pub(crate) fn late_frame(&self, id: PartitionId, at: WalPosition, is_append: bool) {
         let mut work = self.work.lock();
         let grave = work.graves.get_mut(&id);
         let grave = grave.unwrap_or_else(|| panic!("a frame of partition {id}, which never was"));
         grave.last_frame = grave.last_frame.max(at);
+        if is_append {
+            grave.queued = grave.queued.saturating_sub(1);
+        }
     }
 
     pub(crate) fn is_buried(&self, id: PartitionId) -> bool {
@@ -318,10 +331,7 @@ impl Work {
         }
         // A delete frame is needed as long as any frame of its partition is. One grave can bring another back in.
         loop {
-            let needed = self
-                .graves
-                .values()
-                .filter(|g| g.left.is_some() || group <= g.last_frame.group);
+            let needed = self.graves.values().filter(|g| g.is_needed_at(group));
             let lower = needed
                 .map(|g| g.deleted_at.group)
                 .min()
@@ -337,8 +347,7 @@ impl Work {
     fn checkpoint_written(&mut self, group: u64) {
         self.checkpoint = group;
         self.checkpoint_at = Instant::now();
-        self.graves
-            .retain(|_, grave| grave.left.is_some() || grave.last_frame.group >= group);
+        self.graves.retain(|_, grave| grave.is_needed_at(group));
     }
 }
 

@@ -330,7 +330,8 @@ pub(crate) fn quarantine_unknown(
         }
         shared.partitions.write().remove(&id);
         let exists = partition.state.lock().slots.exist();
-        partition.delete_durable();
+        let queued = partition.delete_durable();
+        assert_eq!(queued, 0, "{id}: moved aside before anything is appended");
         if !exists {
             continue;
         }

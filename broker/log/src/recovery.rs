@@ -213,7 +213,8 @@ impl Replay<'_> {
             return Ok(());
         }
         let Some(partition) = self.partition(id) else {
-            self.shared.flusher.late_frame(id, at);
+            // Replay brings every frame; none is queued.
+            self.shared.flusher.late_frame(id, at, false);
             return Ok(());
         };
         if at <= partition.applied() {

@@ -248,7 +248,8 @@ impl Shared {
                 current = self.partition(frame.partition);
             }
             let Some(partition) = &current else {
-                self.flusher.late_frame(frame.partition, at);
+                let is_append = matches!(frame.body, FrameBody::Append { .. });
+                self.flusher.late_frame(frame.partition, at, is_append);
                 continue;
             };
             let deleted = matches!(frame.body, FrameBody::DeletePartition);
@@ -276,8 +277,8 @@ impl Shared {
     pub(crate) fn partition_deleted(&self, id: PartitionId, at: WalPosition) {
         let gone = self.partitions.write().remove(&id);
         let Some(partition) = gone else { return };
-        partition.delete_durable();
-        self.flusher.bury(partition, at);
+        let queued = partition.delete_durable();
+        self.flusher.bury(partition, at, queued);
     }
 }
 

@@ -157,18 +157,21 @@ impl Partition {
         self.request_flush(state);
     }
 
-    /// The partition is deleted: nothing of it is kept in memory, and it holds nothing back any more.
-    pub(crate) fn delete_durable(&self) {
-        self.mark_deleted();
+    /// The partition is deleted: nothing of it is kept in memory, and it holds nothing back any more. Returns how many
+    /// of its appends are still queued; under the lock, since an append looks at the flag and is queued under it.
+    pub(crate) fn delete_durable(&self) -> usize {
         let mut state = self.state.lock();
+        self.mark_deleted();
         let tail = std::mem::take(&mut state.tail);
         state.quarantined = Vec::new();
         state.control_hold = None;
         self.shared.health.retain(self.id, |_| false);
         self.rehold(&mut state);
         drop(state);
+        let queued = tail.queued();
         drop(tail);
         self.shared.files.forget(self.id);
+        queued
     }
 
     #[must_use = "to be dropped without the lock"]

@@ -99,6 +99,11 @@ impl Tail {
         self.durable < self.batches.len()
     }
 
+    /// Batches that wait for the WAL.
+    pub(crate) fn queued(&self) -> usize {
+        self.batches.len() - self.durable
+    }
+
     /// Base offset of the first batch.
     pub(crate) fn first_offset(&self) -> Option<i64> {
         self.batches.front().map(|b| b.base_offset)

@@ -192,3 +192,40 @@ fn verify_and_dump_say_what_is_there_and_what_is_not() {
         "{text}"
     );
 }
+
+#[test]
+fn a_deletion_that_overtakes_queued_appends_stays_a_deletion() {
+    for seed in 0..20 {
+        println!("seed {seed}");
+        let disk = SimDisk::new(seed);
+        let dyn_disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let options = || Options {
+            flush_pending_bytes: 1,
+            ..options(Path::new("/data"))
+        };
+        let opened = open_log(&dyn_disk, options()).unwrap();
+        let (gone, kept) = (partition_id(1, 0), partition_id(2, 0));
+        let partition = open_partition(&opened.log, gone, PartitionConfig::default());
+        let other = open_partition(&opened.log, kept, PartitionConfig::default());
+        let mut rng = Rng::new(seed);
+        let bytes = batch(&mut rng, 1000, 1, 2000);
+        for _ in 0..20 + seed {
+            append(&partition, &bytes).unwrap();
+        }
+        opened
+            .log
+            .commit(vec![Entry::DeletePartition(gone)], Box::new(|| {}))
+            .unwrap();
+        assert_eq!(
+            append(&partition, &bytes).unwrap_err(),
+            AppendError::Deleted
+        );
+        let last = append(&other, &bytes).unwrap().last_offset;
+        wait_durable(&other, last + 1);
+        drop((partition, other, opened));
+        disk.kill();
+        let opened = open_log(&dyn_disk, options()).unwrap();
+        assert_eq!(opened.log.partition_ids(), [kept]);
+        assert_eq!(*opened.fatal.0.lock(), None);
+    }
+}
