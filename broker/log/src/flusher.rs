@@ -390,10 +390,11 @@ fn flush_many(shared: &Arc<Shared>, ids: Vec<PartitionId>) -> Result<(), String>
             .iter()
             .map(|id| scope.spawn(|| flush(shared, *id)))
             .collect();
-        let results = threads.into_iter().map(|thread| thread.join());
+        let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        let panicked = |_| Err("a flush panicked".to_owned());
         results
-            .map(|r| r.unwrap_or_else(|_| Err("a flush panicked".to_owned())))
-            .collect()
+            .into_iter()
+            .try_for_each(|result| result.unwrap_or_else(panicked))
     })
 }
 
