@@ -118,43 +118,45 @@ impl View {
 
     fn broker(&self, broker: &Broker, name: &str) -> Described {
         check_broker_id(broker, name)?;
-        let own = broker.config.entries().into_iter().map(|entry| {
-            let source = if entry.set {
+        let source = |set: bool| {
+            if set {
                 Source::StaticBroker
             } else {
                 Source::Default
-            };
-            self.broker_entry(
-                entry.key.name,
-                entry.value,
-                source,
-                entry.key.kind,
-                entry.key.doc,
-            )
+            }
+        };
+        let own = broker.config.entries().into_iter().map(|entry| {
+            self.broker_entry(BrokerKey {
+                name: entry.key.name,
+                value: entry.value,
+                source: source(entry.set),
+                kind: entry.key.kind,
+                doc: entry.key.doc,
+            })
         });
         let defaults = StaticConfig::keys().map(|(key, synonym)| {
             let set = broker.config.topic_defaults.get(synonym.name);
-            let source = if set.is_some() {
-                Source::StaticBroker
-            } else {
-                Source::Default
-            };
-            let value = set.or(synonym.default).map(str::to_owned);
-            self.broker_entry(synonym.name, value, source, key.kind, key.doc)
+            self.broker_entry(BrokerKey {
+                name: synonym.name,
+                value: set.or(synonym.default).map(str::to_owned),
+                source: source(set.is_some()),
+                kind: key.kind,
+                doc: key.doc,
+            })
         });
         let mut entries: Vec<_> = own.chain(defaults).collect();
         entries.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(entries)
     }
 
-    fn broker_entry(
-        &self,
-        name: &str,
-        value: Option<String>,
-        source: Source,
-        kind: Kind,
-        doc: &str,
-    ) -> DescribeConfigsResourceResult {
+    fn broker_entry(&self, key: BrokerKey) -> DescribeConfigsResourceResult {
+        let BrokerKey {
+            name,
+            value,
+            source,
+            kind,
+            doc,
+        } = key;
         let value = value.map(text);
         let synonym = DescribeConfigsSynonym::default()
             .with_name(text(name))
@@ -173,6 +175,15 @@ impl View {
             .with_config_type(kind.code())
             .with_documentation(self.documentation.then(|| text(doc)))
     }
+}
+
+/// One key of the broker's own configuration.
+struct BrokerKey {
+    name: &'static str,
+    value: Option<String>,
+    source: Source,
+    kind: Kind,
+    doc: &'static str,
 }
 
 /// Whether the name of a broker resource is this broker.

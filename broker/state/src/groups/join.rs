@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::group::{Group, JoinPhase, Member};
-use super::machine::{Context, GroupCoordinator, Pending, check_group_id, context};
+use super::machine::{Context, GroupCoordinator, Pending, Replaced, check_group_id, context};
 use super::timers::{Deadline, TimerKey};
 use super::types::{
     Effect, GroupError, JoinRequest, Joined, NAME_BYTES_MAX, NEW_MEMBER_JOIN_TIMEOUT_MS, Reply,
@@ -122,7 +122,7 @@ impl Group {
         );
         if let Some(instance) = &request.instance_id {
             return match self.statics.get(instance).cloned() {
-                Some(old) => self.replace_static(cx, token, request, &old, fresh),
+                Some(old) => self.replace_static(cx, token, request, (&old, fresh)),
                 None => self.add_and_rebalance(cx, token, request, fresh),
             };
         }
@@ -259,8 +259,7 @@ impl Group {
         cx: &mut Context<'_>,
         token: Token,
         request: &JoinRequest,
-        old: &Arc<str>,
-        fresh: Arc<str>,
+        (old, fresh): (&Arc<str>, Arc<str>),
     ) {
         let mut member = self.members.remove(old).expect("static ids name members");
         cx.timers.disarm(&mut member.session, || {
@@ -291,13 +290,13 @@ impl Group {
             // otherwise assign anew while nobody else rebalances.
             let old_leader = old_leader.filter(|_| !request.supports_skipping_assignment);
             let (group, generation) = (self.id.clone(), self.generation);
-            let pending = Pending::StaticReplaced {
-                group,
+            let replaced = Replaced {
                 generation,
                 token,
                 member: fresh,
                 old_leader,
             };
+            let pending = Pending::StaticReplaced { group, replaced };
             cx.persist(vec![record], pending);
             return;
         }
@@ -306,14 +305,14 @@ impl Group {
     }
 
     /// The new id of a static member is durable.
-    pub(super) fn replaced(
-        &mut self,
-        cx: &mut Context<'_>,
-        token: Token,
-        generation: i32,
-        member: &Arc<str>,
-        old_leader: Option<Arc<str>>,
-    ) {
+    pub(super) fn replaced(&mut self, cx: &mut Context<'_>, replaced: Replaced) {
+        let Replaced {
+            generation,
+            token,
+            member,
+            old_leader,
+        } = replaced;
+        let member = &member;
         if !self.members.contains_key(member) {
             return cx.refuse_join(token, GroupError::UnknownMemberId, member);
         }

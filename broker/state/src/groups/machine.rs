@@ -26,13 +26,7 @@ pub(super) enum Pending {
     /// A group that has lost its last member. Nobody waits for it.
     Emptied,
     /// A static member under a new id, while the group stays stable.
-    StaticReplaced {
-        group: Arc<str>,
-        generation: i32,
-        token: Token,
-        member: Arc<str>,
-        old_leader: Option<Arc<str>>,
-    },
+    StaticReplaced { group: Arc<str>, replaced: Replaced },
     /// Offsets.
     Commit {
         group: Arc<str>,
@@ -50,6 +44,16 @@ pub(super) enum Pending {
         topic: String,
         keys: Vec<(Arc<str>, OffsetKey)>,
     },
+}
+
+/// A static member under a new id.
+#[derive(Debug)]
+pub(super) struct Replaced {
+    pub(super) generation: i32,
+    pub(super) token: Token,
+    pub(super) member: Arc<str>,
+    /// Whom the answer names as leader, where that is not the one there is.
+    pub(super) old_leader: Option<Arc<str>>,
 }
 
 /// What the rules work with besides their group.
@@ -202,17 +206,11 @@ impl GroupCoordinator {
                 }
             }
             Pending::Emptied => {}
-            Pending::StaticReplaced {
-                group,
-                generation,
-                token,
-                member,
-                old_leader,
-            } => {
+            Pending::StaticReplaced { group, replaced } => {
                 let mut cx = context!(self, now_ms, out);
                 match self.groups.get_mut(&group) {
-                    Some(group) => group.replaced(&mut cx, token, generation, &member, old_leader),
-                    None => cx.refuse_join(token, GroupError::UnknownMemberId, ""),
+                    Some(group) => group.replaced(&mut cx, replaced),
+                    None => cx.refuse_join(replaced.token, GroupError::UnknownMemberId, ""),
                 }
             }
             Pending::Commit {
@@ -255,8 +253,9 @@ impl GroupCoordinator {
                 }
             }
             Pending::Emptied => {}
-            Pending::StaticReplaced { token, member, .. } => {
-                context!(self, now_ms, out).refuse_join(token, error, &member);
+            Pending::StaticReplaced { replaced, .. } => {
+                let mut cx = context!(self, now_ms, out);
+                cx.refuse_join(replaced.token, error, &replaced.member);
             }
             Pending::Commit {
                 group,

@@ -134,21 +134,6 @@ fn creations_are_judged() {
         ));
 
         use MetadataError as E;
-        let long = "x".repeat(250);
-        let wrong_name =
-            |name: &str| matches!(create(topic(name)), Err(E::InvalidTopicName { .. }));
-        assert!(
-            ["", ".", "..", "a b", "ü", long.as_str()]
-                .into_iter()
-                .all(wrong_name)
-        );
-        assert!(create(topic(&long[1..])).is_ok());
-        assert!(matches!(create(topic("orders")), Err(E::Exists { .. })));
-        assert!(matches!(create(topic("a_b")), Err(E::Collision { .. })));
-        assert!(matches!(
-            create(topic(CLUSTER_METADATA)),
-            Err(E::Internal { .. })
-        ));
         for partitions in [0, -2, PARTITIONS_PER_TOPIC_MAX + 1] {
             let found = create(CreateTopic {
                 partitions,
@@ -181,6 +166,37 @@ fn creations_are_judged() {
                 "{wrong:?}"
             );
         }
+    });
+}
+
+#[test]
+fn names_of_a_creation_are_judged() {
+    check(|image, rules| {
+        use MetadataError as E;
+        let create = |want: CreateTopic| create_topic(image, rules, &want, [9; 16], false);
+        let long = "x".repeat(250);
+        let wrong_name =
+            |name: &str| matches!(create(topic(name)), Err(E::InvalidTopicName { .. }));
+        assert!(
+            ["", ".", "..", "a b", "ü", long.as_str()]
+                .into_iter()
+                .all(wrong_name)
+        );
+        assert!(create(topic(&long[1..])).is_ok());
+        assert!(matches!(create(topic("orders")), Err(E::Exists { .. })));
+        assert!(matches!(create(topic("a_b")), Err(E::Collision { .. })));
+        assert!(matches!(
+            create(topic(CLUSTER_METADATA)),
+            Err(E::Internal { .. })
+        ));
+    });
+}
+
+#[test]
+fn configs_of_a_creation_are_judged() {
+    check(|image, rules| {
+        use MetadataError as E;
+        let create = |want: CreateTopic| create_topic(image, rules, &want, [9; 16], false);
         let configs = vec![("min.insync.replicas".to_owned(), Some("2".to_owned()))];
         let found = create(CreateTopic {
             configs,
