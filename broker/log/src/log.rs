@@ -246,17 +246,25 @@ impl Log {
         self.shared.batch_bytes_max()
     }
 
-    /// Applies retention and looks at the free space. Called about once a second, from a thread that may
+    /// Looks at the free space and brings the gauges up to date. Called about once a second, from a thread that may
     /// block.
-    pub fn tick(&self, now_ms: i64) {
+    pub fn watch(&self) {
         self.shared.watch_space();
+        publish(&self.shared);
+    }
+
+    /// Applies retention, and does what [`Log::watch`] does. Called as often as old segments are to be looked for, from
+    /// a thread that may block.
+    pub fn tick(&self, now_ms: i64) {
         let partitions: Vec<Arc<Partition>> =
             self.shared.partitions.read().values().cloned().collect();
-        let _one_at_a_time = self.commits.lock();
-        for partition in partitions {
-            partition.apply_retention(now_ms);
+        {
+            let _one_at_a_time = self.commits.lock();
+            for partition in partitions {
+                partition.apply_retention(now_ms);
+            }
         }
-        publish(&self.shared);
+        self.watch();
     }
 
     /// Health now.

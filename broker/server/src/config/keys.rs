@@ -237,7 +237,7 @@ pub static KEYS: &[Key] = &[
         name: "log.retention.check.interval.ms",
         kind: Kind::Long,
         default: Some("300000"),
-        doc: "Old segments are looked for this often, and at least once a second.",
+        doc: "How often segments that retention gives up are looked for.",
         set: |config, value| {
             config.retention_check_interval_ms = number(value, 1, i64::MAX)?;
             Ok(())

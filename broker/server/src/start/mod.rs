@@ -30,8 +30,8 @@ use ready::ReadyFile;
 
 /// Threads for work that touches files: cold reads (bounded by permits), scrapes, the tick.
 const BLOCKING_THREADS_MAX: usize = 32;
-/// The log rolls segments by age and applies retention this often, unless asked to do it more often.
-const TICK_MAX: Duration = Duration::from_secs(1);
+/// Free space and gauges are looked at this often.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
 /// Idle producers are looked for this often; they expire after a day.
 const PRODUCERS_TICK_MS: i64 = 600_000;
 
@@ -252,22 +252,27 @@ fn advertised(config: &Config, bound_port: u16) -> anyhow::Result<Listener> {
 
 /// Periodic work of the log and of the partitions.
 async fn tick(broker: Arc<Broker>, stopping: CancellationToken) {
-    let asked = u64::try_from(broker.config.retention_check_interval_ms).unwrap_or(u64::MAX);
-    let period = TICK_MAX.min(Duration::from_millis(asked));
-    let mut producers_at = now_ms();
+    let retention_every_ms = broker.config.retention_check_interval_ms;
+    let period = WATCH_PERIOD.min(Duration::from_millis(
+        u64::try_from(retention_every_ms).unwrap_or(u64::MAX),
+    ));
+    let mut retention_at = now_ms();
+    let mut producers_at = retention_at;
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(period) => {}
         }
         let now = now_ms();
-        let expire = now - producers_at >= PRODUCERS_TICK_MS;
-        if expire {
-            producers_at = now;
-        }
+        let retain = is_due(&mut retention_at, now, retention_every_ms);
+        let expire = is_due(&mut producers_at, now, PRODUCERS_TICK_MS);
         let ticked = Arc::clone(&broker);
         let done = tokio::task::spawn_blocking(move || {
-            ticked.log.tick(now);
+            if retain {
+                ticked.log.tick(now);
+            } else {
+                ticked.log.watch();
+            }
             if expire {
                 ticked
                     .partitions
@@ -278,6 +283,15 @@ async fn tick(broker: Arc<Broker>, stopping: CancellationToken) {
             return;
         }
     }
+}
+
+/// True once per `every_ms`; a clock that goes back starts the time again.
+fn is_due(last_ms: &mut i64, now_ms: i64, every_ms: i64) -> bool {
+    let due = now_ms < *last_ms || now_ms - *last_ms >= every_ms;
+    if due {
+        *last_ms = now_ms;
+    }
+    due
 }
 
 /// `host:port` of a bound socket, as the ready file has it.
