@@ -4,5 +4,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tests/setup.sh apt java
-cargo build --release -p keelson-broker -p keelson-tests --bins
+cargo build --release --workspace --bins
 exec python3 tests/python/bench.py "$@"

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- kcat kgo librdkafka
 tests/setup.sh apt java
-cargo build --release -p keelson-broker
+cargo build --release --workspace --bins
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 out=$target/suites
 mkdir -p "$out"
