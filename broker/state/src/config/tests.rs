@@ -1,3 +1,5 @@
+//! Every topic config: what it takes, what it refuses, and in which words.
+
 use super::*;
 
 const LIMITS: ConfigLimits = ConfigLimits {

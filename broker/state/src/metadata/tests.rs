@@ -1,3 +1,5 @@
+//! The metadata image and its decisions, judged through records only.
+
 use super::*;
 use crate::codec::CodecError;
 use crate::config::{ConfigError, ConfigLimits, StaticConfig};
