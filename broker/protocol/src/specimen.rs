@@ -5,6 +5,9 @@
 use crate::api::ApiSpec;
 use crate::shape::{Kind, Shape};
 
+/// The name of the mark at the end of each struct of a flexible version.
+pub const TAGGED_FIELDS: &str = "tagged fields";
+
 /// How a count or length is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Width {
@@ -45,17 +48,40 @@ pub struct Specimen {
 impl Specimen {
     /// A body of this version whose arrays have `elements` elements each.
     pub fn new(spec: &ApiSpec, version: i16, elements: usize) -> Self {
-        let mut maker = Maker {
-            version,
-            flexible: spec.flexible(version),
-            elements,
-            specimen: Self {
-                body: Vec::new(),
-                marks: Vec::new(),
-            },
-        };
+        let mut maker = Maker::new(spec, version, elements);
         maker.shape(spec.body);
         maker.specimen
+    }
+
+    /// A well-formed body of about `bytes` bytes that is nothing but the smallest elements there are: its first array is
+    /// as long as that allows, strings are empty, other arrays have no element. `None` if it has no array.
+    pub fn tiny(spec: &ApiSpec, version: i16, bytes: usize) -> Option<Vec<u8>> {
+        let empty = |elements| {
+            let mut maker = Maker::new(spec, version, elements);
+            maker.tiny = true;
+            maker.shape(spec.body);
+            maker.specimen
+        };
+        let (one, two) = (empty(1), empty(2));
+        let element = two.body.len() - one.body.len();
+        let array = one
+            .marks
+            .iter()
+            .find(|mark| mark.is_count && mark.field != TAGGED_FIELDS)?;
+        let first = array.at + array.bytes;
+        let count = bytes / element;
+        let width = array.width;
+        let mut body = one.body[..array.at].to_vec();
+        put(
+            &mut body,
+            width,
+            count as u32 + u32::from(width == Width::Compact),
+        );
+        for _ in 0..count {
+            body.extend_from_slice(&one.body[first..first + element]);
+        }
+        body.extend_from_slice(&one.body[first + element..]);
+        Some(body)
     }
 
     /// The body with another value (as it stands on the wire, so for compact forms the value plus one) at a mark.
@@ -85,10 +111,39 @@ struct Maker {
     version: i16,
     flexible: bool,
     elements: usize,
+    /// Strings are empty, and only the first array has elements.
+    tiny: bool,
     specimen: Specimen,
 }
 
 impl Maker {
+    fn new(spec: &ApiSpec, version: i16, elements: usize) -> Self {
+        Self {
+            version,
+            flexible: spec.flexible(version),
+            elements,
+            tiny: false,
+            specimen: Specimen {
+                body: Vec::new(),
+                marks: Vec::new(),
+            },
+        }
+    }
+
+    /// What strings and bytes hold.
+    fn content(&self, name: &'static str) -> &'static str {
+        if self.tiny { "" } else { name }
+    }
+
+    /// How many elements the next array has.
+    fn count(&mut self) -> usize {
+        let count = self.elements;
+        if self.tiny {
+            self.elements = 0;
+        }
+        count
+    }
+
     fn mark(&mut self, field: &'static str, width: Width, is_count: bool, value: usize) {
         let width = if self.flexible && width != Width::Varint {
             Width::Compact
@@ -119,16 +174,19 @@ impl Maker {
                 .body
                 .resize(self.specimen.body.len() + bytes, 0),
             Kind::Str => {
-                self.mark(name, Width::I16, false, name.len());
-                self.specimen.body.extend_from_slice(name.as_bytes());
+                let content = self.content(name);
+                self.mark(name, Width::I16, false, content.len());
+                self.specimen.body.extend_from_slice(content.as_bytes());
             }
             Kind::Bytes => {
-                self.mark(name, Width::I32, false, name.len());
-                self.specimen.body.extend_from_slice(name.as_bytes());
+                let content = self.content(name);
+                self.mark(name, Width::I32, false, content.len());
+                self.specimen.body.extend_from_slice(content.as_bytes());
             }
             Kind::Array(element) => {
-                self.mark(name, Width::I32, true, self.elements);
-                for _ in 0..self.elements {
+                let count = self.count();
+                self.mark(name, Width::I32, true, count);
+                for _ in 0..count {
                     self.kind(name, element.kind);
                 }
             }
@@ -142,7 +200,7 @@ impl Maker {
             self.kind(field.name, &field.kind);
         }
         if self.flexible {
-            self.mark("tagged fields", Width::Varint, true, 0);
+            self.mark(TAGGED_FIELDS, Width::Varint, true, 0);
         }
     }
 }

@@ -161,6 +161,33 @@ fn well_formed_bodies_of_tiny_elements_are_charged_before_they_are_decoded() {
 }
 
 #[test]
+fn a_body_of_nothing_but_tiny_elements_is_bounded_in_every_version() {
+    const BUDGET: usize = DECODED_BYTES_MAX / 64;
+    for (spec, version) in every_version() {
+        let Some(body) = Specimen::tiny(spec, version, BUDGET / 8) else {
+            continue;
+        };
+        match safe::walk(spec.key as i16, version, &body, BUDGET) {
+            Ok((charge, walked)) => {
+                assert!(
+                    charge <= BUDGET && walked == body.len(),
+                    "{} v{version}",
+                    spec.name
+                );
+            }
+            Err(error) => assert!(matches!(error, DecodeError::TooLarge { .. }), "{error}"),
+        }
+        let small = Specimen::tiny(spec, version, 1 << 10).unwrap();
+        assert_eq!(
+            decode(spec, version, &small),
+            Ok(small.len()),
+            "{} v{version}",
+            spec.name
+        );
+    }
+}
+
+#[test]
 fn a_request_of_ten_thousand_partitions_fits_the_budget() {
     let spec = spec(ApiKey::OffsetCommit as i16).unwrap();
     let body = Specimen::new(spec, 8, 100).body; // 100 topics of 100 partitions
