@@ -1,6 +1,5 @@
 # The image of `make image`, for those who have a daemon: docker build -t keelson:0.1.0 .
 FROM rust:1.95-bookworm AS build
-RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 RUN cargo build --release --locked --bin keelson-broker --bin keelson-operator --bin keelson-bench \
