@@ -22,6 +22,22 @@ use crate::broker::{Broker, now_ms};
 /// Without a deadline the loop still looks at the clock this often; it costs nothing.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// What the members of all groups may take of memory: their metadata and assignments.
+const MEMBER_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// What the members of one shard may always take: some thousands of them.
+const SHARD_MEMBER_BYTES_MIN: usize = 4 * 1024 * 1024;
+
+/// One shard's part of the bound.
+fn member_bytes_max(broker: &Broker) -> usize {
+    let topic = broker.partitions.topic(CONSUMER_OFFSETS);
+    let shards = topic.map_or(broker.config.offsets_topic_partitions, |topic| {
+        topic.topic.partitions
+    });
+    let shards = usize::try_from(shards).unwrap_or(1).max(1);
+    (MEMBER_BYTES_MAX / shards).max(SHARD_MEMBER_BYTES_MIN)
+}
+
 /// Starts the owner; called from within the runtime, after the partitions are open.
 pub fn spawn(inbox: Inbox, broker: &Arc<Broker>) {
     let config = &broker.config;
@@ -30,6 +46,7 @@ pub fn spawn(inbox: Inbox, broker: &Arc<Broker>) {
         session_timeout_min_ms: config.group_min_session_timeout_ms,
         session_timeout_max_ms: config.group_max_session_timeout_ms,
         group_size_max: usize::try_from(config.group_max_size).unwrap_or(usize::MAX),
+        member_bytes_max: member_bytes_max(broker),
         ..GroupConfig::default()
     };
     let mut owner = Owner {

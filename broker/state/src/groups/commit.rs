@@ -67,7 +67,7 @@ impl GroupCoordinator {
         }
         if values.is_empty() {
             out.push(Effect::Reply(token, Reply::Commit(results)));
-            self.forget_if_trivial(&request.group);
+            self.settle_group(&request.group);
             return;
         }
         let group = self
@@ -241,7 +241,7 @@ impl GroupCoordinator {
             if let Some(group) = self.groups.get_mut(group_id) {
                 group.offsets.remove(key);
             }
-            self.forget_if_trivial(group_id);
+            self.settle_group(group_id);
         }
     }
 

@@ -10,6 +10,17 @@ use super::types::{GroupError, JoinMember, JoinRequest, PersistId, StoredRecord,
 use super::view::{CommittedOffset, GroupState};
 use crate::offsets::{GroupValue, Key, MemberValue};
 
+/// What a member takes beside its protocols and its assignment: ids, addresses, entries in maps.
+pub(super) const MEMBER_OVERHEAD_BYTES: usize = 1_024;
+
+/// What protocols take of memory.
+pub(super) fn protocol_bytes(protocols: &[(String, Bytes)]) -> usize {
+    protocols
+        .iter()
+        .map(|(name, metadata)| name.len() + metadata.len())
+        .sum()
+}
+
 /// A member.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -69,6 +80,10 @@ impl Member {
             .unwrap_or_default()
     }
 
+    fn bytes(&self) -> usize {
+        MEMBER_OVERHEAD_BYTES + protocol_bytes(&self.protocols) + self.assignment.len()
+    }
+
     fn supports(&self, protocol: &str) -> bool {
         self.protocols.iter().any(|(name, _)| name == protocol)
     }
@@ -125,6 +140,8 @@ pub(super) struct Group {
     /// Commits on their way to the log.
     pub(super) inflight: BTreeMap<OffsetKey, u32>,
     pub(super) deletion: Option<Deletion>,
+    /// What the machine has counted for this group's members.
+    pub(super) counted_bytes: usize,
 }
 
 impl Group {
@@ -149,7 +166,13 @@ impl Group {
             offsets: BTreeMap::new(),
             inflight: BTreeMap::new(),
             deletion: None,
+            counted_bytes: 0,
         }
+    }
+
+    /// What its members take of memory, in bytes.
+    pub(super) fn member_bytes(&self) -> usize {
+        self.members.values().map(Member::bytes).sum()
     }
 
     /// Nothing of it is anywhere: it can be forgotten without a record.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::group::{Group, JoinPhase, Member};
+use super::group::{Group, JoinPhase, MEMBER_OVERHEAD_BYTES, Member, protocol_bytes};
 use super::machine::{Context, GroupCoordinator, Pending, Replaced, check_group_id, context};
 use super::timers::{Deadline, TimerKey};
 use super::types::{
@@ -33,6 +33,10 @@ impl GroupCoordinator {
         if !request.member_id.is_empty() && !self.groups.contains_key(request.group.as_str()) {
             return refuse(out, GroupError::UnknownMemberId);
         }
+        let more = MEMBER_OVERHEAD_BYTES + protocol_bytes(&request.protocols);
+        if self.member_bytes + more > self.config.member_bytes_max {
+            return refuse(out, GroupError::CoordinatorNotAvailable);
+        }
         if let Err(error) = self.get_or_create(&request.group, now_ms) {
             return refuse(out, error);
         }
@@ -42,7 +46,7 @@ impl GroupCoordinator {
             .get_mut(request.group.as_str())
             .expect("it has just been made");
         group.join(&mut cx, token, request);
-        self.forget_if_trivial(&request.group);
+        self.settle_group(&request.group);
     }
 
     fn check_join(&self, request: &JoinRequest) -> Result<(), GroupError> {

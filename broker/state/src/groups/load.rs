@@ -45,21 +45,23 @@ impl GroupCoordinator {
                 if let Some(held) = self.groups.get_mut(group.as_str()) {
                     held.offsets.remove(&(topic.into(), partition));
                 }
-                self.forget_if_trivial(&group);
+                self.settle_group(&group);
             }
             (Key::Group { group }, Some(value)) => {
                 let value = GroupValue::decode(value)?;
                 self.replayed_group(&group).restore(value);
+                self.count_members(&group);
             }
             (Key::Group { group }, None) => {
                 if let Some(held) = self.groups.get_mut(group.as_str()) {
                     let offsets = std::mem::take(&mut held.offsets);
                     *held = Group {
+                        counted_bytes: held.counted_bytes,
                         offsets,
                         ..Group::new(held.id.clone(), 0)
                     };
                 }
-                self.forget_if_trivial(&group);
+                self.settle_group(&group);
             }
         }
         Ok(())

@@ -108,6 +108,8 @@ pub struct GroupCoordinator {
     /// Deleted topics whose offsets could not be dropped yet.
     pub(super) drops_owed: BTreeSet<String>,
     pub(super) drop_retry: Deadline,
+    /// What the members of all groups take of memory.
+    pub(super) member_bytes: usize,
 }
 
 /// Splits a machine into one group's map and the context, so that both can be changed at once.
@@ -138,6 +140,7 @@ impl GroupCoordinator {
             persists: Persists::default(),
             drops_owed: BTreeSet::new(),
             drop_retry: Deadline::default(),
+            member_bytes: 0,
         }
     }
 
@@ -181,8 +184,18 @@ impl GroupCoordinator {
             .expect("it was there or has just been made"))
     }
 
-    /// Forgets a group of which nothing is left.
-    pub(super) fn forget_if_trivial(&mut self, group: &str) {
+    /// Counts the members of a group anew, after whatever may have changed them.
+    pub(super) fn count_members(&mut self, group: &str) {
+        if let Some(group) = self.groups.get_mut(group) {
+            let bytes = group.member_bytes();
+            self.member_bytes = self.member_bytes + bytes - group.counted_bytes;
+            group.counted_bytes = bytes;
+        }
+    }
+
+    /// After whatever may have changed a group: counts its members, and forgets it if nothing of it is left.
+    pub(super) fn settle_group(&mut self, group: &str) {
+        self.count_members(group);
         if self.groups.get(group).is_some_and(Group::is_trivial) {
             self.groups.remove(group);
         }
@@ -204,6 +217,7 @@ impl GroupCoordinator {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.assigned(&mut cx, id, generation, assignments);
                 }
+                self.count_members(&group);
             }
             Pending::Emptied => {}
             Pending::StaticReplaced { group, replaced } => {
@@ -267,7 +281,7 @@ impl GroupCoordinator {
                     results[index] = Err(error);
                     self.settle_inflight(&group, &key);
                 }
-                self.forget_if_trivial(&group);
+                self.settle_group(&group);
                 out.push(Effect::Reply(token, Reply::Commit(results)));
             }
             Pending::Delete { group, keys } => self.deleted_part(&group, &keys, false, out),
@@ -289,7 +303,7 @@ impl GroupCoordinator {
             if let Some(group) = self.groups.get_mut(&group_id) {
                 group.due(&mut cx, key);
             }
-            self.forget_if_trivial(&group_id);
+            self.settle_group(&group_id);
         }
     }
 }

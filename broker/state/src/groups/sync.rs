@@ -70,7 +70,7 @@ impl GroupCoordinator {
             results.push(result);
         }
         cx.reply(token, Reply::Leave(results));
-        self.forget_if_trivial(&request.group);
+        self.settle_group(&request.group);
     }
 }
 

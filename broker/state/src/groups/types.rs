@@ -9,7 +9,7 @@ use crate::offsets::Key;
 pub const MEMBERS_PER_GROUP_MAX: usize = 10_000;
 
 /// Groups of one machine, for the same reason.
-pub(super) const GROUPS_MAX: usize = 100_000;
+pub(super) const GROUPS_MAX: usize = 10_000;
 
 /// Keys of one persist: a deletion of more offsets than this is cut into several batches.
 pub(super) const RECORDS_PER_PERSIST_MAX: usize = 1_000;
@@ -45,6 +45,9 @@ pub struct GroupConfig {
     pub group_size_max: usize,
     /// `offset.metadata.max.bytes`
     pub offset_metadata_bytes_max: usize,
+    /// Bytes that the metadata and assignments of all members of one machine may take. Above it nobody joins until
+    /// others leave, so that clients which join and fall silent cannot fill the memory.
+    pub member_bytes_max: usize,
 }
 
 impl Default for GroupConfig {
@@ -55,6 +58,7 @@ impl Default for GroupConfig {
             session_timeout_max_ms: 1_800_000,
             group_size_max: MEMBERS_PER_GROUP_MAX,
             offset_metadata_bytes_max: 4_096,
+            member_bytes_max: 16 * 1024 * 1024,
         }
     }
 }

@@ -293,6 +293,33 @@ fn a_full_group_takes_no_more() {
 }
 
 #[test]
+fn members_take_a_bounded_memory() {
+    let member_bytes_max = 100_000;
+    let mut bench = Bench::with(GroupConfig {
+        initial_rebalance_delay_ms: 0,
+        member_bytes_max,
+        ..GroupConfig::default()
+    });
+    let mut refused = 0;
+    for number in 0..100 {
+        let request = JoinRequest {
+            group: format!("g{number}"),
+            protocols: vec![("range".to_owned(), Bytes::from(vec![0; 4_000]))],
+            ..bench.request("")
+        };
+        let token = bench.ask(|token| Input::Join(token, request));
+        if let Some(Reply::Join(Err(why))) = bench.take(token) {
+            assert_eq!(why.error, GroupError::CoordinatorNotAvailable);
+            refused += 1;
+        }
+    }
+    assert!(refused >= 75 && bench.machine.member_bytes <= member_bytes_max);
+    bench.advance(20_000);
+    assert_eq!(bench.machine.member_bytes, 0, "silent members give it back");
+    bench.stable(1);
+}
+
+#[test]
 fn requests_that_make_no_sense_are_refused() {
     let mut bench = Bench::new();
     let cases = [

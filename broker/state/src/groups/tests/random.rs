@@ -455,6 +455,14 @@ impl World {
         while !self.queued.is_empty() {
             self.confirm_one(true);
         }
+        let counted: usize = self
+            .bench
+            .machine
+            .groups
+            .values()
+            .map(|group| group.member_bytes())
+            .sum();
+        assert_eq!(self.bench.machine.member_bytes, counted);
         let group = self.bench.machine.describe("g").unwrap();
         assert_eq!(group.state, GroupState::Stable);
         let members: HashSet<String> = group
