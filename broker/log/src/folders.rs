@@ -131,6 +131,7 @@ fn tidy_folder(
     let dir = files.partition_dir(id);
     let manifest = &slots.manifest;
     let listed = |base: i64| manifest.segments.iter().any(|s| s.base_offset == base);
+    let mut unlinked = false;
     for name in names {
         let path = dir.join(name);
         match FileKey::parse(id, name) {
@@ -140,12 +141,17 @@ fn tidy_folder(
                     || manifest.dropped.contains(&key.base_offset) =>
             {
                 files.unlink(&path)?;
+                unlinked = true;
             }
             Some(_) => problems.push(set_aside(shared, &path, Some(id))?),
             None if [MANIFEST, MANIFEST_NEW, "producers.1", "producers.2"]
                 .contains(&name.as_str()) => {}
             None => problems.push(set_aside(shared, &path, Some(id))?),
         }
+    }
+    if unlinked {
+        // The next slot names them no more: a power cut behind it must not bring them back.
+        files.disk().sync_dir(&dir)?;
     }
     problems.extend(restore_tails(shared, manifest)?);
     for (at, segment) in manifest.segments.iter().enumerate() {
