@@ -311,5 +311,4 @@ fn unique_keys(schema: &Value, list: &[Value], path: &str, problems: &mut Vec<Pr
 }
 
 #[cfg(test)]
-#[path = "admission_tests.rs"]
 mod tests;

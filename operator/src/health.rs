@@ -93,85 +93,83 @@ impl ClusterLog {
         if self.brokers.is_empty() {
             return unknown(Reason::LogUnknown, self.error.clone().unwrap_or_default());
         }
-        let id = id.to_string();
-        let answers = || {
-            self.brokers
-                .iter()
-                .filter_map(|it| Some((it.id, it.answer.as_ref().ok()?)))
-        };
-        let damaged: Vec<(i32, &UnhealthyRange)> = answers()
-            .flat_map(|(broker, answer)| answer.unhealthy.iter().map(move |range| (broker, range)))
-            .filter(|(_, range)| {
-                range
-                    .topic_id
-                    .as_ref()
-                    .map_or(range.topic.as_deref() == Some(name), |it| *it == id)
-            })
-            .collect();
-        let in_state = |state: &str| -> Vec<String> {
-            answers()
-                .filter(|(_, it)| it.health.iter().any(|have| have == state))
-                .map(|(id, _)| id.to_string())
-                .collect()
-        };
-        let silent: Vec<String> = self
-            .brokers
-            .iter()
-            .filter_map(|it| Some(format!("broker {}: {}", it.id, it.answer.as_ref().err()?)))
-            .collect();
-        let (readonly, degraded) = (in_state("readonly"), in_state("degraded"));
-        let (state, status, reason, message) = if !damaged.is_empty() {
-            let truncated = answers().any(|(_, it)| it.truncated);
-            (
-                LogState::Damaged,
-                ConditionStatus::False,
-                Reason::LogDamaged,
-                places(name, &damaged, truncated),
-            )
-        } else if !readonly.is_empty() {
-            let words = format!("broker {} accepts no writes", readonly.join(", "));
-            (
-                LogState::ReadOnly,
-                ConditionStatus::False,
-                Reason::LogReadOnly,
-                words,
-            )
-        } else if !silent.is_empty() {
-            (
-                LogState::Unknown,
-                ConditionStatus::Unknown,
-                Reason::LogUnknown,
-                silent.join("; "),
-            )
-        } else if !degraded.is_empty() {
-            let words = format!(
-                "broker {} reports trouble with its log; this topic is not touched by it",
-                degraded.join(", ")
-            );
-            (
-                LogState::Degraded,
-                ConditionStatus::True,
-                Reason::LogDegraded,
-                words,
-            )
-        } else {
-            (
-                LogState::Healthy,
-                ConditionStatus::True,
-                Reason::LogHealthy,
-                String::new(),
-            )
-        };
+        let damaged = self.damaged(id, name);
         let count = i64::try_from(damaged.len()).unwrap_or(i64::MAX);
-        let status_log = LogStatus {
-            state,
-            quarantined_ranges: count,
-            decode_errors: count,
-        };
+        let (state, condition) = self.judge(name, &damaged);
         LogView {
-            status: Some(status_log),
-            condition: (status, reason, message),
+            status: Some(LogStatus {
+                state,
+                quarantined_ranges: count,
+                decode_errors: count,
+            }),
+            condition,
         }
+    }
+
+    fn answers(&self) -> impl Iterator<Item = (i32, &LogAnswer)> {
+        self.brokers
+            .iter()
+            .filter_map(|it| Some((it.id, it.answer.as_ref().ok()?)))
+    }
+
+    /// The ranges of one topic, by id where the broker tells it.
+    fn damaged(&self, id: Uuid, name: &str) -> Vec<(i32, &UnhealthyRange)> {
+        let id = id.to_string();
+        let of_topic = |range: &UnhealthyRange| match &range.topic_id {
+            Some(other) => *other == id,
+            None => range.topic.as_deref() == Some(name),
+        };
+        self.answers()
+            .flat_map(|(broker, answer)| answer.unhealthy.iter().map(move |it| (broker, it)))
+            .filter(|(_, range)| of_topic(range))
+            .collect()
+    }
+
+    /// The ids of the brokers in this state, with commas.
+    fn in_state(&self, state: &str) -> String {
+        let ids: Vec<String> = self
+            .answers()
+            .filter(|(_, it)| it.health.iter().any(|have| have == state))
+            .map(|(id, _)| id.to_string())
+            .collect();
+        ids.join(", ")
+    }
+
+    /// From most to least severe. Damage elsewhere is no news about this topic.
+    fn judge(
+        &self,
+        name: &str,
+        damaged: &[(i32, &UnhealthyRange)],
+    ) -> (LogState, (ConditionStatus, Reason, String)) {
+        use ConditionStatus::{False, True, Unknown};
+        if !damaged.is_empty() {
+            let truncated = self.answers().any(|(_, it)| it.truncated);
+            let words = places(name, damaged, truncated);
+            return (LogState::Damaged, (False, Reason::LogDamaged, words));
+        }
+        let readonly = self.in_state("readonly");
+        if !readonly.is_empty() {
+            let words = format!("broker {readonly} accepts no writes");
+            return (LogState::ReadOnly, (False, Reason::LogReadOnly, words));
+        }
+        let silent = |it: &BrokerLog| {
+            let error = it.answer.as_ref().err()?;
+            Some(format!("broker {}: {error}", it.id))
+        };
+        let silent: Vec<String> = self.brokers.iter().filter_map(silent).collect();
+        if !silent.is_empty() {
+            let condition = (Unknown, Reason::LogUnknown, silent.join("; "));
+            return (LogState::Unknown, condition);
+        }
+        let degraded = self.in_state("degraded");
+        if !degraded.is_empty() {
+            let words = format!(
+                "broker {degraded} reports trouble with its log; this topic is not touched by it"
+            );
+            return (LogState::Degraded, (True, Reason::LogDegraded, words));
+        }
+        let healthy = (True, Reason::LogHealthy, String::new());
+        (LogState::Healthy, healthy)
     }
 }
 

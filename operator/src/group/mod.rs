@@ -129,31 +129,7 @@ pub(crate) fn build(
                 (ConditionStatus::Unknown, error.reason(), message),
             )
         }
-        Ok(facts) if is_absent(facts) => {
-            new.state = Some(facts.state.clone());
-            new.members = Some(0);
-            let unknown = match spec.lag_objective {
-                Some(_) => (ConditionStatus::Unknown, Reason::GroupAbsent, String::new()),
-                None => (ConditionStatus::Unknown, Reason::NoObjective, String::new()),
-            };
-            (
-                (ConditionStatus::True, Reason::GroupAbsent, String::new()),
-                unknown,
-            )
-        }
-        Ok(facts) => {
-            let lag = lag(facts);
-            new.state = Some(facts.state.clone());
-            new.protocol_type = Some(facts.protocol_type.clone()).filter(|it| !it.is_empty());
-            new.assignor = Some(facts.assignor.clone()).filter(|it| !it.is_empty());
-            new.members = Some(i32::try_from(facts.members).unwrap_or(i32::MAX));
-            new.total_lag = Some(lag.total);
-            new.topics = lag.topics.iter().take(TOPICS_MAX).cloned().collect();
-            (
-                (ConditionStatus::True, Reason::Observed, String::new()),
-                within(spec.lag_objective, &lag),
-            )
-        }
+        Ok(facts) => observed(spec, facts, &mut new),
     };
     set(
         &mut new.conditions,
@@ -170,6 +146,35 @@ pub(crate) fn build(
         now,
     );
     new
+}
+
+type Said = (ConditionStatus, Reason, String);
+
+/// Ready and LagWithinObjective of a group that was looked at; the facts go into the status.
+fn observed(
+    spec: &ConsumerGroupSpec,
+    facts: &GroupFacts,
+    new: &mut ConsumerGroupStatus,
+) -> (Said, Said) {
+    new.state = Some(facts.state.clone());
+    new.members = Some(i32::try_from(facts.members).unwrap_or(i32::MAX));
+    if is_absent(facts) {
+        let why = match spec.lag_objective {
+            Some(_) => Reason::GroupAbsent,
+            None => Reason::NoObjective,
+        };
+        return (
+            (ConditionStatus::True, Reason::GroupAbsent, String::new()),
+            (ConditionStatus::Unknown, why, String::new()),
+        );
+    }
+    let lag = lag(facts);
+    new.protocol_type = Some(facts.protocol_type.clone()).filter(|it| !it.is_empty());
+    new.assignor = Some(facts.assignor.clone()).filter(|it| !it.is_empty());
+    new.total_lag = Some(lag.total);
+    new.topics = lag.topics.iter().take(TOPICS_MAX).cloned().collect();
+    let ready = (ConditionStatus::True, Reason::Observed, String::new());
+    (ready, within(spec.lag_objective, &lag))
 }
 
 /// Too much is too much, whatever else is unknown; little is only enough if all is known.

@@ -200,5 +200,4 @@ fn not_converging(outcome: &mut Outcome, deleting: bool) {
 }
 
 #[cfg(test)]
-#[path = "converge_tests.rs"]
 mod tests;

@@ -6,12 +6,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use keelson_crds::ConditionStatus::{False, True, Unknown};
 use keelson_crds::{
-    AdoptionPolicy, ConditionStatus, ConditionType, ConfigPolicy, DRIFT_ENTRIES_MAX,
-    DeletionPolicy, DriftEntry, DriftPolicy, OWNER_CONFIG, Reason,
+    AdoptionPolicy, ConditionType as Type, ConfigPolicy, DRIFT_ENTRIES_MAX, DeletionPolicy,
+    DriftEntry, DriftPolicy, OWNER_CONFIG, Reason,
 };
 use uuid::Uuid;
 
+use super::deletion::decide_deletion;
+use super::difference::{Difference, words};
 use super::facts::{
     ClusterView, Deleting, Desired, HOLD_MAX, ObjectView, Observed, Owner, TopicUpdate, TopicView,
     Verdict,
@@ -113,12 +116,9 @@ fn decide_life(desired: &Desired, object: &ObjectView, cluster: &ClusterView) ->
             present(desired, object, facts, owner)
         }
     };
-    decision.verdict.say(
-        ConditionType::Deleting,
-        ConditionStatus::False,
-        Reason::NotDeleting,
-        "",
-    );
+    decision
+        .verdict
+        .say(Type::Deleting, False, Reason::NotDeleting, "");
     finalizer(desired, object, &mut decision);
     decision
 }
@@ -129,8 +129,8 @@ fn finalizer(desired: &Desired, object: &ObjectView, decision: &mut Decision) {
     if !object.finalizers_exist {
         return;
     }
-    let conflict = decision.verdict.conditions.get(&ConditionType::Conflict);
-    let in_conflict = conflict.is_some_and(|it| it.0 == ConditionStatus::True);
+    let conflict = decision.verdict.conditions.get(&Type::Conflict);
+    let in_conflict = conflict.is_some_and(|it| it.0 == True);
     match desired.deletion_policy {
         DeletionPolicy::Delete if !object.has_finalizer && !in_conflict && !desired.paused => {
             decision.actions.insert(0, Action::AddFinalizer);
@@ -150,38 +150,13 @@ fn unreachable_cluster(object: &ObjectView, message: &str) -> Decision {
     let mut verdict = Verdict::default();
     let reason = Reason::BrokerUnreachable;
     if object.applied {
-        verdict.say(
-            ConditionType::Synced,
-            ConditionStatus::True,
-            Reason::Applied,
-            "",
-        );
+        verdict.say(Type::Synced, True, Reason::Applied, "");
     } else {
-        verdict.say(
-            ConditionType::Synced,
-            ConditionStatus::False,
-            reason,
-            message,
-        );
+        verdict.say(Type::Synced, False, reason, message);
     }
-    verdict.say(
-        ConditionType::Ready,
-        ConditionStatus::Unknown,
-        reason,
-        message,
-    );
-    verdict.say(
-        ConditionType::Drifted,
-        ConditionStatus::Unknown,
-        reason,
-        message,
-    );
-    verdict.say(
-        ConditionType::Conflict,
-        ConditionStatus::Unknown,
-        reason,
-        message,
-    );
+    verdict.say(Type::Ready, Unknown, reason, message);
+    verdict.say(Type::Drifted, Unknown, reason, message);
+    verdict.say(Type::Conflict, Unknown, reason, message);
     Decision {
         actions: Vec::new(),
         verdict,
@@ -191,73 +166,48 @@ fn unreachable_cluster(object: &ObjectView, message: &str) -> Decision {
 fn absent(desired: &Desired, object: &ObjectView) -> Decision {
     let mut decision = Decision::default();
     let verdict = &mut decision.verdict;
-    verdict.say(
-        ConditionType::Conflict,
-        ConditionStatus::False,
-        Reason::NoConflict,
-        "",
-    );
-    let was_there = object.applied && object.known_id.is_some();
-    let entry = DriftEntry {
-        key: "topic".into(),
-        desired: Some(desired.topic.clone()),
-        actual: None,
-    };
-    if was_there {
+    let name = &desired.topic;
+    verdict.say(Type::Conflict, False, Reason::NoConflict, "");
+    if object.applied && object.known_id.is_some() {
         verdict.topic = TopicUpdate::Gone;
-        verdict.drift.push(entry);
-        let words = format!("topic {} was deleted by somebody else", desired.topic);
-        verdict.say(
-            ConditionType::Drifted,
-            ConditionStatus::True,
-            Reason::TopicMissing,
-            words.clone(),
-        );
+        verdict.drift.push(DriftEntry {
+            key: "topic".into(),
+            desired: Some(name.clone()),
+            actual: None,
+        });
+        let words = format!("topic {name} was deleted by somebody else");
+        verdict.say(Type::Drifted, True, Reason::TopicMissing, words.clone());
         if desired.drift_policy == DriftPolicy::Report {
-            verdict.say(
-                ConditionType::Synced,
-                ConditionStatus::True,
-                Reason::Applied,
-                "",
-            );
-            verdict.say(
-                ConditionType::Ready,
-                ConditionStatus::False,
-                Reason::TopicMissing,
-                words,
-            );
+            verdict.say(Type::Synced, True, Reason::Applied, "");
+            verdict.say(Type::Ready, False, Reason::TopicMissing, words);
             return decision;
         }
     } else {
         verdict.topic = TopicUpdate::None;
-        verdict.say(
-            ConditionType::Drifted,
-            ConditionStatus::False,
-            Reason::TopicAbsent,
-            "",
-        );
+        verdict.say(Type::Drifted, False, Reason::TopicAbsent, "");
     }
-    let why = if desired.paused {
-        Reason::Paused
+    let words = format!("topic {name} does not exist");
+    if desired.paused {
+        verdict.fail(Reason::Paused, &words);
     } else {
-        Reason::TopicAbsent
-    };
-    verdict.fail(why, &format!("topic {} does not exist", desired.topic));
-    if !desired.paused {
-        let mut config: BTreeMap<String, String> = desired
-            .config
-            .iter()
-            .filter_map(|(key, value)| Some((key.clone(), value.clone()?)))
-            .collect();
-        config.insert(OWNER_CONFIG.to_owned(), desired.owner.clone());
-        decision.actions.push(Action::Create(NewTopic {
-            name: desired.topic.clone(),
-            partitions: desired.partitions,
-            replication_factor: desired.replication_factor,
-            config,
-        }));
+        verdict.fail(Reason::TopicAbsent, &words);
+        decision.actions.push(Action::Create(new_topic(desired)));
     }
     decision
+}
+
+fn new_topic(desired: &Desired) -> NewTopic {
+    let listed = desired.config.iter();
+    let mut config: BTreeMap<String, String> = listed
+        .filter_map(|(key, value)| Some((key.clone(), value.clone()?)))
+        .collect();
+    config.insert(OWNER_CONFIG.to_owned(), desired.owner.clone());
+    NewTopic {
+        name: desired.topic.clone(),
+        partitions: desired.partitions,
+        replication_factor: desired.replication_factor,
+        config,
+    }
 }
 
 fn present(desired: &Desired, object: &ObjectView, facts: &TopicFacts, owner: &Owner) -> Decision {
@@ -269,9 +219,9 @@ fn present(desired: &Desired, object: &ObjectView, facts: &TopicFacts, owner: &O
         Owner::Stale(_) | Owner::Foreign(_) => false,
     };
     let mut decision = if ours {
-        owned(desired, object, facts, owner, &difference)
+        owned(desired, object, facts, (owner, &difference))
     } else {
-        adoption(desired, facts, owner, &difference)
+        adoption(desired, facts, (owner, &difference))
     };
     decision.verdict.ownership = Some(owner.ownership(&desired.owner));
     decision
@@ -281,92 +231,77 @@ fn present(desired: &Desired, object: &ObjectView, facts: &TopicFacts, owner: &O
 fn adoption(
     desired: &Desired,
     facts: &TopicFacts,
-    owner: &Owner,
-    difference: &Difference,
+    (owner, difference): (&Owner, &Difference),
 ) -> Decision {
     let mut decision = Decision::default();
     let verdict = &mut decision.verdict;
     verdict.topic = TopicUpdate::None;
     verdict.drift = difference.entries.clone();
-    let drifted = if difference.entries.is_empty() {
-        (ConditionStatus::False, Reason::NoDrift, String::new())
-    } else {
-        (
-            ConditionStatus::True,
-            Reason::DriftFound,
-            difference.words(),
-        )
-    };
-    verdict.conditions.insert(ConditionType::Drifted, drifted);
-    let name = &desired.topic;
-    let refusal = match (owner, desired.adoption_policy) {
-        (Owner::Foreign(other), _) => Some((
-            Reason::OwnedByAnother,
-            format!("topic {name} belongs to {other}"),
-        )),
-        (Owner::Ours | Owner::Nobody | Owner::Stale(_), AdoptionPolicy::Never) => Some((
-            Reason::AdoptionRefused,
-            format!("topic {name} exists and adoptionPolicy is Never"),
-        )),
-        (Owner::Ours | Owner::Nobody | Owner::Stale(_), AdoptionPolicy::IfMatching)
-            if !difference.entries.is_empty() =>
-        {
-            let words = format!(
-                "topic {name} exists and is not as described: {}",
-                difference.words()
-            );
-            Some((Reason::DoesNotMatch, words))
-        }
-        (
-            Owner::Ours | Owner::Nobody | Owner::Stale(_),
-            AdoptionPolicy::IfMatching | AdoptionPolicy::Always,
-        ) => None,
-    };
-    if let Some((reason, message)) = refusal {
-        verdict.say(
-            ConditionType::Conflict,
-            ConditionStatus::True,
-            reason,
-            message.clone(),
-        );
+    say_drift(verdict);
+    if let Some((reason, message)) = refusal(desired, owner, difference) {
+        verdict.say(Type::Conflict, True, reason, message.clone());
         verdict.fail(reason, &message);
         return decision;
     }
-    verdict.say(
-        ConditionType::Conflict,
-        ConditionStatus::False,
-        Reason::NoConflict,
-        "",
-    );
-    let why = if desired.paused {
-        Reason::Paused
-    } else {
-        Reason::DriftFound
-    };
-    verdict.fail(why, &format!("topic {name} exists and is not adopted yet"));
-    if !desired.paused {
-        if let Owner::Stale(_) = owner {
-            // The broker refuses to replace one owner by another: the old one goes first.
-            let change = ConfigChange {
-                reset: vec![OWNER_CONFIG.to_owned()],
-                ..ConfigChange::default()
-            };
-            decision.actions.push(Action::AlterConfigs {
-                change,
-                cause: Reason::ConfigChanged,
-            });
-        }
-        let mut change = difference.change.clone();
-        change
-            .set
-            .insert(OWNER_CONFIG.to_owned(), desired.owner.clone());
-        decision.actions.push(Action::AlterConfigs {
-            change,
-            cause: Reason::TopicAdopted,
-        });
-        decision.actions.extend(difference.growth(facts));
+    verdict.say(Type::Conflict, False, Reason::NoConflict, "");
+    let words = format!("topic {} exists and is not adopted yet", desired.topic);
+    if desired.paused {
+        verdict.fail(Reason::Paused, &words);
+        return decision;
     }
+    verdict.fail(Reason::DriftFound, &words);
+    if let Owner::Stale(_) = owner {
+        // The broker refuses to replace one owner by another: the old one goes first.
+        let change = ConfigChange {
+            reset: vec![OWNER_CONFIG.to_owned()],
+            ..ConfigChange::default()
+        };
+        let cause = Reason::ConfigChanged;
+        decision
+            .actions
+            .push(Action::AlterConfigs { change, cause });
+    }
+    let mut change = difference.change.clone();
+    change
+        .set
+        .insert(OWNER_CONFIG.to_owned(), desired.owner.clone());
+    let cause = Reason::TopicAdopted;
     decision
+        .actions
+        .push(Action::AlterConfigs { change, cause });
+    decision.actions.extend(difference.growth(facts));
+    decision
+}
+
+/// Why a topic that is not ours is left alone.
+fn refusal(desired: &Desired, owner: &Owner, difference: &Difference) -> Option<(Reason, String)> {
+    let name = &desired.topic;
+    if let Owner::Foreign(other) = owner {
+        let words = format!("topic {name} belongs to {other}");
+        return Some((Reason::OwnedByAnother, words));
+    }
+    match desired.adoption_policy {
+        AdoptionPolicy::Always => None,
+        AdoptionPolicy::IfMatching if difference.entries.is_empty() => None,
+        AdoptionPolicy::IfMatching => {
+            let differs = difference.words();
+            let words = format!("topic {name} exists and is not as described: {differs}");
+            Some((Reason::DoesNotMatch, words))
+        }
+        AdoptionPolicy::Never => {
+            let words = format!("topic {name} exists and adoptionPolicy is Never");
+            Some((Reason::AdoptionRefused, words))
+        }
+    }
+}
+
+fn say_drift(verdict: &mut Verdict) {
+    if verdict.drift.is_empty() {
+        verdict.say(Type::Drifted, False, Reason::NoDrift, "");
+    } else {
+        let words = words(&verdict.drift);
+        verdict.say(Type::Drifted, True, Reason::DriftFound, words);
+    }
 }
 
 /// The topic is ours: is it as described?
@@ -374,104 +309,35 @@ fn owned(
     desired: &Desired,
     object: &ObjectView,
     facts: &TopicFacts,
-    owner: &Owner,
-    difference: &Difference,
+    (owner, difference): (&Owner, &Difference),
 ) -> Decision {
     let mut decision = Decision::default();
     let verdict = &mut decision.verdict;
     verdict.topic = TopicUpdate::Is(facts.clone());
     verdict.drift = difference.entries.clone();
-    verdict.say(
-        ConditionType::Conflict,
-        ConditionStatus::False,
-        Reason::NoConflict,
-        "",
-    );
-
+    verdict.say(Type::Conflict, False, Reason::NoConflict, "");
     let mut change = difference.change.clone();
     if *owner != Owner::Ours {
         change
             .set
             .insert(OWNER_CONFIG.to_owned(), desired.owner.clone());
-        let key = format!("config.{OWNER_CONFIG}");
-        verdict.drift.insert(
-            0,
-            DriftEntry {
-                key,
-                desired: Some(desired.owner.clone()),
-                actual: None,
-            },
-        );
+        let entry = DriftEntry {
+            key: format!("config.{OWNER_CONFIG}"),
+            desired: Some(desired.owner.clone()),
+            actual: None,
+        };
+        verdict.drift.insert(0, entry);
     }
-    let words = words(&verdict.drift);
-    if verdict.drift.is_empty() {
-        verdict.say(
-            ConditionType::Drifted,
-            ConditionStatus::False,
-            Reason::NoDrift,
-            "",
-        );
-    } else {
-        verdict.say(
-            ConditionType::Drifted,
-            ConditionStatus::True,
-            Reason::DriftFound,
-            words.clone(),
-        );
-    }
+    say_drift(verdict);
     let reported_only = object.applied && desired.drift_policy == DriftPolicy::Report;
-    if let Some((reason, message)) = &difference.impossible {
-        verdict.fail(*reason, message);
-    } else if verdict.drift.is_empty() {
-        verdict.say(
-            ConditionType::Synced,
-            ConditionStatus::True,
-            Reason::Applied,
-            "",
-        );
-        let why = if desired.paused {
-            Reason::Paused
-        } else {
-            Reason::AsDescribed
-        };
-        verdict.say(ConditionType::Ready, ConditionStatus::True, why, "");
-    } else if desired.paused {
-        let kept = if object.applied {
-            ConditionStatus::True
-        } else {
-            ConditionStatus::False
-        };
-        verdict.say(ConditionType::Synced, kept, Reason::Paused, words.clone());
-        verdict.say(
-            ConditionType::Ready,
-            ConditionStatus::False,
-            Reason::Paused,
-            words,
-        );
-    } else if reported_only {
-        verdict.say(
-            ConditionType::Synced,
-            ConditionStatus::True,
-            Reason::Applied,
-            "",
-        );
-        verdict.say(
-            ConditionType::Ready,
-            ConditionStatus::True,
-            Reason::DriftFound,
-            words,
-        );
-    } else {
-        verdict.fail(Reason::DriftFound, &words);
-    }
+    judge_owned(desired, object, difference, verdict);
     if desired.paused || reported_only {
         return decision;
     }
     if change != ConfigChange::default() {
-        let cause = if object.applied {
-            Reason::DriftCorrected
-        } else {
-            Reason::ConfigChanged
+        let cause = match object.applied {
+            true => Reason::DriftCorrected,
+            false => Reason::ConfigChanged,
         };
         decision
             .actions
@@ -481,232 +347,34 @@ fn owned(
     decision
 }
 
-fn decide_deletion(
+/// Synced and Ready of a topic of ours, from most to least severe.
+fn judge_owned(
     desired: &Desired,
     object: &ObjectView,
-    deleting: &Deleting,
-    cluster: &ClusterView,
-) -> Decision {
-    let mut decision = Decision::default();
-    if !object.has_finalizer {
-        return decision;
-    }
-    let name = &desired.topic;
-    let mut release = |reason: Reason, message: String| {
-        decision
-            .actions
-            .push(Action::RemoveFinalizer { reason, message });
-    };
-    match (desired.deletion_policy, cluster) {
-        (DeletionPolicy::Retain, _) => {
-            release(Reason::TopicRetained, "deletionPolicy is Retain".into())
-        }
-        (DeletionPolicy::Delete, ClusterView::Gone(message)) => {
-            release(Reason::ClusterGone, message.clone())
-        }
-        (DeletionPolicy::Delete, ClusterView::Unreachable(message)) if deleting.age >= HOLD_MAX => {
-            let minutes = HOLD_MAX.as_secs() / 60;
-            release(
-                Reason::DeletionGivenUp,
-                format!(
-                    "topic {name} was not deleted: no broker could be reached for {minutes} minutes: {message}"
-                ),
-            );
-        }
-        (DeletionPolicy::Delete, ClusterView::Unreachable(message)) => {
-            let words = format!(
-                "topic {name} is not deleted yet: {message}; the object is let go at {}",
-                deleting.until
-            );
-            decision.verdict.say(
-                ConditionType::Deleting,
-                ConditionStatus::True,
-                Reason::DeletionHeld,
-                words,
-            );
-            decision.verdict.say(
-                ConditionType::Ready,
-                ConditionStatus::False,
-                Reason::BrokerUnreachable,
-                message.clone(),
-            );
-        }
-        (DeletionPolicy::Delete, ClusterView::Reachable(TopicView::Absent)) => {
-            release(Reason::TopicDeleted, format!("topic {name} is gone"));
-        }
-        (
-            DeletionPolicy::Delete,
-            ClusterView::Reachable(TopicView::Present(facts, Owner::Ours)),
-        ) => {
-            let (reason, words) = if desired.paused {
-                (
-                    Reason::Paused,
-                    format!("topic {name} is not deleted: the object is paused"),
-                )
-            } else {
-                decision.actions.push(Action::DeleteTopic { id: facts.id });
-                (
-                    Reason::DeletingTopic,
-                    format!("deleting topic {name} with id {}", facts.id),
-                )
-            };
-            decision.verdict.say(
-                ConditionType::Deleting,
-                ConditionStatus::True,
-                reason,
-                words.clone(),
-            );
-            decision
-                .verdict
-                .say(ConditionType::Ready, ConditionStatus::False, reason, words);
-        }
-        (DeletionPolicy::Delete, ClusterView::Reachable(TopicView::Present(_, Owner::Nobody))) => {
-            release(
-                Reason::TopicRetained,
-                format!("topic {name} belongs to nobody any more"),
-            );
-        }
-        (
-            DeletionPolicy::Delete,
-            ClusterView::Reachable(TopicView::Present(
-                _,
-                Owner::Stale(other) | Owner::Foreign(other),
-            )),
-        ) => {
-            release(
-                Reason::TopicRetained,
-                format!("topic {name} belongs to {other}"),
-            );
-        }
-    }
-    decision
-}
-
-/// Where a topic differs from the spec.
-#[derive(Debug, Default)]
-struct Difference {
-    entries: Vec<DriftEntry>,
-    change: ConfigChange,
-    grow_to: Option<i32>,
-    impossible: Option<(Reason, String)>,
-}
-
-impl Difference {
-    fn between(desired: &Desired, facts: &TopicFacts) -> Self {
-        let mut it = Self::default();
-        it.shape(desired, facts);
-        for (key, value) in desired
-            .config
-            .iter()
-            .filter_map(|(key, value)| Some((key, value.as_ref()?)))
-        {
-            let actual = facts
-                .configs
-                .get(key)
-                .and_then(|fact| fact.value.as_deref());
-            if !actual.is_some_and(|actual| same_value(actual, value)) {
-                it.note(format!("config.{key}"), Some(value), actual);
-                it.change.set.insert(key.clone(), value.clone());
-            }
-        }
-        if desired.config_policy == ConfigPolicy::Exclusive {
-            let listed = |key: &str| key == OWNER_CONFIG || desired.config.contains_key(key);
-            for (key, fact) in facts
-                .configs
-                .iter()
-                .filter(|(key, fact)| fact.explicit && !listed(key))
-            {
-                it.note(format!("config.{key}"), None, fact.value.as_deref());
-                it.change.reset.push(key.clone());
-            }
-        }
-        it
-    }
-
-    fn shape(&mut self, desired: &Desired, facts: &TopicFacts) {
-        if let Some(wish) = desired.partitions.filter(|wish| *wish != facts.partitions) {
-            self.note(
-                "partitions".into(),
-                Some(&wish.to_string()),
-                Some(&facts.partitions.to_string()),
-            );
-            if wish > facts.partitions {
-                self.grow_to = Some(wish);
-            } else {
-                let words = format!(
-                    "topic {} has {} partitions, the spec asks for {wish}, and partitions cannot be removed",
-                    desired.topic, facts.partitions
-                );
-                self.impossible = Some((Reason::PartitionsCannotShrink, words));
-            }
-        }
-        if let Some(wish) = desired
-            .replication_factor
-            .filter(|wish| *wish != facts.replication_factor)
-        {
-            self.note(
-                "replicationFactor".into(),
-                Some(&wish.to_string()),
-                Some(&facts.replication_factor.to_string()),
-            );
-            let words = format!(
-                "topic {} has {} replicas, the spec asks for {wish}, and that cannot be changed",
-                desired.topic, facts.replication_factor
-            );
-            self.impossible = Some((Reason::ReplicationFactorCannotChange, words));
-        }
-    }
-
-    fn note(&mut self, key: String, desired: Option<&str>, actual: Option<&str>) {
-        let own = |it: Option<&str>| it.map(str::to_owned);
-        self.entries.push(DriftEntry {
-            key,
-            desired: own(desired),
-            actual: own(actual),
-        });
-    }
-
-    fn growth(&self, facts: &TopicFacts) -> Option<Action> {
-        self.grow_to.map(|total| Action::AddPartitions {
-            from: facts.partitions,
-            total,
-        })
-    }
-
-    fn words(&self) -> String {
-        words(&self.entries)
-    }
-}
-
-fn words(entries: &[DriftEntry]) -> String {
-    let one = |it: &DriftEntry| {
-        let value = |it: &Option<String>| it.clone().unwrap_or_else(|| "(default)".into());
-        format!(
-            "{} is {}, should be {}",
-            it.key,
-            value(&it.actual),
-            value(&it.desired)
-        )
-    };
-    let shown: Vec<String> = entries.iter().take(DRIFT_ENTRIES_MAX).map(one).collect();
-    let rest = entries.len().saturating_sub(DRIFT_ENTRIES_MAX);
-    let more = if rest > 0 {
-        format!(" and {rest} more")
+    difference: &Difference,
+    verdict: &mut Verdict,
+) {
+    let words = words(&verdict.drift);
+    if let Some((reason, message)) = &difference.impossible {
+        verdict.fail(*reason, message);
+    } else if verdict.drift.is_empty() {
+        verdict.say(Type::Synced, True, Reason::Applied, "");
+        let why = match desired.paused {
+            true => Reason::Paused,
+            false => Reason::AsDescribed,
+        };
+        verdict.say(Type::Ready, True, why, "");
+    } else if desired.paused {
+        let kept = if object.applied { True } else { False };
+        verdict.say(Type::Synced, kept, Reason::Paused, words.clone());
+        verdict.say(Type::Ready, False, Reason::Paused, words);
+    } else if object.applied && desired.drift_policy == DriftPolicy::Report {
+        verdict.say(Type::Synced, True, Reason::Applied, "");
+        verdict.say(Type::Ready, True, Reason::DriftFound, words);
     } else {
-        String::new()
-    };
-    format!("{}{more}", shown.join("; "))
+        verdict.fail(Reason::DriftFound, &words);
+    }
 }
 
-/// Kafka's configs are strings; `1000` and `01000`, `a, b` and `a,b` mean the same to the broker.
-fn same_value(left: &str, right: &str) -> bool {
-    if let (Ok(left), Ok(right)) = (left.trim().parse::<i64>(), right.trim().parse::<i64>()) {
-        return left == right;
-    }
-    let parts = |it: &str| {
-        it.split(',')
-            .map(|part| part.trim().to_owned())
-            .collect::<Vec<_>>()
-    };
-    parts(left) == parts(right)
-}
+#[cfg(test)]
+mod tests;

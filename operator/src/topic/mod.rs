@@ -5,6 +5,8 @@
 
 mod converge;
 mod decide;
+mod deletion;
+mod difference;
 mod facts;
 mod status;
 
@@ -73,7 +75,3 @@ pub(crate) async fn execute<K: Kafka>(
     info!(topic, reason = done.0.as_str(), ?mode, "{}", done.1);
     Ok(Some(done))
 }
-
-#[cfg(test)]
-#[path = "decide_tests.rs"]
-mod decide_tests;

@@ -9,11 +9,11 @@ use keelson_crds::{
 };
 use uuid::Uuid;
 
-use super::decide::{Action, Decision, decide};
-use super::facts::{
+use super::{Action, Decision, decide};
+use crate::kafka::{ConfigFact, TopicFacts};
+use crate::topic::facts::{
     ClusterView, Deleting, Desired, HOLD_MAX, ObjectView, Observed, Owner, TopicUpdate, TopicView,
 };
-use crate::kafka::{ConfigFact, TopicFacts};
 
 const ID: Uuid = Uuid::from_u128(7);
 
