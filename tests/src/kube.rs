@@ -87,49 +87,78 @@ impl Kube {
     fn start() -> (Self, Vec<Child>) {
         let home = scratch_dir().keep();
         remove_leftovers(&home);
-        std::fs::write(home.join("pid"), std::process::id().to_string())
-            .expect("a file can be written");
+        let pid = std::process::id().to_string();
+        std::fs::write(home.join("pid"), pid).expect("a file can be written");
         let [etcd, peer, api, manager] = free_ports();
-        let text = |it: &Path| it.to_str().expect("a UTF-8 path").to_owned();
-        let file = |name: &str| text(&home.join(name));
-        tools::run(Command::new(tools::require("openssl")).args([
-            "genrsa",
-            "-out",
-            &file("sa.key"),
-        ]));
-        tools::run(Command::new(tools::require("openssl")).args([
-            "rsa",
-            "-in",
-            &file("sa.key"),
-            "-pubout",
-            "-out",
-            &file("sa.pub"),
-        ]));
-        std::fs::write(
-            home.join("tokens.csv"),
-            format!("{TOKEN},admin,1,\"system:masters\"\n"),
-        )
-        .expect("a file can be written");
         let kube = Self {
             server: format!("https://127.0.0.1:{api}"),
-            home: home.clone(),
+            home,
         };
-        let kubeconfig = text(&kube.kubeconfig("default"));
-        let mut children = vec![kube.spawn(
+        kube.make_keys();
+        let mut children = vec![kube.start_etcd(etcd, peer), kube.start_apiserver(api, etcd)];
+        wait_until("kube-apiserver is ready", START_WITHIN, || {
+            kube.try_kubectl(&["get", "--raw", "/readyz"], "").is_ok()
+        });
+        // Deleting a namespace is work of the controller manager; nothing else of it is needed.
+        let kubeconfig = kube.kubeconfig("default");
+        children.push(kube.spawn(
+            "kube-controller-manager",
+            &[
+                "--leader-elect=false",
+                "--bind-address=127.0.0.1",
+                "--allocate-node-cidrs=false",
+                "--controllers=namespace-controller,garbage-collector-controller",
+                &format!("--kubeconfig={}", kubeconfig.display()),
+                &format!("--secure-port={manager}"),
+                &format!("--cert-dir={}", kube.file("certs")),
+            ],
+        ));
+        wait_until("kube-system exists", START_WITHIN, || {
+            kube.try_kubectl(&["get", "namespace", "kube-system"], "")
+                .is_ok()
+        });
+        (kube, children)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.home
+            .join(name)
+            .to_str()
+            .expect("a UTF-8 path")
+            .to_owned()
+    }
+
+    fn make_keys(&self) {
+        let (private, public) = (self.file("sa.key"), self.file("sa.pub"));
+        let openssl = tools::require("openssl");
+        tools::run(Command::new(&openssl).args(["genrsa", "-out", &private]));
+        tools::run(
+            Command::new(&openssl).args(["rsa", "-in", &private, "-pubout", "-out", &public]),
+        );
+        let tokens = format!("{TOKEN},admin,1,\"system:masters\"\n");
+        std::fs::write(self.home.join("tokens.csv"), tokens).expect("a file can be written");
+        self.kubeconfig("default");
+    }
+
+    fn start_etcd(&self, client: u16, peer: u16) -> Child {
+        self.spawn(
             "etcd",
             &[
                 "--name=t",
                 "--unsafe-no-fsync",
                 "--log-level=warn",
-                &format!("--data-dir={}", file("etcd")),
-                &format!("--listen-client-urls=http://127.0.0.1:{etcd}"),
-                &format!("--advertise-client-urls=http://127.0.0.1:{etcd}"),
+                &format!("--data-dir={}", self.file("etcd")),
+                &format!("--listen-client-urls=http://127.0.0.1:{client}"),
+                &format!("--advertise-client-urls=http://127.0.0.1:{client}"),
                 &format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
                 &format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
                 &format!("--initial-cluster=t=http://127.0.0.1:{peer}"),
             ],
-        )];
-        children.push(kube.spawn(
+        )
+    }
+
+    fn start_apiserver(&self, port: u16, etcd: u16) -> Child {
+        self.spawn(
             "kube-apiserver",
             &[
                 "--bind-address=127.0.0.1",
@@ -139,35 +168,14 @@ impl Kube {
                 "--disable-admission-plugins=ServiceAccount",
                 "--service-cluster-ip-range=10.96.0.0/16",
                 "--service-account-issuer=https://kubernetes.default.svc",
-                &format!("--secure-port={api}"),
+                &format!("--secure-port={port}"),
                 &format!("--etcd-servers=http://127.0.0.1:{etcd}"),
-                &format!("--cert-dir={}", file("certs")),
-                &format!("--token-auth-file={}", file("tokens.csv")),
-                &format!("--service-account-key-file={}", file("sa.pub")),
-                &format!("--service-account-signing-key-file={}", file("sa.key")),
+                &format!("--cert-dir={}", self.file("certs")),
+                &format!("--token-auth-file={}", self.file("tokens.csv")),
+                &format!("--service-account-key-file={}", self.file("sa.pub")),
+                &format!("--service-account-signing-key-file={}", self.file("sa.key")),
             ],
-        ));
-        wait_until("kube-apiserver is ready", START_WITHIN, || {
-            kube.try_kubectl(&["get", "--raw", "/readyz"], "").is_ok()
-        });
-        // Deleting a namespace is work of the controller manager; nothing else of it is needed.
-        children.push(kube.spawn(
-            "kube-controller-manager",
-            &[
-                "--leader-elect=false",
-                "--bind-address=127.0.0.1",
-                "--allocate-node-cidrs=false",
-                "--controllers=namespace-controller,garbage-collector-controller",
-                &format!("--kubeconfig={kubeconfig}"),
-                &format!("--secure-port={manager}"),
-                &format!("--cert-dir={}", file("certs")),
-            ],
-        ));
-        wait_until("kube-system exists", START_WITHIN, || {
-            kube.try_kubectl(&["get", "namespace", "kube-system"], "")
-                .is_ok()
-        });
-        (kube, children)
+        )
     }
 
     fn spawn(&self, name: &str, args: &[&str]) -> Child {

@@ -186,28 +186,6 @@ fn applied_changed_and_retained() {
         Some("1000")
     );
 
-    for (spec, words) in [
-        (json!({ "partitions": 4 }), "partitions may only grow"),
-        (
-            json!({ "partitions": 5, "topicName": "other" }),
-            "topicName is immutable",
-        ),
-        (
-            json!({ "partitions": 5, "config": { "keelson.owner": "me" } }),
-            "keelson.owner is set by the operator",
-        ),
-    ] {
-        let manifest = kube::object("Topic", &stage.namespace, "orders", &spec).to_string();
-        let refused = shared().try_kubectl(
-            &["apply", "--server-side", "--field-manager=test", "-f", "-"],
-            &manifest,
-        );
-        assert!(
-            refused.as_ref().is_err_and(|text| text.contains(words)),
-            "{spec}: {refused:?}"
-        );
-    }
-
     shared().delete("topic", &stage.namespace, "orders");
     shared().wait_gone("topic", &stage.namespace, "orders");
     assert_eq!(
@@ -221,6 +199,34 @@ fn applied_changed_and_retained() {
         id,
         "the same object gets its topic back"
     );
+}
+
+#[test]
+fn admission_refuses_what_cannot_change() {
+    let namespace = "admission";
+    shared().kubectl(&["create", "namespace", namespace], "");
+    shared().apply("Topic", namespace, "orders", &json!({ "partitions": 5 }));
+    for (spec, words) in [
+        (json!({ "partitions": 4 }), "partitions may only grow"),
+        (
+            json!({ "partitions": 5, "topicName": "other" }),
+            "topicName is immutable",
+        ),
+        (
+            json!({ "partitions": 5, "config": { "keelson.owner": "me" } }),
+            "keelson.owner is set by the operator",
+        ),
+    ] {
+        let manifest = kube::object("Topic", namespace, "orders", &spec).to_string();
+        let refused = shared().try_kubectl(
+            &["apply", "--server-side", "--field-manager=test", "-f", "-"],
+            &manifest,
+        );
+        assert!(
+            refused.as_ref().is_err_and(|text| text.contains(words)),
+            "{spec}: {refused:?}"
+        );
+    }
 }
 
 #[test]

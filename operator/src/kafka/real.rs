@@ -19,6 +19,10 @@ use super::{
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Longest wait for an answer.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Looks at a group whose coordinator is not there yet.
+const GROUP_TRIES_MAX: u32 = 10;
+/// Pause between two of them.
+const GROUP_PAUSE: Duration = Duration::from_millis(300);
 /// Kafka's name for "there is no such topic".
 const UNKNOWN_TOPIC: &str = "UNKNOWN_TOPIC_OR_PARTITION";
 
@@ -168,6 +172,45 @@ impl Kafka for RealKafka {
     }
 
     async fn group(&self, id: &str, scope: &[String]) -> Result<GroupFacts, CallError> {
+        let mut tries = 1;
+        loop {
+            match self.look_at_group(id, scope).await {
+                Err(error) if tries < GROUP_TRIES_MAX && is_coordinator_away(&error) => {
+                    tries += 1;
+                    tokio::time::sleep(GROUP_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn brokers(&self) -> Result<Vec<BrokerAddress>, CallError> {
+        let metadata = self.client.metadata(Some(&[])).await?;
+        let address = |it: keelson_client::Broker| BrokerAddress {
+            id: it.id,
+            host: it.host,
+        };
+        Ok(metadata.brokers.into_iter().map(address).collect())
+    }
+}
+
+/// The coordinator is starting, moving, or not asked for yet.
+fn is_coordinator_away(error: &CallError) -> bool {
+    match error {
+        CallError::Refused { error, .. } => [
+            "COORDINATOR_NOT_AVAILABLE",
+            "COORDINATOR_LOAD_IN_PROGRESS",
+            "NOT_COORDINATOR",
+        ]
+        .contains(&error.as_str()),
+        CallError::Unreachable { .. } | CallError::Unexpected { .. } => false,
+    }
+}
+
+impl RealKafka {
+    async fn look_at_group(&self, id: &str, scope: &[String]) -> Result<GroupFacts, CallError> {
+        // A cluster that had no group yet makes its coordinators when the first one is asked for.
+        self.client.find_coordinator(id).await?;
         let mut facts = match self.client.describe_group(id).await {
             Ok(it) => GroupFacts {
                 state: it.state,
@@ -217,20 +260,6 @@ impl Kafka for RealKafka {
         Ok(facts)
     }
 
-    async fn brokers(&self) -> Result<Vec<BrokerAddress>, CallError> {
-        let metadata = self.client.metadata(Some(&[])).await?;
-        Ok(metadata
-            .brokers
-            .into_iter()
-            .map(|it| BrokerAddress {
-                id: it.id,
-                host: it.host,
-            })
-            .collect())
-    }
-}
-
-impl RealKafka {
     async fn offsets(
         &self,
         topic: &Topic,

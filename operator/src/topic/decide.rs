@@ -236,8 +236,13 @@ fn adoption(
     let mut decision = Decision::default();
     let verdict = &mut decision.verdict;
     verdict.topic = TopicUpdate::None;
-    verdict.drift = difference.entries.clone();
-    say_drift(verdict);
+    if let Owner::Foreign(_) = owner {
+        // How somebody else's topic looks is none of this object's business.
+        verdict.say(Type::Drifted, Unknown, Reason::OwnedByAnother, "");
+    } else {
+        verdict.drift = difference.entries.clone();
+        say_drift(verdict);
+    }
     if let Some((reason, message)) = refusal(desired, owner, difference) {
         verdict.say(Type::Conflict, True, reason, message.clone());
         verdict.fail(reason, &message);

@@ -11,7 +11,7 @@ mod facts;
 mod status;
 
 use keelson_crds::Reason;
-use tracing::info;
+use tracing::debug;
 
 pub(crate) use converge::{Outcome, Surroundings, converge};
 pub(crate) use decide::{Action, decide};
@@ -72,6 +72,6 @@ pub(crate) async fn execute<K: Kafka>(
             (Reason::TopicDeleted, action.to_string())
         }
     };
-    info!(topic, reason = done.0.as_str(), ?mode, "{}", done.1);
+    debug!(topic, reason = done.0.as_str(), ?mode, "{}", done.1);
     Ok(Some(done))
 }
