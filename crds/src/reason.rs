@@ -78,7 +78,7 @@ reasons! {
     LogDamaged,
     /// A broker accepts no writes.
     LogReadOnly,
-    /// A broker reports trouble with its log that is not tied to a topic.
+    /// Damage was found in the topic's log that cost no record; the place stands in the message.
     LogDegraded,
     /// Not every broker could be asked for the state of its log.
     LogUnknown,

@@ -283,9 +283,9 @@ pub struct DriftEntry {
 pub struct LogStatus {
     /// Healthy, Damaged, ReadOnly, Degraded or Unknown.
     pub state: LogState,
-    /// Ranges of this topic that cannot be served.
+    /// Ranges of offsets of this topic that cannot be served.
     pub quarantined_ranges: i64,
-    /// Decode errors behind these ranges: each damaged range counts once.
+    /// Damaged places of this topic that brokers report, those that cost no record among them.
     pub decode_errors: i64,
 }
 
@@ -298,7 +298,7 @@ pub enum LogState {
     Damaged,
     /// A broker accepts no writes.
     ReadOnly,
-    /// A broker reports trouble with its log.
+    /// Damage was found that cost no record.
     Degraded,
     /// Not every broker could be asked.
     Unknown,

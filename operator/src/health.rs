@@ -61,6 +61,13 @@ pub(crate) struct UnhealthyRange {
     pub(crate) reason: String,
 }
 
+impl UnhealthyRange {
+    /// Damage that cost no record is an empty range.
+    fn has_loss(&self) -> bool {
+        self.to >= self.from
+    }
+}
+
 impl ClusterLog {
     /// Asks all brokers at once.
     pub(crate) async fn fetch<K: Kafka>(kafka: &K, http: &reqwest::Client, port: u16) -> Self {
@@ -94,13 +101,14 @@ impl ClusterLog {
             return unknown(Reason::LogUnknown, self.error.clone().unwrap_or_default());
         }
         let damaged = self.damaged(id, name);
-        let count = i64::try_from(damaged.len()).unwrap_or(i64::MAX);
+        let lost = damaged.iter().filter(|(_, it)| it.has_loss()).count();
+        let count = |it: usize| i64::try_from(it).unwrap_or(i64::MAX);
         let (state, condition) = self.judge(name, &damaged);
         LogView {
             status: Some(LogStatus {
                 state,
-                quarantined_ranges: count,
-                decode_errors: count,
+                quarantined_ranges: count(lost),
+                decode_errors: count(damaged.len()),
             }),
             condition,
         }
@@ -142,8 +150,8 @@ impl ClusterLog {
         damaged: &[(i32, &UnhealthyRange)],
     ) -> (LogState, (ConditionStatus, Reason, String)) {
         use ConditionStatus::{False, True, Unknown};
-        if !damaged.is_empty() {
-            let truncated = self.answers().any(|(_, it)| it.truncated);
+        let truncated = self.answers().any(|(_, it)| it.truncated);
+        if damaged.iter().any(|(_, it)| it.has_loss()) {
             let words = places(name, damaged, truncated);
             return (LogState::Damaged, (False, Reason::LogDamaged, words));
         }
@@ -161,11 +169,8 @@ impl ClusterLog {
             let condition = (Unknown, Reason::LogUnknown, silent.join("; "));
             return (LogState::Unknown, condition);
         }
-        let degraded = self.in_state("degraded");
-        if !degraded.is_empty() {
-            let words = format!(
-                "broker {degraded} reports trouble with its log; this topic is not touched by it"
-            );
+        if !damaged.is_empty() {
+            let words = places(name, damaged, truncated);
             return (LogState::Degraded, (True, Reason::LogDegraded, words));
         }
         let healthy = (True, Reason::LogHealthy, String::new());
@@ -180,9 +185,22 @@ pub(crate) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
 
 fn places(topic: &str, damaged: &[(i32, &UnhealthyRange)], truncated: bool) -> String {
     let one = |(broker, it): &(i32, &UnhealthyRange)| {
+        let UnhealthyRange {
+            partition,
+            from,
+            to,
+            reason,
+            file,
+            position,
+            ..
+        } = it;
+        let offsets = if it.has_loss() {
+            format!("offsets {from}-{to}")
+        } else {
+            format!("before offset {from}, no record lost")
+        };
         format!(
-            "{topic}-{} offsets {}-{}: {} in {} at position {} (broker {broker})",
-            it.partition, it.from, it.to, it.reason, it.file, it.position
+            "{topic}-{partition} {offsets}: {reason} in {file} at position {position} (broker {broker})"
         )
     };
     let shown: Vec<String> = damaged
@@ -329,9 +347,18 @@ mod tests {
             "broker 1 accepts no writes",
         );
         check(
-            vec![broker(0, &["degraded"], vec![])],
+            vec![broker(0, &["degraded", "corrupt"], vec![])],
+            healthy,
+            "",
+        );
+        let free = UnhealthyRange {
+            to: 9,
+            ..range(ID, 1, 10)
+        };
+        check(
+            vec![broker(0, &["degraded"], vec![free])],
             (LogState::Degraded, True, Reason::LogDegraded, 0),
-            "broker 0 reports trouble",
+            "orders-1 before offset 10, no record lost: payload_crc in",
         );
         let silent = BrokerLog {
             id: 1,

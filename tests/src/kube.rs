@@ -191,7 +191,7 @@ impl Kube {
             .unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// First a CRD of an earlier day that checks nothing, with two objects that nobody could create today, then ours.
+    /// First a CRD of an earlier day that checks nothing, with objects that nobody could create today, then ours.
     fn install_crds(&self) {
         let today: Vec<Value> = ["topics", "consumergroups"]
             .iter()
@@ -221,21 +221,27 @@ impl Kube {
             "",
         );
         self.kubectl(&["create", "namespace", "broken"], "");
-        let broken = json!({ "partitions": "many" });
         wait_until(
             "objects of the earlier kind can be created",
             START_WITHIN,
             || {
-                let topic = object("Topic", "broken", "unreadable", &broken);
+                let topic = object(
+                    "Topic",
+                    "broken",
+                    "untyped",
+                    &json!({ "partitions": "many" }),
+                );
                 self.try_kubectl(&["apply", "--server-side", "-f", "-"], &topic.to_string())
                     .is_ok()
             },
         );
-        let impossible = object("Topic", "broken", "impossible", &json!({ "partitions": 0 }));
-        self.kubectl(
-            &["apply", "--server-side", "-f", "-"],
-            &impossible.to_string(),
-        );
+        for (name, spec) in [
+            ("unreadable", json!({ "deletionPolicy": "Sometimes" })),
+            ("impossible", json!({ "partitions": 0 })),
+        ] {
+            let topic = object("Topic", "broken", name, &spec).to_string();
+            self.kubectl(&["apply", "--server-side", "-f", "-"], &topic);
+        }
         for crd in &today {
             self.kubectl(
                 &["apply", "--server-side", "--force-conflicts", "-f", "-"],

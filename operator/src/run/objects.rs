@@ -101,6 +101,27 @@ pub(super) async fn write_status(
     }
 }
 
+/// Writes parts of a status where server-side apply cannot: it refuses an object whose spec does not fit the schema.
+pub(super) async fn merge_status(
+    client: &Client,
+    id: &ObjectId,
+    status: &serde_json::Value,
+) -> Result<(), kube::Error> {
+    let patch = Patch::Merge(json!({ "metadata": { "uid": id.uid }, "status": status }));
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    match api(client, id.kind, &id.namespace)
+        .patch_status(&id.name, &params, &patch)
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(error) if is_not_found(&error) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// What shall become of the finalizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finalizer {

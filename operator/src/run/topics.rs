@@ -21,7 +21,8 @@ use uuid::Uuid;
 
 use super::context::Context;
 use super::objects::{
-    self, Finalizer, Notice, ObjectId, is_bad, publish, set_finalizer, transitions, write_status,
+    self, Finalizer, Notice, ObjectId, is_bad, merge_status, publish, set_finalizer, transitions,
+    write_status,
 };
 use crate::kafka::Mode;
 use crate::topic::{
@@ -292,13 +293,9 @@ pub(super) async fn report_invalid(
         Err(error) if objects::is_not_found(&error) => return Ok(()),
         Err(error) => return Err(error.to_string()),
     };
-    let mut status = found
+    let old: Vec<Condition> = found
         .data
-        .get("status")
-        .cloned()
-        .unwrap_or_else(|| serde_json::json!({}));
-    let old: Vec<Condition> = status
-        .get("conditions")
+        .pointer("/status/conditions")
         .and_then(|it| serde_json::from_value(it.clone()).ok())
         .unwrap_or_default();
     let mut new = old.clone();
@@ -314,11 +311,23 @@ pub(super) async fn report_invalid(
     if keelson_crds::same_but_for_time(&old, &new) {
         return Ok(());
     }
-    status["conditions"] = serde_json::to_value(&new).map_err(|error| error.to_string())?;
-    status["observedGeneration"] = serde_json::json!(generation);
-    write_status(&context.client, id, &status)
-        .await
-        .map_err(|error| error.to_string())?;
+    let status = serde_json::json!({ "observedGeneration": generation, "conditions": new });
+    match merge_status(&context.client, id, &status).await {
+        Ok(()) => {}
+        // Kubernetes takes no status for an object whose spec its own rules cannot be evaluated on. Then an Event is
+        // all that can be attached to it.
+        Err(kube::Error::Api(refusal)) if refusal.code == 422 => {
+            let notice = Notice {
+                warning: true,
+                reason: Reason::InvalidSpec.as_str().to_owned(),
+                action: "Observe",
+                note: error.to_owned(),
+            };
+            publish(&context.recorder, id, notice).await;
+            return Ok(());
+        }
+        Err(error) => return Err(error.to_string()),
+    }
     for notice in transitions(&old, &new, |it| is_bad(types, it)) {
         publish(&context.recorder, id, notice).await;
     }

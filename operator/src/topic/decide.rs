@@ -8,16 +8,15 @@ use std::fmt;
 
 use keelson_crds::ConditionStatus::{False, True, Unknown};
 use keelson_crds::{
-    AdoptionPolicy, ConditionType as Type, ConfigPolicy, DRIFT_ENTRIES_MAX, DeletionPolicy,
-    DriftEntry, DriftPolicy, OWNER_CONFIG, Reason,
+    AdoptionPolicy, ConditionType as Type, DRIFT_ENTRIES_MAX, DeletionPolicy, DriftEntry,
+    DriftPolicy, OWNER_CONFIG, Reason,
 };
 use uuid::Uuid;
 
 use super::deletion::decide_deletion;
 use super::difference::{Difference, words};
 use super::facts::{
-    ClusterView, Deleting, Desired, HOLD_MAX, ObjectView, Observed, Owner, TopicUpdate, TopicView,
-    Verdict,
+    ClusterView, Desired, ObjectView, Observed, Owner, TopicUpdate, TopicView, Verdict,
 };
 use crate::kafka::{ConfigChange, NewTopic, TopicFacts};
 
