@@ -11,6 +11,7 @@ pub mod kube;
 pub mod python;
 pub mod rdk;
 pub mod records;
+pub mod stage;
 pub mod strace;
 pub mod tools;
 pub mod wait;

@@ -3,139 +3,20 @@
 
 use std::time::Duration;
 
-use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
-use kafka_protocol::messages::incremental_alter_configs_request::{
-    AlterConfigsResource, AlterableConfig,
-};
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-use kafka_protocol::messages::{
-    DescribeConfigsRequest, IncrementalAlterConfigsRequest, MetadataRequest, TopicName,
-};
-use kafka_protocol::protocol::StrBytes;
-use keelson_tests::broker::BrokerSetup;
 use keelson_tests::disk::{self, Place};
 use keelson_tests::kube::{self, OPERATOR_WITHIN, Operator, condition, shared};
 use keelson_tests::records::{batch, payload};
+use keelson_tests::stage::{Stage, config, tamper, topic};
 use keelson_tests::wire::Wire;
-use keelson_tests::{Broker, rdk, wait_until};
+use keelson_tests::{rdk, wait_until};
 use serde_json::{Value, json};
 
-/// Kafka's number for topics in config requests.
-const TOPIC_RESOURCE: i8 = 2;
 const OWNER: &str = "keelson.owner";
-
-fn text(it: &str) -> StrBytes {
-    StrBytes::from_string(it.to_owned())
-}
-
-/// Id and number of partitions of a topic, as the broker tells it.
-fn topic(broker: &Broker, name: &str) -> Option<(String, usize)> {
-    let wanted = MetadataRequestTopic::default().with_name(Some(TopicName(text(name))));
-    let request = MetadataRequest::default()
-        .with_topics(Some(vec![wanted]))
-        .with_allow_auto_topic_creation(false);
-    let answer = Wire::connect(broker.bootstrap()).call(12, &request);
-    let found = &answer.topics[0];
-    (found.error_code == 0).then(|| (found.topic_id.to_string(), found.partitions.len()))
-}
-
-fn config(broker: &Broker, name: &str, key: &str) -> Option<String> {
-    let resource = DescribeConfigsResource::default()
-        .with_resource_type(TOPIC_RESOURCE)
-        .with_resource_name(text(name))
-        .with_configuration_keys(None);
-    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
-    let answer = Wire::connect(broker.bootstrap()).call(4, &request);
-    let entry = answer.results[0]
-        .configs
-        .iter()
-        .find(|it| it.name.as_str() == key)?;
-    entry.value.as_ref().map(ToString::to_string)
-}
-
-/// Another client changes a config.
-fn tamper(broker: &Broker, name: &str, key: &str, value: &str) {
-    let change = AlterableConfig::default()
-        .with_name(text(key))
-        .with_value(Some(text(value)));
-    let resource = AlterConfigsResource::default()
-        .with_resource_type(TOPIC_RESOURCE)
-        .with_resource_name(text(name))
-        .with_configs(vec![change]);
-    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-    let answer = Wire::connect(broker.bootstrap()).call(1, &request);
-    assert_eq!(
-        answer.responses[0].error_code, 0,
-        "{:?}",
-        answer.responses[0].error_message
-    );
-}
 
 /// Records of today: old ones would be gone before their damage could be told.
 fn now_ms() -> i64 {
     let since = std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
     i64::try_from(since.as_millis()).expect("a time that fits")
-}
-
-/// A broker, a namespace for the operator (also the cluster's name) and one for the objects.
-struct Stage {
-    broker: Broker,
-    cluster: &'static str,
-    namespace: String,
-}
-
-impl Stage {
-    fn new(cluster: &'static str) -> Self {
-        let listener = format!("PLAINTEXT://127.0.0.1:{}", kube::free_port());
-        let broker = BrokerSetup::new()
-            .set("listeners", listener)
-            .set("auto.create.topics.enable", "false")
-            .start();
-        let namespace = format!("{cluster}-objects");
-        for name in [cluster, namespace.as_str()] {
-            shared().kubectl(&["create", "namespace", name], "");
-        }
-        Self {
-            broker,
-            cluster,
-            namespace,
-        }
-    }
-
-    fn operator(&self) -> Operator {
-        Operator::start(self.cluster, self.cluster, &[&self.namespace], &self.broker)
-    }
-
-    /// The StatefulSet that says that the cluster still exists. No controller acts on it here.
-    fn statefulset(&self) {
-        let name = format!("{}-broker", self.cluster);
-        let labels = json!({ "app": name });
-        let set = json!({
-            "apiVersion": "apps/v1", "kind": "StatefulSet",
-            "metadata": { "name": name, "namespace": self.cluster },
-            "spec": {
-                "replicas": 1, "serviceName": name, "selector": { "matchLabels": labels },
-                "template": {
-                    "metadata": { "labels": labels },
-                    "spec": { "containers": [{ "name": "broker", "image": "none" }] },
-                },
-            },
-        });
-        shared().kubectl(&["apply", "--server-side", "-f", "-"], &set.to_string());
-    }
-
-    fn apply(&self, name: &str, spec: Value) {
-        shared().apply("Topic", &self.namespace, name, &spec);
-    }
-
-    fn ready(&self, name: &str) -> Value {
-        self.wait(name, "Ready", "True", "AsDescribed")
-    }
-
-    #[track_caller]
-    fn wait(&self, name: &str, type_: &str, status: &str, reason: &str) -> Value {
-        shared().wait_condition(("topic", &self.namespace, name), type_, status, reason)
-    }
 }
 
 fn message(object: &Value, type_: &str) -> String {

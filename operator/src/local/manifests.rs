@@ -4,6 +4,7 @@
 //! do not exist, two objects of one name. It knows no broker.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -119,10 +120,12 @@ impl Manifests {
         }
         match parse(version, kind, value) {
             Ok((key, object)) => {
-                if self.objects.contains_key(&key) {
-                    self.refused.push(format!("{place}: {key} stands twice"));
-                } else {
-                    self.objects.insert(key, object);
+                let words = format!("{place}: {key} stands twice");
+                match self.objects.entry(key) {
+                    Entry::Vacant(free) => {
+                        free.insert(object);
+                    }
+                    Entry::Occupied(_) => self.refused.push(words),
                 }
             }
             Err(problems) => self

@@ -130,7 +130,7 @@ async fn turn(context: &Context, id: &ObjectId, object: &Topic) -> Result<Option
     if outcome.release.is_some() {
         set_finalizer(&context.client, id, Finalizer::Off).await?;
     }
-    report(context, id, &desired.topic, object, &old, &outcome).await?;
+    report(context, id, object, &old, &outcome).await?;
     let not_ready = outcome
         .verdict
         .conditions
@@ -214,11 +214,11 @@ async fn release(context: &Context, id: &ObjectId, outcome: &Outcome) -> Result<
 async fn report(
     context: &Context,
     id: &ObjectId,
-    topic: &str,
     object: &Topic,
     old: &TopicStatus,
     outcome: &Outcome,
 ) -> Result<(), String> {
+    let topic = object.spec.topic_name(&id.name);
     let known = match &outcome.verdict.topic {
         TopicUpdate::Is(facts) => Some(facts.id),
         TopicUpdate::Keep => old
