@@ -9,7 +9,7 @@ say() { printf 'setup: %s\n' "$*" >&2; }
 part_apt() {
   local missing=() pair
   for pair in kcat:kcat strace:strace prometheus:prometheus promtool:prometheus jq:jq mvn:maven java:default-jdk-headless \
-    pgrep:procps c++:g++ curl:curl; do
+    pgrep:procps c++:g++ curl:curl openssl:openssl setpriv:util-linux; do
     command -v "${pair%%:*}" > /dev/null || missing+=("${pair##*:}")
   done
   python3 -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::Broker;
 use crate::broker::BrokerSetup;
-use crate::kube::{self, Operator, shared};
+use crate::kube::{self, Operator, condition, shared};
 use crate::wire::{Wire, text};
 
 /// Kafka's number for topics in config requests.
@@ -132,4 +132,19 @@ impl Stage {
     pub fn wait(&self, name: &str, type_: &str, status: &str, reason: &str) -> Value {
         shared().wait_condition(("topic", &self.namespace, name), type_, status, reason)
     }
+}
+
+/// The message of a condition of an object.
+#[track_caller]
+pub fn message(object: &Value, type_: &str) -> String {
+    condition(object, type_).expect("the condition is there")["message"]
+        .as_str()
+        .expect("a string")
+        .to_owned()
+}
+
+/// Records of today: old ones would be gone before their damage could be told.
+pub fn now_ms() -> i64 {
+    let since = std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
+    i64::try_from(since.as_millis()).expect("a time that fits")
 }

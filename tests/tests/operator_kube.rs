@@ -1,30 +1,18 @@
 //! The operator against a real kube-apiserver and a real broker: what is asked for happens, what cannot be is told, and
 //! whatever is killed in between, nothing is lost and nobody is held for ever.
 
+use std::process::Command;
 use std::time::Duration;
 
 use keelson_tests::disk::{self, Place};
 use keelson_tests::kube::{self, OPERATOR_WITHIN, Operator, condition, shared};
 use keelson_tests::records::{batch, payload};
-use keelson_tests::stage::{Stage, config, tamper, topic};
+use keelson_tests::stage::{Stage, config, message, now_ms, tamper, topic};
 use keelson_tests::wire::Wire;
-use keelson_tests::{rdk, wait_until};
+use keelson_tests::{rdk, tools, wait_until};
 use serde_json::{Value, json};
 
 const OWNER: &str = "keelson.owner";
-
-/// Records of today: old ones would be gone before their damage could be told.
-fn now_ms() -> i64 {
-    let since = std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
-    i64::try_from(since.as_millis()).expect("a time that fits")
-}
-
-fn message(object: &Value, type_: &str) -> String {
-    condition(object, type_).expect("the condition is there")["message"]
-        .as_str()
-        .expect("a string")
-        .to_owned()
-}
 
 #[test]
 fn applied_changed_and_retained() {
@@ -201,6 +189,59 @@ fn everything_goes_at_once_and_nobody_is_held() {
     );
     shared().delete("topic", &stage.namespace, "orders");
     shared().wait_gone("topic", &stage.namespace, "orders");
+}
+
+#[test]
+fn release_takes_only_our_finalizers_off() {
+    let stage = Stage::new("release");
+    let mut operator = stage.operator();
+    stage.apply("orders", json!({ "deletionPolicy": "Delete" }));
+    stage.ready("orders");
+    let another = json!({ "deletionPolicy": "Delete", "clusterRef": { "name": "another" } });
+    stage.apply("theirs", another);
+    let held = json!({ "metadata": { "finalizers": ["keelson.dev/delete-topic"] } }).to_string();
+    let namespace = stage.namespace.as_str();
+    let patch = [
+        "patch",
+        "topic",
+        "-n",
+        namespace,
+        "theirs",
+        "--type=merge",
+        "-p",
+        &held,
+    ];
+    shared().kubectl(&patch, "");
+    operator.stop();
+    let output = Command::new(tools::workspace_bin("keelson-operator"))
+        .args([
+            "release",
+            "--cluster",
+            "release",
+            "--deployment",
+            "release-operator",
+        ])
+        .args(["--namespace", namespace])
+        .env("KUBECONFIG", shared().kubeconfig(stage.cluster))
+        .output()
+        .expect("the operator can be started");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "1 Topics were let go\n"
+    );
+    let get = |name| shared().get("topic", namespace, name).expect("it is there");
+    assert_eq!(get("orders")["metadata"]["finalizers"], Value::Null);
+    let theirs = get("theirs");
+    assert_eq!(
+        theirs["metadata"]["finalizers"],
+        json!(["keelson.dev/delete-topic"])
+    );
+    assert_eq!(theirs.get("status"), None, "of another cluster: left alone");
+    assert!(
+        topic(&stage.broker, "orders").is_some(),
+        "letting go deletes nothing"
+    );
 }
 
 #[test]

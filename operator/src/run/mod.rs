@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
+use keelson_crds::Kind;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
@@ -269,16 +270,14 @@ async fn control_topics(context: Arc<Context>, namespace: Option<String>) {
     .run(
         topics::reconcile,
         |object, error, context| {
-            failed(
-                keelson_crds::Kind::Topic,
-                kube::Resource::meta(&*object),
-                error,
-                &context,
-            )
+            failed(Kind::Topic, kube::Resource::meta(&*object), error, &context)
         },
-        context,
+        Arc::clone(&context),
     )
-    .for_each(|result| async { note(result) })
+    .for_each(|result| {
+        note((Kind::Topic, &context), result);
+        futures::future::ready(())
+    })
     .await;
 }
 
@@ -292,20 +291,23 @@ async fn control_groups(context: Arc<Context>, namespace: Option<String>) {
         groups::reconcile,
         |object, error, context| {
             failed(
-                keelson_crds::Kind::ConsumerGroup,
+                Kind::ConsumerGroup,
                 kube::Resource::meta(&*object),
                 error,
                 &context,
             )
         },
-        context,
+        Arc::clone(&context),
     )
-    .for_each(|result| async { note(result) })
+    .for_each(|result| {
+        note((Kind::ConsumerGroup, &context), result);
+        futures::future::ready(())
+    })
     .await;
 }
 
 fn failed(
-    kind: keelson_crds::Kind,
+    kind: Kind,
     meta: &kube::api::ObjectMeta,
     error: &topics::ReconcileError,
     context: &Context,
@@ -326,6 +328,7 @@ fn failed(
 }
 
 fn note<K: kube::Resource>(
+    (kind, context): (Kind, &Context),
     result: Result<
         (kube::runtime::reflector::ObjectRef<K>, Action),
         controller::Error<topics::ReconcileError, watcher::Error>,
@@ -337,6 +340,10 @@ fn note<K: kube::Resource>(
         Ok((object, action)) => debug!(name = object.name, ?action, "reconciled"),
         Err(controller::Error::QueueError(error)) => {
             warn!("a watch failed and is started again: {error}")
+        }
+        Err(controller::Error::ObjectNotFound(object)) => {
+            let namespace = object.namespace.clone().unwrap_or_default();
+            context.forget(&(kind, namespace, object.name.clone()));
         }
         Err(error) => debug!("{error}"),
     }
