@@ -68,7 +68,7 @@ impl TestBroker {
         let (log, loaded) = tokio::task::spawn_blocking(move || open(&path))
             .await
             .unwrap();
-        let image = Arc::new(loaded.image.clone());
+        let image = Arc::new(loaded.image);
         let (metadata, metadata_inbox) = metadata::channel();
         let (coordinator, coordinator_inbox) = coordinator::channel();
         let broker = Arc::new(Broker::new(Parts {
@@ -84,7 +84,7 @@ impl TestBroker {
             port: 9092,
         });
         broker.partitions.sync_all(&image);
-        metadata::spawn(metadata_inbox, loaded, &broker).unwrap();
+        metadata::spawn(metadata_inbox, &broker).unwrap();
         coordinator::spawn(coordinator_inbox, &broker);
         Self {
             broker,

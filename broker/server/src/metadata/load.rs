@@ -69,7 +69,7 @@ pub enum LoadError {
 pub struct Loaded {
     /// The image.
     pub image: Image,
-    pub(super) partition: Arc<Partition>,
+    partition: Arc<Partition>,
 }
 
 struct NobodyWaits;
@@ -80,7 +80,7 @@ impl Observer for NobodyWaits {
 }
 
 /// The partition that holds the metadata.
-fn partition_id() -> PartitionId {
+pub(super) fn partition_id() -> PartitionId {
     PartitionId {
         topic: TopicId(CLUSTER_METADATA_ID),
         index: 0,

@@ -6,15 +6,15 @@
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 
-use keelson_log::{AppendError, Entry, Partition, PartitionId, TopicId};
+use keelson_log::{AppendError, Entry, PartitionId, TopicId};
 use keelson_state::metadata::{
     Image, MetadataError, PRODUCER_ID_BLOCK, Record, Rules, TopicUuid, alter_configs,
     create_partitions, create_topic, delete_topic, producer_id_block,
 };
 use uuid::Uuid;
 
-use super::load::appends;
-use super::{Answers, ChangeError, Created, Inbox, Loaded, Message};
+use super::load::{appends, partition_id};
+use super::{Answers, ChangeError, Created, Inbox, Message};
 use crate::broker::Broker;
 
 /// Changes that share a commit: bounds how long the first of them waits.
@@ -29,10 +29,9 @@ type Finish = Box<dyn FnOnce(Result<(), AppendError>) + Send>;
 ///
 /// # Errors
 /// If the system gives no thread.
-pub fn spawn(inbox: Inbox, loaded: Loaded, broker: &Arc<Broker>) -> std::io::Result<()> {
+pub fn spawn(inbox: Inbox, broker: &Arc<Broker>) -> std::io::Result<()> {
     let owner = Owner {
         broker: Arc::downgrade(broker),
-        partition: loaded.partition,
         producer_ids: 0..0,
     };
     std::thread::Builder::new()
@@ -44,7 +43,6 @@ pub fn spawn(inbox: Inbox, loaded: Loaded, broker: &Arc<Broker>) -> std::io::Res
 struct Owner {
     /// Weak, as the broker holds this owner's queue.
     broker: Weak<Broker>,
-    partition: Arc<Partition>,
     /// Ids of a durable block that are not given out yet.
     producer_ids: Range<i64>,
 }
@@ -158,23 +156,27 @@ impl Owner {
             records,
             finish,
         } = round;
-        let outcome = self.commit(broker, base, &records);
+        let outcome = Self::commit(broker, base, &records);
         if outcome.is_err() {
             // A block that is not durable must not be used by a later round.
             self.producer_ids = 0..0;
         } else if !records.is_empty() {
-            self.publish(broker, base, working, &records);
+            Self::publish(broker, base, working, &records);
         }
         (outcome, finish)
     }
 
     /// Makes the records durable, and with them the end of the partitions that go.
-    fn commit(&self, broker: &Broker, base: &Image, records: &[Record]) -> Result<(), AppendError> {
+    fn commit(broker: &Broker, base: &Image, records: &[Record]) -> Result<(), AppendError> {
         if records.is_empty() {
             return Ok(());
         }
-        let now_ms = broker.now_ms();
-        let mut entries = appends(&self.partition, base, records, now_ms);
+        // Looked up each time: who holds a partition holds the volume's lock, and the log may end before we do.
+        let partition = broker
+            .log
+            .partition(partition_id())
+            .ok_or(AppendError::Closed)?;
+        let mut entries = appends(&partition, base, records, broker.now_ms());
         for record in records {
             if let Record::TopicRemoved { id } = record
                 && let Some(topic) = base.topic_by_id(id)
@@ -199,7 +201,7 @@ impl Owner {
     }
 
     /// Shows the new image, and tells those who follow it.
-    fn publish(&self, broker: &Broker, base: &Image, working: Image, records: &[Record]) {
+    fn publish(broker: &Broker, base: &Image, working: Image, records: &[Record]) {
         let image = Arc::new(working);
         broker.publish_image(Arc::clone(&image));
         let changed: Vec<TopicUuid> = records.iter().filter_map(topic_of).collect();

@@ -192,13 +192,13 @@ async fn open(config: Config, args: &StartArgs, base: &Base) -> anyhow::Result<A
         metrics: Arc::clone(&base.metrics),
         metadata,
         coordinator,
-        image: Arc::new(loaded.image.clone()),
+        image: Arc::new(loaded.image),
     }));
     let opened = Arc::clone(&broker);
     tokio::task::spawn_blocking(move || take_over(&opened, &known))
         .await
         .context("opening the partitions")?;
-    metadata::spawn(metadata_inbox, loaded, &broker).context("the owner of the metadata")?;
+    metadata::spawn(metadata_inbox, &broker).context("the owner of the metadata")?;
     coordinator::spawn(coordinator_inbox, &broker);
     Ok(broker)
 }
