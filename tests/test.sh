@@ -17,7 +17,7 @@ step build
 cargo build --workspace --bins
 step "cargo test"
 log=$TARGET/cargo-test.log
-cargo test --workspace 2>&1 | tee "$log"
+cargo test --workspace --no-fail-fast 2>&1 | tee "$log"
 read -r passed ignored < <(awk '/^test result:/ { p += $4; i += $8 } END { print p + 0, i + 0 }' "$log")
 if [ "$ignored" != 0 ]; then
   echo "FAILED: $ignored ignored tests; a test either runs or goes" >&2
