@@ -17,11 +17,8 @@ pub fn command(script: &str) -> Command {
         "{} is missing; run: tests/setup.sh python",
         python.display()
     );
-    let mut command = Command::new(tools::require("timeout"));
-    command
-        .args(["--kill-after=5", "120"])
-        .arg(python)
-        .arg(tools::root().join("tests/python").join(script));
+    let mut command = tools::program(&python.display().to_string(), 120);
+    command.arg(tools::root().join("tests/python").join(script));
     command
 }
 

@@ -57,6 +57,26 @@ pub fn require(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not installed; run: tests/setup.sh"))
 }
 
+/// A command that runs an installed program for at most `seconds`.
+///
+/// Cargo puts the folders of build scripts into `LD_LIBRARY_PATH`, the rdkafka crate's own librdkafka among them: with it,
+/// Debian's kcat would no longer be Debian's.
+///
+/// # Panics
+/// When it is not installed, with the line to run.
+pub fn program(name: &str, seconds: u32) -> Command {
+    let mut command = Command::new(require("timeout"));
+    command
+        .args(["--kill-after=5", &seconds.to_string()])
+        .arg(if name.contains('/') {
+            PathBuf::from(name)
+        } else {
+            require(name)
+        })
+        .env_remove("LD_LIBRARY_PATH");
+    command
+}
+
 /// Runs a command to its end and returns what it printed.
 ///
 /// # Panics

@@ -43,10 +43,7 @@ fn fed(command: &mut Command, input: &str) -> String {
 }
 
 fn kcat(broker: &Broker, words: &[&str]) -> Command {
-    let mut command = Command::new(tools::require("timeout"));
-    command
-        .args(["--kill-after=5", "60"])
-        .arg(tools::require("kcat"));
+    let mut command = tools::program("kcat", 60);
     command.args(["-b", broker.bootstrap()]).args(words);
     command
 }
@@ -382,10 +379,9 @@ fn kafka_python_does_all_of_it() {
 
 /// One of Apache Kafka's command line tools, which `tests/setup.sh java` installs.
 fn java(broker: &Broker, tool: &str, words: &[&str]) -> Command {
-    let mut command = Command::new(tools::require("timeout"));
+    let script = tools::root().join("tests/kafka/bin").join(tool);
+    let mut command = tools::program(&script.display().to_string(), 120);
     command
-        .args(["--kill-after=5", "120"])
-        .arg(tools::root().join("tests/kafka/bin").join(tool))
         .env("KAFKA_TIER", "1")
         .env("KAFKA_HEAP_OPTS", "-Xmx256m")
         .args(["--bootstrap-server", broker.bootstrap()])
