@@ -21,8 +21,8 @@ use rand::{Rng, RngExt, SeedableRng};
 const TAIL_BYTES: u64 = 64 << 20;
 /// The bound that is asserted: tail, the budgets of large requests (96 MiB) and replies (128 MiB), and the process itself.
 const RSS_BYTES_MAX: u64 = 320 << 20;
-/// How long a well-behaved client may have to wait for one answer, on a busy machine.
-const SERVED_WITHIN: Duration = Duration::from_secs(10);
+/// How long a well-behaved client may have to wait for one answer: of a debug build, on a machine that runs other tests.
+const SERVED_WITHIN: Duration = Duration::from_secs(20);
 /// Longer than any answer to a hostile frame takes; the connection then counts as parked, which is lawful.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Connections that attack at once.

@@ -20,8 +20,9 @@ use crate::api as apis;
 use crate::broker::Broker;
 use crate::reply::{Body, Reply};
 
-/// Memory that one decoded request may take beyond its own bytes.
-pub const DECODED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Memory that one decoded request may take beyond its own bytes: some 100,000 elements. It bounds the time that a
+/// handler holds a thread of the runtime, too.
+pub const DECODED_BYTES_MAX: usize = safe::DECODED_BYTES_MAX;
 
 /// Who asks.
 #[derive(Debug, Clone)]
