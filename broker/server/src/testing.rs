@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
+use keelson_log::disk::{Disk, RealDisk};
 use keelson_log::{Hooks, LogMetrics, Options};
 use keelson_protocol::builder::BatchBuilder;
 use keelson_protocol::frame::{RequestHeader, encode_request};
@@ -93,15 +94,18 @@ impl TestBroker {
         }
     }
 
-    /// Stops, and gives the directory back for another start, once nobody holds the broker any more.
+    /// Stops, and gives the directory back for another start, once nobody holds its lock any more: an owner's task may
+    /// be the last one to let go of the broker.
     pub(crate) fn stop(mut self) -> TempDir {
         self.broker.log.shutdown();
+        let dir = self.dir.take().unwrap();
+        drop(self);
         let deadline = Instant::now() + STOP_PATIENCE;
-        while Arc::strong_count(&self.broker) > 1 {
+        while RealDisk.lock(&dir.path().join("LOCK")).is_err() {
             assert!(Instant::now() < deadline, "somebody keeps the broker");
             std::thread::yield_now();
         }
-        self.dir.take().unwrap()
+        dir
     }
 
     /// Creates topics with one partition each (or `num.partitions`).
