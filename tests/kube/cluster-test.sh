@@ -36,6 +36,14 @@ until_gone() { # SECONDS CMD...: until the command fails
   local end=$(( $(date +%s) + $1 )); shift
   while "$@" >/dev/null 2>&1; do [[ $(date +%s) -lt $end ]] || return 1; sleep 0.3; done
 }
+until_empty() { # SECONDS CMD...: until the command prints nothing
+  local end=$(( $(date +%s) + $1 )) out; shift
+  while out="$("$@" 2>&1)"; [[ -n "$out" ]]; do [[ $(date +%s) -lt $end ]] || { echo "$out"; return 1; }; sleep 0.3; done
+}
+left() { # of the release: all but the pod of `helm test`, which Helm keeps on purpose
+  kubectl get all,configmaps,roles,rolebindings,serviceaccounts,networkpolicies,poddisruptionbudgets,clusterroles,clusterrolebindings \
+    -A -l app.kubernetes.io/instance=$release -o name | grep -v "^pod/$release-test$"
+}
 condition() { k get "$1" -o "jsonpath={.status.conditions[?(@.type==\"$2\")].status}: {.status.conditions[?(@.type==\"$2\")].message}"; }
 kcat() { k exec client -- bash -c "$1"; }
 broker_http() { curl -sf --max-time 5 "http://$(k get pod $release-broker-0 -o jsonpath='{.status.podIP}'):9080$1"; }
@@ -148,7 +156,7 @@ ok "helm upgrade with a changed property restarts the broker" bash -c "helm -n $
 ok "helm uninstall --wait" helm -n $ns uninstall $release --wait --timeout 120s
 ok "Topics and CRDs are kept, and no finalizer is left on them" bash -c "[[ -n \$(kubectl -n $ns get topics.keelson.dev -o name) && -z \$(kubectl -n $ns get topics.keelson.dev -o jsonpath='{.items[*].metadata.finalizers}') ]]"
 ok "the data volume is kept" k get pvc data-$release-broker-0
-ok "nothing else of the release is left" bash -c "[[ -z \$(kubectl get all,configmaps,roles,rolebindings,serviceaccounts,networkpolicies,poddisruptionbudgets,clusterroles,clusterrolebindings -A -l app.kubernetes.io/instance=$release -o name | grep -v keelson-helm-test | grep -v pod/$release-test) ]]"
+ok "nothing else of the release is left" until_empty 60 left
 ok "the namespace can be deleted" kubectl delete namespace $ns --timeout=90s
 ns=gone release=other
 kubectl create namespace $ns >/dev/null
