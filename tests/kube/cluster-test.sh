@@ -118,6 +118,8 @@ fi
 mkdir -p "$IMAGES"
 cp "$KEELSON_IMAGE" "$IMAGES/bench.local_keelson_$version.tar"
 [[ -f "$IMAGES/bench.local_kcat_1.tar" ]] || KUBE_BENCH_NO_IMPORT=1 "$here/image.sh" debian:kcat kcat:1 >&2 || exit 2
+# A client that knew the broker's old address waits for its name's time to live. That is not what is tested here.
+export KUBE_BENCH_DNS_TTL="${KUBE_BENCH_DNS_TTL:-2}"
 KUBECONFIG="$("$here/up.sh" 1)" || { finish; exit 2; }
 export KUBECONFIG
 trap finish EXIT
@@ -146,7 +148,7 @@ ok "/metrics of the broker through its pod address" has 'keelson_wal_health\{.*s
 ok "a Topic for the damage" bash -c "$(declare -f topic k); ns=$ns release=$release; topic broken 1 Retain && k wait --for=condition=Ready topic.keelson.dev/broken --timeout=60s"
 ok "twenty records in it" kcat "seq -f 'to-be-damaged-%g' 20 | kcat -P -b $release-bootstrap:9092 -t broken -X acks=all -X linger.ms=0 -X batch.num.messages=1"
 ok "one byte of it is flipped on the disk of a stopped broker" break_a_byte
-ok "a reader gets an error at it, not silence" has 'Invalid message|[Cc]orrupt|CRC' kcat "timeout 30 kcat -C -b $release-bootstrap:9092 -t broken -o beginning -c 20 -X check.crcs=false 2>&1"
+ok "a reader gets an error at it, not silence" has 'Invalid message|[Cc]orrupt|CRC' kcat "timeout 90 kcat -C -b $release-bootstrap:9092 -t broken -o beginning -c 20 -X check.crcs=false 2>&1"
 ok "the Topic says so, with the place" until_has '^False: .+' 60 condition topic.keelson.dev/broken LogHealthy
 ok "the other Topic is healthy, and its records are all there" bash -c "$(declare -f until_has condition k kcat); ns=$ns; until_has '^True' 30 condition topic.keelson.dev/orders LogHealthy && [[ \$(kcat 'timeout 60 kcat -C -b $release-bootstrap:9092 -t orders -o beginning -e -q | sort -un | wc -l') == 1005 ]]"
 ok "the metrics count it once" has '^1$' bash -c "$(declare -f broker_http k); ns=$ns release=$release; broker_http /metrics | awk '/^keelson_wal_decode_errors_total/ {s += \$NF} END {print s}'"
