@@ -174,7 +174,8 @@ ok "its namespace is deleted with everything running in it, and goes" kubectl de
   echo "Written by \`make cluster-test\` (tests/kube/cluster-test.sh) on $(date -u +%F): $pass of $((pass + fail)) checks passed, in $(( $(date +%s) - started )) s"
   echo "after the cluster was up. One node on a machine with $(nproc) cores. kubelet and API server"
   echo "$("$BIN/kubelet" --version | sed 's/.* //'), etcd $("$BIN/etcd" --version | sed -n 's/^etcd Version: //p'), $(containerd --version | awk '{print $1, $3}'), Helm $(helm version --template '{{.Version}}'), Linux $(uname -r | cut -d- -f1)."
-  echo "Image: $(du -m "$IMAGES/bench.local_keelson_$version.tar" | cut -f1) MiB with broker, operator and bench. The client is Debian's kcat."
+  echo "Image: $(du -m "$IMAGES/bench.local_keelson_$version.tar" | cut -f1) MiB with broker, operator and bench. The client is Debian's kcat. DNS answers live for ${KUBE_BENCH_DNS_TTL} s; with
+kubeadm's 30 s a client that knows the old address of a restarted pod waits for as long."
   echo
   echo "| Check | Result | Time |"
   echo "|---|---|---|"
