@@ -15,12 +15,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::{http, tools, wait_for};
+use crate::{http, tools, wait_for, wait_until};
 
 /// A debug build that recovers a few hundred MB on two busy cores is still ready well within this.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The contract says "within seconds"; a machine under load gets some more.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// How long the log may take to come to rest.
+const AT_REST_WITHIN: Duration = Duration::from_secs(60);
 /// Lines of the broker's log printed when a test fails.
 const LOG_LINES_SHOWN: usize = 200;
 
@@ -262,6 +264,21 @@ impl Broker {
         });
         self.child = None;
         status
+    }
+
+    /// Waits until the log of an idle broker writes nothing of its own any more: its WAL files are prepared and its last
+    /// group has a seal behind it.
+    #[track_caller]
+    pub fn wait_log_at_rest(&self) {
+        const WAL_FILES: f64 = 4.0;
+        wait_until("the WAL files are prepared", AT_REST_WITHIN, || {
+            self.metrics().sum("keelson_wal_files", &[]) >= WAL_FILES
+        });
+        wait_until("the last group is a seal", AT_REST_WITHIN, || {
+            let (code, text) = Self::offline(&["log", "dump"], &self.data_dir);
+            let last = text.lines().rfind(|line| line.starts_with("  frame "));
+            code == 0 && last.is_some_and(|line| line.ends_with(" seal"))
+        });
     }
 
     /// Whether the process runs.

@@ -90,6 +90,8 @@ fn an_io_error_of_the_commit_gives_no_ack_and_ends_the_process() {
     let mut broker = Broker::start();
     let mut wire = with_topic(&broker, 1);
     assert_eq!(wire.produce("orders", 0, fresh_batch(&[&marker(1)])), Ok(1));
+    // Else the first write to fail could be the log's own, before the request.
+    broker.wait_log_at_rest();
     let strace = Strace::attach(
         &broker,
         &[
