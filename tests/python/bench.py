@@ -26,7 +26,8 @@ BROKER = TARGET / "release/keelson-broker"
 PEER = ROOT / "tests/kafka/apache/peer.sh"
 ROUNDS = int(os.environ.get("KEELSON_BENCH_ROUNDS", "5"))
 SECONDS = int(os.environ.get("KEELSON_BENCH_SECONDS", "10"))
-WARM_UP_SECONDS = 5
+# A JVM needs it; so does the first use of every WAL file.
+WARM_UP_SECONDS = 10
 PARTITIONS = [int(word) for word in os.environ.get("KEELSON_BENCH_PARTITIONS", "12 1000").split()]
 CONNECTIONS = 128
 RECORD_BYTES = 256
@@ -48,12 +49,18 @@ class Keelson:
 
     def start(self):
         self.home = Path(tempfile.mkdtemp(prefix="bench-", dir=TARGET))
+        self.launch()
+
+    def command(self):
+        return [str(word) for word in (
+            BROKER, "start", "--data-dir", self.home / "data", "--ready-file", self.home / "ready",
+            "--set", "listeners=PLAINTEXT://127.0.0.1:0", "--set", "http.listen=127.0.0.1:0")]
+
+    def launch(self):
+        """Starts the process on what is in its home, and waits until it is ready."""
         ready, started = self.home / "ready", time.monotonic()
-        with open(self.home / "log", "wb") as log:
-            self.process = subprocess.Popen(
-                [BROKER, "start", "--data-dir", self.home / "data", "--ready-file", ready,
-                 "--set", "listeners=PLAINTEXT://127.0.0.1:0", "--set", "http.listen=127.0.0.1:0"],
-                stdout=log, stderr=log)
+        with open(self.home / "log", "ab") as log:
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
         while not ready.exists():
             if self.process.poll() is not None:
                 raise RuntimeError((self.home / "log").read_text())
@@ -144,7 +151,7 @@ def commit_4k_ms():
 def table(results, disk_ms):
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     lines = [
-        f"{date.today()}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}; the disk commits 4 KiB in "
+        f"{date.today()}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release().split('-')[0]}; the disk commits 4 KiB in "
         f"{disk_ms:.2f} ms. {ROUNDS} rounds of {SECONDS} s after {WARM_UP_SECONDS} s of warm-up, brokers alternating, each on an "
         "empty directory; medians. Every acknowledged record was read back and verified by librdkafka.",
         "",
