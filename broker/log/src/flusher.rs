@@ -24,9 +24,7 @@ const AGED_PACE: Duration = Duration::from_millis(40);
 /// A checkpoint that frees no file is written no more often than this.
 const CHECKPOINT_PACE: Duration = Duration::from_secs(1);
 /// Partitions flushed side by side: syncs that wait together share a commit of the file system's journal.
-const PARALLEL_MAX: usize = 4;
-/// The same at a clean stop, when nobody else waits for the disk.
-const STOP_PARALLEL_MAX: usize = 16;
+pub(crate) const PARALLEL_MAX: usize = 16;
 /// How long the thread sleeps when nothing is due.
 const NAP: Duration = Duration::from_millis(50);
 /// How often a full volume is looked at again.
@@ -208,9 +206,9 @@ impl Flusher {
             .map_or(Duration::ZERO, Instant::elapsed)
     }
 
-    /// The partition that holds back the oldest frame.
-    pub(crate) fn oldest(&self) -> Option<PartitionId> {
-        self.work.lock().holds.keys().next().map(|(_, id)| *id)
+    /// The partitions that hold back the oldest frames.
+    pub(crate) fn oldest(&self, count: usize) -> Vec<PartitionId> {
+        self.work.lock().oldest(count)
     }
 
     fn next_task(&self, shared: &Shared) -> Task {
@@ -381,7 +379,7 @@ pub(crate) fn run(shared: &Arc<Shared>) {
 }
 
 /// Flushes partitions side by side, and comes back when all are done.
-fn flush_many(shared: &Arc<Shared>, ids: Vec<PartitionId>) -> Result<(), String> {
+pub(crate) fn flush_many(shared: &Arc<Shared>, ids: Vec<PartitionId>) -> Result<(), String> {
     if let [id] = ids[..] {
         return flush(shared, id);
     }
@@ -481,8 +479,8 @@ fn flush_all(shared: &Arc<Shared>) -> Result<(), String> {
                 .iter()
                 .find(|(_, g)| g.left.is_some())
                 .map(|(id, _)| *id);
-            let count = work.queue.len().min(STOP_PARALLEL_MAX);
-            let mut ids = work.oldest(STOP_PARALLEL_MAX);
+            let count = work.queue.len().min(PARALLEL_MAX);
+            let mut ids = work.oldest(PARALLEL_MAX);
             ids.extend(work.queue.drain(..count));
             (grave, ids)
         };

@@ -272,14 +272,16 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Flushes until tail memory is below half, as far as the volume has room.
+    /// Flushes while tail memory is above its bound, as far as the volume has room. What fits is flushed later, beside
+    /// the first requests: a start should cost the reading of the WAL and nothing else.
     fn relieve(&self) -> Result<(), OpenError> {
         let budget = &self.shared.budget;
-        while budget.used_bytes() >= budget.bytes_max() / 2 && !self.shared.is_read_only() {
-            let Some(id) = self.shared.flusher.oldest() else {
+        while budget.used_bytes() >= budget.data_bytes_max() && !self.shared.is_read_only() {
+            let oldest = self.shared.flusher.oldest(flusher::PARALLEL_MAX);
+            if oldest.is_empty() {
                 break;
-            };
-            flusher::flush(self.shared, id).map_err(stop)?;
+            }
+            flusher::flush_many(self.shared, oldest).map_err(stop)?;
         }
         Ok(())
     }
