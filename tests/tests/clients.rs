@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use keelson_tests::rdk::{self, CLIENT_WITHIN, Load};
 use keelson_tests::wire::Wire;
-use keelson_tests::{Broker, python, tools};
+use keelson_tests::{Broker, BrokerSetup, python, tools};
 use rdkafka::admin::{
     AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
 };
@@ -210,6 +210,28 @@ fn rdkafka_two_members_share_and_take_over() {
     members.poll_until_seen("the rest is read", &[&second], 100);
     assert_eq!(members.seen.len(), 100);
     rdk::assert_all_seen(&acked, &members.seen);
+}
+
+#[test]
+fn the_initial_delay_gathers_the_members_of_a_new_group() {
+    // Kafka's default; the harness sets none, so that groups of one do not wait.
+    let broker = BrokerSetup::new()
+        .set("group.initial.rebalance.delay.ms", 3_000)
+        .start();
+    Wire::connect(broker.bootstrap()).create_topic("orders", 4, &[]);
+    let mut members = Members {
+        seen: Vec::new(),
+        broker: &broker,
+    };
+    let (first, second) = (members.join(), members.join());
+    members.poll_until("both have two each", &[&first, &second], || {
+        let (a, b) = (assigned(&first), assigned(&second));
+        assert!(
+            a.len() < 4 && b.len() < 4,
+            "one member had everything first: {a:?} {b:?}"
+        );
+        a.len() == 2 && b.len() == 2 && a.is_disjoint(&b)
+    });
 }
 
 fn assigned(consumer: &BaseConsumer) -> BTreeSet<i32> {
