@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test check bench suites kill-loop image cluster-test setup
+.PHONY: help run test check bench bench-log suites kill-loop image cluster-test setup
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ setup: ## Install what the tests need beyond Rust, Go, Python and a C compiler
 
 bench: ## Keelson beside Apache Kafka, alternating in one run; writes docs/performance.md
 	@tests/bench.sh
+
+bench-log: ## What the log costs beside the disk itself; writes docs/performance.md
+	@tests/bench-log.sh
 
 kill-loop: ## kill -9 under load, 50 rounds, every acknowledged record recounted
 	@cargo build --workspace --bins

@@ -1,0 +1,273 @@
+//! Commits: batches in flight over many partitions, counted and timed at their acknowledgement.
+//!
+//! One thread appends and measures. It keeps a fixed number of batches unacknowledged; since all of them pass one queue,
+//! acknowledgements come in the order of the appends, up to the order within one group.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use keelson_log::disk::{Disk, RealDisk};
+use keelson_log::node::{Node, NodeOptions};
+use keelson_log::wal::{Batch, Class, DurableGroup, Frame, FrameBody, Wal, WalOptions, WalSink};
+use keelson_log::{
+    AppendError, Hooks, LogMetrics, Observer, Options, Partition, PartitionConfig, PartitionId,
+    ProducedBatch, TopicId,
+};
+use keelson_protocol::batch::BatchHeader;
+use serde_json::{Value, json};
+
+use crate::sized_batch;
+
+/// How long the driver waits before it looks again whether there is room.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// No acknowledgement takes longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LEADER_EPOCH: i32 = 0;
+
+/// What is appended.
+pub(crate) struct Load {
+    pub(crate) partitions: i32,
+    pub(crate) outstanding: usize,
+    pub(crate) batch_bytes: usize,
+    pub(crate) measured: Duration,
+    pub(crate) warm_up: Duration,
+}
+
+fn id(index: i32) -> PartitionId {
+    PartitionId {
+        topic: TopicId([1; 16]),
+        index,
+    }
+}
+
+/// Ends the program, as a broker would.
+struct Fatal;
+
+impl Hooks for Fatal {
+    fn fatal(&self, reason: &str) {
+        eprintln!("keelson-log-bench: {reason}");
+        std::process::exit(1);
+    }
+
+    fn recovery_progress(&self, _: u64) {}
+}
+
+/// Tells the driver how many batches of a partition became durable; each holds one record.
+struct Acks {
+    told: AtomicI64,
+    acks: Mutex<Sender<usize>>,
+}
+
+impl Observer for Acks {
+    fn durable(&self, durable_offset: i64) {
+        let before = self.told.swap(durable_offset, Ordering::Relaxed);
+        let sender = self.acks.lock().expect("no holder panics");
+        // The driver has gone once it has measured.
+        let _ = sender.send((durable_offset - before) as usize);
+    }
+
+    fn log_start(&self, _: i64) {}
+}
+
+/// The same for the write-ahead log alone.
+struct Sink(Mutex<Sender<usize>>);
+
+impl WalSink for Sink {
+    fn durable(&self, group: &mut DurableGroup) {
+        let count = group.frames.len();
+        group.frames.clear();
+        let _ = self.0.lock().expect("no holder panics").send(count);
+    }
+
+    fn fatal(&self, reason: &str) -> ! {
+        eprintln!("keelson-log-bench: {reason}");
+        std::process::exit(1);
+    }
+}
+
+/// The log with its flusher and default options.
+pub(crate) fn whole_log(dir: &Path, load: &Load) -> Result<Value> {
+    let metrics = Arc::new(LogMetrics::unregistered());
+    let log = keelson_log::open(Options::new(dir), Arc::clone(&metrics), Arc::new(Fatal))?;
+    let (sender, receiver) = channel();
+    let partitions: Vec<Arc<Partition>> = (0..load.partitions)
+        .map(|index| {
+            let observer = Acks {
+                told: AtomicI64::new(0),
+                acks: Mutex::new(sender.clone()),
+            };
+            log.open_partition(id(index), PartitionConfig::default(), Arc::new(observer))
+        })
+        .collect();
+    let bytes = sized_batch(load.batch_bytes);
+    let header = BatchHeader::parse(&bytes).context("a batch of our own")?;
+    let append = |number: usize| {
+        let batch = ProducedBatch {
+            bytes: bytes.clone(),
+            header,
+            pin: None,
+        };
+        match partitions[number % partitions.len()].append(batch, LEADER_EPOCH) {
+            Ok(_) => Ok(true),
+            Err(AppendError::TailFull) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    };
+    let measured = drive(load, &metrics, &receiver, append)?;
+    log.shutdown();
+    Ok(measured.report(load))
+}
+
+/// The write-ahead log alone: a checkpoint follows its writer, so that its files are used round and round.
+pub(crate) fn wal_alone(dir: &Path, load: &Load) -> Result<Value> {
+    let metrics = Arc::new(LogMetrics::unregistered());
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let options = NodeOptions {
+        data_dir: dir.to_owned(),
+        broker_id: 0,
+        cluster_id: None,
+    };
+    let node = Arc::new(Node::open(Arc::clone(&disk), &options)?);
+    let mut recovery = Wal::open(disk, node, WalOptions::default())?;
+    if recovery.next()?.is_some() {
+        bail!("{} is not empty", dir.display());
+    }
+    let (sender, receiver) = channel();
+    let sink = Arc::new(Sink(Mutex::new(sender)));
+    let wal = recovery.finish(sink, Arc::clone(&metrics))?;
+    let bytes = sized_batch(load.batch_bytes);
+    let over = AtomicBool::new(false);
+    let measured = std::thread::scope(|scope| {
+        let checkpoints = scope.spawn(|| follow(&wal, &over));
+        let append = |number: usize| {
+            let index = (number % load.partitions as usize) as i32;
+            let offset = (number / load.partitions as usize) as i64;
+            Ok(wal
+                .submit(Class::Data, vec![frame(index, offset, &bytes)])
+                .is_ok())
+        };
+        let measured = drive(load, &metrics, &receiver, append);
+        over.store(true, Ordering::Relaxed);
+        checkpoints.thread().unpark();
+        checkpoints.join().expect("it does not panic")?;
+        measured
+    })?;
+    wal.shutdown();
+    Ok(measured.report(load))
+}
+
+fn frame(index: i32, offset: i64, bytes: &Bytes) -> Frame {
+    let batch = Batch::from_bytes(bytes).expect("a batch is longer than its prefix");
+    Frame {
+        partition: id(index),
+        body: FrameBody::Append {
+            base_offset: offset,
+            last_offset: offset,
+            batch,
+        },
+    }
+}
+
+/// Brings the checkpoint forward whenever a file can be freed by it.
+fn follow(wal: &Wal, over: &AtomicBool) -> Result<()> {
+    while !over.load(Ordering::Relaxed) {
+        if wal.oldest_file().is_some() || wal.wants_checkpoint().is_some() {
+            wal.set_checkpoint(wal.durable_group())?;
+        }
+        std::thread::park_timeout(LOOK_AGAIN);
+    }
+    Ok(())
+}
+
+/// What was seen in the measured time.
+struct Measured {
+    latency: Histogram<u64>,
+    elapsed: Duration,
+    groups: f64,
+    disk_bytes: u64,
+    refused: u64,
+}
+
+impl Measured {
+    fn report(&self, load: &Load) -> Value {
+        let (batches, seconds) = (self.latency.len(), self.elapsed.as_secs_f64());
+        let acked = batches * load.batch_bytes as u64;
+        json!({
+            "partitions": load.partitions,
+            "batches_per_second": batches as f64 / seconds,
+            "groups_per_second": self.groups / seconds,
+            "batches_per_group": batches as f64 / self.groups,
+            "p50_us": self.latency.value_at_quantile(0.5),
+            "p99_us": self.latency.value_at_quantile(0.99),
+            "p999_us": self.latency.value_at_quantile(0.999),
+            "disk_bytes_per_acked_byte": self.disk_bytes as f64 / acked as f64,
+            "waits_for_room": self.refused,
+        })
+    }
+}
+
+/// Appends until the time is over. `append` gives false when there is no room for now.
+fn drive(
+    load: &Load,
+    metrics: &LogMetrics,
+    acks: &Receiver<usize>,
+    append: impl Fn(usize) -> Result<bool>,
+) -> Result<Measured> {
+    let started = Instant::now();
+    let mut waiting: VecDeque<Instant> = VecDeque::new();
+    let (mut number, mut refused) = (0, 0);
+    let mut latency = Histogram::<u64>::new(3)?;
+    let mut begun: Option<(Instant, u64, u64)> = None;
+    let groups = || metrics.group_bytes.get_sample_count();
+    loop {
+        if begun.is_none() && started.elapsed() >= load.warm_up {
+            begun = Some((Instant::now(), groups(), written_bytes()?));
+        }
+        if let Some((at, groups_before, written_before)) = begun
+            && at.elapsed() >= load.measured
+        {
+            return Ok(Measured {
+                latency,
+                elapsed: at.elapsed(),
+                groups: (groups() - groups_before) as f64,
+                disk_bytes: written_bytes()? - written_before,
+                refused,
+            });
+        }
+        while waiting.len() < load.outstanding {
+            if !append(number)? {
+                refused += 1;
+                break;
+            }
+            waiting.push_back(Instant::now());
+            number += 1;
+        }
+        let full = waiting.len() == load.outstanding;
+        let count = match acks.recv_timeout(if full { PATIENCE } else { LOOK_AGAIN }) {
+            Ok(count) => count,
+            Err(RecvTimeoutError::Timeout) if !full => continue,
+            Err(error) => bail!("no acknowledgement: {error}"),
+        };
+        for since in waiting.drain(..count) {
+            if begun.is_some() {
+                latency.record(since.elapsed().as_micros() as u64)?;
+            }
+        }
+    }
+}
+
+/// Bytes that this process caused to be written to storage, by the kernel's own count.
+fn written_bytes() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/io")?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(line.context("/proc/self/io has no write_bytes")?.parse()?)
+}
