@@ -249,7 +249,14 @@ fn fit_length(
             }
             Reason::Truncated
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Reason::MissingFile,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if key.kind == Kind::Log {
+                // The next flush may go on behind what is lost: an empty file takes it, a missing one would end the process.
+                files.open_or_make(key)?;
+                files.disk().sync_dir(&files.partition_dir(key.partition))?;
+            }
+            Reason::MissingFile
+        }
         Err(e) => return Err(e),
     };
     let (source, to) = match (key.kind, reason) {

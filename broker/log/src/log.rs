@@ -308,8 +308,10 @@ impl Log {
         if thread.join().is_err() {
             tracing::error!("the flusher ended by a panic");
         }
-        if how == Stop::Flush {
-            self.shared.wal().shutdown();
+        match how {
+            Stop::Flush => self.shared.wal().shutdown(),
+            // Before the partitions go: a group that is just being written still finds them.
+            Stop::Now => self.shared.wal().abandon(),
         }
         // Partitions hold the log and the log its partitions: here the circle ends.
         self.shared.partitions.write().clear();

@@ -46,6 +46,13 @@ pub(crate) struct Piece {
     pub(crate) header: BatchHeader,
 }
 
+impl Piece {
+    /// Offset after its last record. The base offset is not covered by a checksum: it may be any number.
+    fn end_offset(&self) -> i64 {
+        self.header.last_offset().saturating_add(1)
+    }
+}
+
 /// Offsets that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hole {
@@ -204,7 +211,7 @@ impl Walker<'_> {
     /// An intact batch beyond `next` whose successor agrees with it: offsets are missing before it, it is not at fault.
     fn unlisted_gap(&self, at: usize, next: i64) -> Option<i64> {
         let piece = self.intact(at).ok()?;
-        let (base, end) = (piece.header.base_offset, piece.header.last_offset() + 1);
+        let (base, end) = (piece.header.base_offset, piece.end_offset());
         if base <= next || end > self.expect.end_offset {
             return None;
         }
@@ -260,7 +267,7 @@ impl Walker<'_> {
     fn leads_to_end(&self, mut piece: Piece) -> bool {
         loop {
             let at = piece.at + piece.length;
-            let end = piece.header.last_offset() + 1;
+            let end = piece.end_offset();
             if at == self.bytes.len() {
                 return end == self.expect.end_offset;
             }
@@ -367,6 +374,18 @@ mod tests {
                 assert_eq!(hole, [wanted], "byte {at} bit {bit:#x}");
                 assert_eq!(walked.batches.len(), 4, "byte {at} bit {bit:#x}");
             }
+        }
+    }
+
+    #[test]
+    fn a_base_offset_at_the_end_of_all_numbers_costs_exactly_its_batch() {
+        let (bytes, places) = extent(&[1, 3, 2]);
+        for base in [i64::MAX, i64::MAX - 2, i64::MIN, -1] {
+            let mut bad = bytes.clone();
+            bad[places[1].0..places[1].0 + 8].copy_from_slice(&base.to_be_bytes());
+            let walked = walk(&bad, expect(106));
+            let hole: Vec<_> = walked.holes.iter().map(|h| (h.from, h.to)).collect();
+            assert_eq!(hole, [(101, 103)], "{base}");
         }
     }
 

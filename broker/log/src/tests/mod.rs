@@ -3,5 +3,6 @@
 mod crash;
 mod damage;
 mod model;
+mod regressions;
 mod room;
 mod support;

@@ -49,6 +49,9 @@ pub(crate) const GROUP_HEADER_BYTES: usize = 80;
 pub(crate) const FRAME_HEADER_BYTES: usize = 64;
 /// Where the first group of a file lies.
 pub(crate) const FIRST_GROUP_POSITION: u64 = BLOCK_BYTES as u64;
+/// No file is longer (they are made 64 MiB long, or a quarter of a configured cap): a length above, although its checksum
+/// holds, would make a reader search for days.
+const FILE_BYTES_MAX: u64 = 1 << 30;
 /// Files that a manifest slot can name.
 pub(crate) const MANIFEST_FILES_MAX: usize = (BLOCK_BYTES - 4 - 64) / 16;
 
@@ -113,6 +116,7 @@ impl FileHead {
             || &block[..8] != FILE_MAGIC
             || crc32c::crc32c(&block[..40]) != get_u32(block, 40)
             || get_u32(block, 8) != FORMAT_VERSION
+            || get_u64(block, 32) > FILE_BYTES_MAX
         {
             return None;
         }
@@ -570,7 +574,7 @@ impl ManifestSlot {
             return SlotRead::OtherVersion(get_u32(block, 8));
         }
         let count = get_u32(block, 12) as usize;
-        if count > MANIFEST_FILES_MAX {
+        if count > MANIFEST_FILES_MAX || get_u64(block, 56) > FILE_BYTES_MAX {
             return SlotRead::Damaged;
         }
         SlotRead::Valid(ManifestSlot {
@@ -830,6 +834,27 @@ mod tests {
                 "seed {seed}, byte {at}"
             );
         }
+    }
+
+    #[test]
+    fn an_endless_file_is_no_file() {
+        let head = FileHead {
+            generation: 1,
+            salt: 2,
+            file_bytes: FILE_BYTES_MAX,
+        };
+        assert_eq!(FileHead::decode(&head.encode()), Some(head));
+        let endless = FileHead {
+            file_bytes: u64::MAX >> 8,
+            ..head
+        };
+        assert_eq!(FileHead::decode(&endless.encode()), None);
+        let slot = ManifestSlot {
+            number: 1,
+            file_bytes: u64::MAX >> 8,
+            ..ManifestSlot::default()
+        };
+        assert_eq!(ManifestSlot::decode(&slot.encode()), SlotRead::Damaged);
     }
 
     #[test]

@@ -130,6 +130,11 @@ impl Wal {
         self.end(Stop::Clean);
     }
 
+    /// Ends the threads behind the group they are at; what is queued is dropped.
+    pub(crate) fn abandon(&self) {
+        self.end(Stop::Abandon);
+    }
+
     fn end(&self, how: Stop) {
         self.shared.queue.stop(how);
         self.shared.files.stop_helper();

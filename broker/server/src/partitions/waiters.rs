@@ -223,6 +223,25 @@ mod tests {
     }
 
     #[test]
+    fn d4_a_commit_costs_nothing_for_those_it_does_not_complete() {
+        const WAITING: i64 = 50_000;
+        // A scan of all who wait at each commit would take minutes.
+        const WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+        let waiters = Waiters::new(0);
+        let last = group();
+        let begun = std::time::Instant::now();
+        for end in 1..=WAITING {
+            waiters.await_durable(end, 0, &last);
+        }
+        for durable in 1..=WAITING {
+            assert!(!last.is_done());
+            waiters.durable(durable);
+        }
+        assert!(last.is_done());
+        assert!(begun.elapsed() < WITHIN, "{:?}", begun.elapsed());
+    }
+
+    #[test]
     fn a_removed_partition_fails_what_waits() {
         let waiters = Waiters::new(0);
         let group = group();

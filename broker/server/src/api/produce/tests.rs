@@ -1,10 +1,12 @@
 //! What a Produce is answered with, on a real log.
 
 use bytes::{Bytes, BytesMut};
+use keelson_log::{PartitionId, TopicId};
 use keelson_protocol::ErrorCode;
 use keelson_protocol::builder::BatchBuilder;
 use keelson_protocol::kafka_protocol::messages::ProduceResponse;
 use keelson_protocol::kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use keelson_state::metadata::CLUSTER_METADATA_ID;
 
 use crate::broker::now_ms;
 use crate::testing::{TestBroker, base_offset, batch, produce_request};
@@ -76,6 +78,25 @@ async fn every_version_is_answered() {
         let response = test.call_version(refused, version).await;
         assert_ne!(answer(&response).error_code, 0, "version {version}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d6_a_produce_writes_no_metadata() {
+    let test = TestBroker::start(&[]).await;
+    test.create(&["orders"]).await;
+    let metadata = PartitionId {
+        topic: TopicId(CLUSTER_METADATA_ID),
+        index: 0,
+    };
+    let written = || {
+        let partition = test.broker.log.partition(metadata);
+        partition.expect("there is metadata").next_offset()
+    };
+    let before = written();
+    for offset in 0..50 {
+        assert_eq!(test.produce("orders", 0, &[b"x"]).await, (0, offset));
+    }
+    assert_eq!(written(), before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
