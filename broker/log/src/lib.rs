@@ -13,6 +13,9 @@ pub mod dump;
 mod files;
 mod flusher;
 mod folders;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod health;
 mod ids;
 mod log;

@@ -100,15 +100,15 @@ struct Meta {
 
 /// One decoded slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Slot {
-    generation: u64,
-    identity: NodeIdentity,
-    exit: String,
+pub(crate) struct Slot {
+    pub(crate) generation: u64,
+    pub(crate) identity: NodeIdentity,
+    pub(crate) exit: String,
 }
 
 /// What a slot's bytes are.
 #[derive(Debug, PartialEq, Eq)]
-enum SlotRead {
+pub(crate) enum SlotRead {
     Valid(Slot),
     Empty,
     Damaged,
@@ -327,7 +327,7 @@ fn check_identity(
     Ok(())
 }
 
-fn encode(slot: &Slot) -> Vec<u8> {
+pub(crate) fn encode(slot: &Slot) -> Vec<u8> {
     let mut exit: String = slot
         .exit
         .chars()
@@ -358,7 +358,7 @@ fn encode(slot: &Slot) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> SlotRead {
+pub(crate) fn decode(bytes: &[u8]) -> SlotRead {
     if bytes.iter().all(|byte| *byte == 0) {
         return SlotRead::Empty;
     }

@@ -2,7 +2,7 @@
 //! segments, and never interprets a record batch.
 
 mod files;
-mod format;
+pub(crate) mod format;
 mod found;
 mod handle;
 mod queue;

@@ -1,0 +1,200 @@
+//! Targets over whole data directories: the WAL's walk as `log verify` does it, and a start of the log.
+//!
+//! Owns what must hold whatever was damaged: no panic, no end without words, no wrong bytes, no silence.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use keelson_log::disk::{Disk, Durability, OpenMode, SimDisk};
+use keelson_log::verify::Report;
+use keelson_log::{
+    Hooks, LogMetrics, Partition, PartitionId, ReadError, ReadOutcome, ReadRequest, fuzz, open_on,
+};
+use keelson_protocol::BatchHeader;
+use parking_lot::Mutex;
+
+use crate::mangle::{DATA_DIR, Done, Files, mangle, open_partitions, options, template};
+
+fn disk_of(files: &Files) -> SimDisk {
+    let disk = SimDisk::new(1);
+    let root = Path::new(DATA_DIR);
+    for (name, bytes) in files {
+        let path = root.join(name);
+        let folder = path.parent().expect("a file is in a folder");
+        disk.create_dir_all(folder).expect("a healthy disk");
+        let file = disk.open(&path, OpenMode::Create).expect("a healthy disk");
+        file.write_at(bytes, 0, Durability::Later)
+            .expect("a healthy disk");
+    }
+    disk
+}
+
+/// The WAL of a mangled directory.
+pub(crate) fn wal_scan(input: &[u8]) {
+    let mut files: Files = template()
+        .files
+        .iter()
+        .filter(|(name, _)| name.starts_with("wal/"))
+        .map(|(name, bytes)| (name.clone(), bytes.clone()))
+        .collect();
+    mangle(&mut files, input, |_| true);
+    let disk: Arc<dyn Disk> = Arc::new(disk_of(&files));
+    if let Err(reason) = fuzz::scan_wal(disk, Path::new(DATA_DIR)) {
+        assert!(!reason.is_empty(), "a refusal has words");
+    }
+}
+
+#[derive(Default)]
+struct Fatal(Mutex<Option<String>>);
+
+impl Hooks for Fatal {
+    fn fatal(&self, reason: &str) {
+        self.0.lock().get_or_insert_with(|| reason.to_owned());
+    }
+    fn recovery_progress(&self, _: u64) {}
+}
+
+/// What a start gave.
+#[derive(Debug, PartialEq, Eq)]
+struct Opened {
+    /// Batches by partition and base offset.
+    served: BTreeMap<(PartitionId, i64), Vec<u8>>,
+    /// Ranges that answer with an error.
+    lost: Vec<(PartitionId, i64, i64)>,
+    /// Damage was counted, or a torn tail.
+    told: bool,
+}
+
+/// A start on a mangled directory, and everything read.
+pub(crate) fn recovery(input: &[u8]) {
+    let mut files = template().files.clone();
+    let done = mangle(&mut files, input, |name| name != "LOCK");
+    let disk = disk_of(&files);
+    let report = verified(&disk);
+    let Some(first) = opened(&disk, done) else {
+        return;
+    };
+    if !done.forged {
+        no_wrong_bytes_and_no_silence(&first, done);
+        if report.is_some_and(|report| report.problems == 0) {
+            assert_eq!(first.lost, [], "log verify found nothing");
+        }
+    }
+    disk.kill();
+    let second = opened(&disk, done).expect("what started once starts again");
+    if !done.forged {
+        assert_eq!(first.served, second.served, "a second start gives the same");
+        assert_eq!(first.lost, second.lost, "a second start gives the same");
+    }
+}
+
+fn verified(disk: &SimDisk) -> Option<Report> {
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    fuzz::verify_on(shared, Path::new(DATA_DIR), &mut std::io::sink()).ok()
+}
+
+/// Hundreds of series: made once, for all runs.
+fn metrics() -> Arc<LogMetrics> {
+    static METRICS: OnceLock<Arc<LogMetrics>> = OnceLock::new();
+    Arc::clone(METRICS.get_or_init(|| Arc::new(LogMetrics::unregistered())))
+}
+
+fn told(metrics: &LogMetrics) -> u64 {
+    metrics.decode_errors_total() + metrics.torn_tail_truncations.get()
+}
+
+/// `None`: refused, in words.
+fn opened(disk: &SimDisk, done: Done) -> Option<Opened> {
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let metrics = metrics();
+    let before = told(&metrics);
+    let fatal = Arc::new(Fatal::default());
+    let hooks: Arc<dyn Hooks> = Arc::clone(&fatal) as Arc<dyn Hooks>;
+    let log = match open_on(shared, options(), Arc::clone(&metrics), hooks) {
+        Ok(log) => log,
+        Err(error) => {
+            assert!(!error.to_string().is_empty(), "a refusal has words");
+            return None;
+        }
+    };
+    let mut opened = Opened {
+        served: BTreeMap::new(),
+        lost: Vec::new(),
+        told: false,
+    };
+    for partition in open_partitions(&log) {
+        read_all(&partition, &mut opened, done);
+    }
+    opened.told = told(&metrics) > before;
+    if let Some(reason) = fatal.0.lock().take() {
+        assert!(done.forged, "damage must not end the process: {reason}");
+    }
+    Some(opened)
+}
+
+fn read_all(partition: &Partition, opened: &mut Opened, done: Done) {
+    let id = partition.id();
+    let mut from = partition.log_start();
+    while from < partition.durable_offset() {
+        let request = ReadRequest {
+            from,
+            up_to: i64::MAX,
+            max_bytes: 1,
+            min_one: true,
+            tail_only: false,
+        };
+        let next = match partition.read(request) {
+            Ok(ReadOutcome::Data { chunks, next, .. }) => {
+                let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.to_vec()).collect();
+                let header = BatchHeader::parse(&bytes).expect("what is served is a batch");
+                opened.served.insert((id, header.base_offset), bytes);
+                next
+            }
+            Ok(ReadOutcome::NeedsDisk) => panic!("not asked for"),
+            Err(ReadError::Corrupt { range }) => {
+                match opened.lost.last_mut() {
+                    // Where one range ends and the next begins may be told in another way.
+                    Some(last) if last.0 == id && last.2.checked_add(1) == Some(range.from) => {
+                        last.2 = range.to
+                    }
+                    _ => opened.lost.push((id, range.from, range.to)),
+                }
+                range.to.saturating_add(1)
+            }
+            Err(error) if done.forged => {
+                assert!(!error.to_string().is_empty(), "an error has words");
+                return;
+            }
+            Err(error) => panic!("{id} at {from}: {error}"),
+        };
+        // Forged manifests may claim 2^63 offsets; reading one range of them is enough.
+        assert!(next > from, "{id}: a read at {from} must move on");
+        from = next;
+    }
+}
+
+fn no_wrong_bytes_and_no_silence(opened: &Opened, done: Done) {
+    let known = &template().batches;
+    for ((id, base), bytes) in &opened.served {
+        let batch = known
+            .iter()
+            .find(|known| known.partition == *id && known.base_offset == *base);
+        let batch = batch.unwrap_or_else(|| panic!("{id}: nothing was ever written at {base}"));
+        assert!(batch.bytes == *bytes, "{id}: other bytes at {base}");
+    }
+    for batch in known {
+        let (id, base) = (batch.partition, batch.base_offset);
+        let answered = opened.served.contains_key(&(id, base))
+            || opened
+                .lost
+                .iter()
+                .any(|(lost, from, to)| *lost == id && *from <= base && batch.last_offset <= *to);
+        // Below the log start, which the template moved to 4.
+        let deleted = id == known[0].partition && batch.last_offset < 4;
+        assert!(
+            answered || deleted || opened.told || done.moved,
+            "{id}: {base} is gone, and nobody was told"
+        );
+    }
+}

@@ -1,0 +1,305 @@
+//! A small data directory with known content, and the ways in which an input mangles it.
+//!
+//! Owns the template, made by the log itself, and the meaning of an input: a list of damages. Never reads what it damaged.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use keelson_log::disk::{BLOCK_BYTES, Disk, SimDisk};
+use keelson_log::{
+    Entry, Hooks, Log, LogMetrics, Observer, Options, Partition, PartitionConfig, PartitionId,
+    ProducedBatch, TopicId, fuzz, open_on,
+};
+use keelson_protocol::builder::BatchBuilder;
+use keelson_protocol::{BatchHeader, patch_offset_and_epoch};
+
+/// Where the directory is on its disk.
+pub(crate) const DATA_DIR: &str = "/data";
+const PARTITIONS: [PartitionId; 2] = [
+    PartitionId {
+        topic: TopicId([0x11; 16]),
+        index: 0,
+    },
+    PartitionId {
+        topic: TopicId([0x22; 16]),
+        index: 5,
+    },
+];
+const EPOCH: i32 = 3;
+/// Damages in one input; more would only be slower.
+const DAMAGES_MAX: usize = 24;
+/// Bytes that one damage writes at most.
+const WRITE_BYTES_MAX: usize = 64;
+
+/// Names that a foreign file gets.
+const FOREIGN_NAMES: [&str; 5] = [
+    "00000000000000000007.log",
+    "x",
+    "manifest.new",
+    "9.wal",
+    "manifest",
+];
+
+/// File contents by path, relative to the data directory.
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+
+/// A batch as it must be read back.
+pub(crate) struct Known {
+    pub(crate) partition: PartitionId,
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A directory after two clean stops and a kill.
+pub(crate) struct Template {
+    pub(crate) files: Files,
+    pub(crate) batches: Vec<Known>,
+}
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn durable(&self, _: i64) {}
+    fn log_start(&self, _: i64) {}
+}
+
+impl Hooks for Nobody {
+    fn fatal(&self, reason: &str) {
+        panic!("a healthy disk: {reason}");
+    }
+    fn recovery_progress(&self, _: u64) {}
+}
+
+/// Nothing happens by time here, so that the same calls make the same bytes.
+pub(crate) fn options() -> Options {
+    const NEVER: Duration = Duration::from_secs(24 * 3600);
+    Options {
+        wal_file_bytes: Some(64 * 1024),
+        wal_bytes_max: Some(256 * 1024),
+        tail_bytes_max: 8 * 1024 * 1024,
+        flush_pending_bytes: 1024 * 1024,
+        seal_after: NEVER,
+        flush_after: NEVER,
+        wal_background: false,
+        disk_reserve_bytes: Some(0),
+        ..Options::new(DATA_DIR)
+    }
+}
+
+/// The partitions of the template, opened in a log.
+pub(crate) fn open_partitions(log: &Log) -> Vec<Arc<Partition>> {
+    let config = PartitionConfig {
+        segment_bytes: 600,
+        ..PartitionConfig::default()
+    };
+    PARTITIONS
+        .iter()
+        .map(|id| log.open_partition(*id, config.clone(), Arc::new(Nobody)))
+        .collect()
+}
+
+/// Made once; it takes a moment.
+pub(crate) fn template() -> &'static Template {
+    static TEMPLATE: OnceLock<Template> = OnceLock::new();
+    TEMPLATE.get_or_init(make)
+}
+
+fn make() -> Template {
+    let disk = SimDisk::new(1);
+    let mut batches = Vec::new();
+    for (life, count) in [8, 4, 4].into_iter().enumerate() {
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let metrics = Arc::new(LogMetrics::unregistered());
+        let log = open_on(shared, options(), metrics, Arc::new(Nobody)).expect("a healthy disk");
+        for partition in open_partitions(&log) {
+            for number in 0..count {
+                batches.push(append(&partition, life as i64 * 100 + number));
+            }
+        }
+        let (done, moved) = std::sync::mpsc::channel();
+        let entry = Entry::LogStart {
+            partition: PARTITIONS[0],
+            offset: 2 * life as i64,
+        };
+        let told = Box::new(move || done.send(()).expect("somebody waits"));
+        log.commit(vec![entry], told).expect("a healthy disk");
+        moved.recv().expect("it becomes durable");
+        if life < 2 {
+            log.shutdown();
+        }
+    }
+    disk.kill();
+    Template {
+        files: contents(&disk),
+        batches,
+    }
+}
+
+fn append(partition: &Partition, number: i64) -> Known {
+    let sequence = partition.next_offset() as i32;
+    let mut builder = BatchBuilder::new(1_000 + number).producer(7, 0, sequence);
+    for record in 0..=number % 3 {
+        let value = format!("{} record {number}.{record}", partition.id().topic);
+        builder.push(None, Some(value.as_bytes()));
+    }
+    let bytes = builder.build();
+    let header = BatchHeader::parse(&bytes).expect("what is built is read");
+    let batch = ProducedBatch {
+        bytes: bytes.clone(),
+        header,
+        pin: None,
+    };
+    let appended = partition.append(batch, EPOCH).expect("there is room");
+    while partition.durable_offset() <= appended.last_offset {
+        std::thread::yield_now();
+    }
+    let mut bytes = bytes.to_vec();
+    patch_offset_and_epoch(&mut bytes, appended.base_offset, EPOCH);
+    Known {
+        partition: partition.id(),
+        base_offset: appended.base_offset,
+        last_offset: appended.last_offset,
+        bytes,
+    }
+}
+
+fn contents(disk: &SimDisk) -> Files {
+    let root = Path::new(DATA_DIR);
+    let name = |path: &PathBuf| {
+        let inside = path.strip_prefix(root).expect("below the data directory");
+        inside.to_string_lossy().into_owned()
+    };
+    let paths = disk.files(root);
+    let named = paths.iter().map(|path| {
+        let bytes = disk.contents(path).expect("a file that is listed");
+        (name(path), bytes)
+    });
+    named.collect()
+}
+
+/// What an input has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// Something is different.
+    pub(crate) changed: bool,
+    /// Checksums were set right again: not what a disk does by itself.
+    pub(crate) forged: bool,
+    /// Files are gone, or came from elsewhere.
+    pub(crate) moved: bool,
+}
+
+struct Input<'a> {
+    rest: &'a [u8],
+}
+
+impl Input<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*first)
+    }
+
+    /// A place in something of this length.
+    fn place(&mut self, length: usize) -> Option<usize> {
+        let (low, high) = (self.byte()?, self.byte()?);
+        Some((usize::from(u16::from_le_bytes([low, high])) * length) >> 16)
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let (taken, rest) = self.rest.split_at(count.min(self.rest.len()));
+        self.rest = rest;
+        taken.to_vec()
+    }
+}
+
+/// Damages the files that `takes` names, as the input says.
+pub(crate) fn mangle(files: &mut Files, input: &[u8], takes: impl Fn(&str) -> bool) -> Done {
+    let mut input = Input { rest: input };
+    let mut done = Done::default();
+    let before = files.clone();
+    for _ in 0..DAMAGES_MAX {
+        if damage(files, &mut input, &mut done, &takes).is_none() {
+            break;
+        }
+    }
+    done.changed = *files != before;
+    done
+}
+
+/// One damage: kind, file, place, and what the kind needs. `None` at the end of the input.
+fn damage(
+    files: &mut Files,
+    input: &mut Input<'_>,
+    done: &mut Done,
+    takes: &impl Fn(&str) -> bool,
+) -> Option<()> {
+    let (kind, chosen) = (input.byte()? % 10, usize::from(input.byte()?));
+    let names: Vec<String> = files.keys().filter(|name| takes(name)).cloned().collect();
+    let name = names.get(chosen % names.len().max(1))?.clone();
+    let other = names[(chosen / names.len() + 1 + chosen) % names.len()].clone();
+    let source = files[&other].clone();
+    let at = input.place(files[&name].len())?;
+    match kind {
+        8 => {
+            files.remove(&name);
+            done.moved = true;
+        }
+        9 => {
+            // A foreign file: the content of another one under a name of its own.
+            let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let new = format!("{folder}/{}", FOREIGN_NAMES[at % FOREIGN_NAMES.len()]);
+            files.insert(new.trim_start_matches('/').to_owned(), source);
+            done.moved = true;
+        }
+        5 => files.get_mut(&name)?.truncate(at),
+        7 => {
+            let count = usize::from(input.byte()?) % WRITE_BYTES_MAX;
+            files.get_mut(&name)?.extend(input.bytes(count));
+        }
+        _ => {
+            let (place, bytes) = written(kind, at, &source, input)?;
+            let file = files.get_mut(&name)?;
+            let flips = kind == 0;
+            for (byte, new) in file.iter_mut().skip(place).zip(&bytes) {
+                *byte = if flips { *byte ^ new } else { *new };
+            }
+            done.moved |= kind == 6;
+            if kind == 2 {
+                fuzz::reseal(&name, file, at);
+                done.forged = true;
+            }
+        }
+    }
+    Some(())
+}
+
+/// Where a damage that overwrites begins, and with what.
+fn written(kind: u8, at: usize, source: &[u8], input: &mut Input<'_>) -> Option<(usize, Vec<u8>)> {
+    const SECTOR_BYTES: usize = 512;
+    let block = at / BLOCK_BYTES * BLOCK_BYTES;
+    Some(match kind {
+        0 => (at, vec![input.byte()?]),
+        3 => (at / SECTOR_BYTES * SECTOR_BYTES, vec![0; SECTOR_BYTES]),
+        4 => (block, vec![0; BLOCK_BYTES]),
+        6 => {
+            // A misdirected write: a block of another file, or of another place in this one.
+            let from = input.place(source.len())? / BLOCK_BYTES * BLOCK_BYTES;
+            let end = (from + BLOCK_BYTES).min(source.len());
+            (block, source[from..end].to_vec())
+        }
+        _ => {
+            let count = usize::from(input.byte()?) % WRITE_BYTES_MAX;
+            (at, input.bytes(count))
+        }
+    })
+}
+
+/// One damage of each kind.
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    (0..10_u8)
+        .map(|kind| vec![kind, 3, 0, 40, 9, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+        .collect()
+}
