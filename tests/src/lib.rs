@@ -8,6 +8,7 @@ pub mod broker;
 pub mod disk;
 pub mod http;
 pub mod kube;
+pub mod load;
 pub mod python;
 pub mod rdk;
 pub mod records;

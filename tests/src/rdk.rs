@@ -161,6 +161,8 @@ pub fn read_group(bootstrap: &str, topic: &str, group: &str, count: usize) -> Ve
 pub fn read_all(bootstrap: &str, topic: &str) -> Vec<Seen> {
     let consumer: BaseConsumer = config(bootstrap)
         .set("group.id", "no-group")
+        // Where retention takes the first offset between asking for it and reading it.
+        .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .create()

@@ -60,7 +60,9 @@ impl Strace {
             .count();
         wait_until("strace has attached to every thread", ATTACH_WITHIN, || {
             let text = std::fs::read_to_string(&messages).unwrap_or_default();
-            text.matches("attached").count() >= 1 && traced_threads(broker.pid()) >= threads
+            let attached = text.matches("attached").count() >= 1;
+            // What is injected may hit at once.
+            (attached && traced_threads(broker.pid()) >= threads) || has_ended(broker.pid())
         });
         Self { child, output }
     }
@@ -84,6 +86,12 @@ impl Drop for Strace {
         }
         let _ = self.child.wait();
     }
+}
+
+/// Whether nothing but a zombie is left of a process.
+fn has_ended(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .map_or(true, |status| status.contains("\nState:\tZ"))
 }
 
 fn traced_threads(pid: u32) -> usize {
