@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test check bench bench-log suites kill-loop image cluster-test setup
+.PHONY: help run test check bench bench-log suites chaos fuzz image cluster-test setup
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,9 +28,12 @@ bench: ## Keelson beside Apache Kafka, alternating in one run; writes docs/perfo
 bench-log: ## What the log costs beside the disk itself; writes docs/performance.md
 	@tests/bench-log.sh
 
-kill-loop: ## kill -9 under load, 50 rounds, every acknowledged record recounted
+chaos: ## SIGKILL at random moments and named points, 200 rounds, every acknowledged record recounted
 	@cargo build --workspace --bins
-	@KEELSON_KILL_ROUNDS=$${KEELSON_KILL_ROUNDS:-50} cargo test -p keelson-tests --test durability -- kill_under_load --nocapture
+	@KEELSON_CHAOS_ROUNDS=$${KEELSON_CHAOS_ROUNDS:-200} cargo test -p keelson-tests --test chaos -- --nocapture
+
+fuzz: ## Every fuzz target under libFuzzer, ten minutes and a million executions each
+	@tests/fuzz.sh
 
 suites: ## Other people's client suites (kcat, franz-go, librdkafka) against Keelson
 	@tests/suites.sh
