@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use aligned::AlignedBuf;
 pub use real::RealDisk;
-pub use sim::{SimDisk, SimFaults};
+pub use sim::{Astray, SimDisk, SimFaults};
 
 /// Alignment of memory, position and length of direct writes, and the unit of the WAL's layout.
 pub const BLOCK_BYTES: usize = 4096;
@@ -90,6 +90,8 @@ pub trait Disk: Send + Sync {
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable (fsync of the folder).
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes everything that was written to the volume of `path` durable, names included (syncfs).
+    fn sync_all(&self, path: &Path) -> io::Result<()>;
     /// Renames a file or folder, replacing a file of that name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file's name.

@@ -72,6 +72,10 @@ impl Disk for RealDisk {
         File::open(path)?.sync_all()
     }
 
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(path)?)?)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }

@@ -3,20 +3,42 @@
 //! Every operation that changes something is counted, so that a test can cut the power at each of them in turn. All
 //! chance comes from one seed. Never sleeps, never touches a real file.
 //!
-//! At a power cut each unsynced write is lost, kept, or torn (any subset of its 512-byte sectors), and each unsynced
-//! change of a name happens or not. A killed process loses nothing: the cache outlives it.
+//! At a power cut each unsynced write is lost, kept, or torn (any subset of its 512-byte sectors), each on its own, so
+//! that a later one may survive an earlier one (reordering), and each unsynced change of a name happens or not. A killed
+//! process loses nothing but perhaps the end of the write that was under way: the cache outlives it.
+//!
+//! | Fault | How it is asked for |
+//! |---|---|
+//! | power cut, kill | [`SimFaults::cut_at`], then [`SimDisk::power_cut`] or [`SimDisk::kill`] |
+//! | lost, torn, reordered writes | the power cut decides by the seed |
+//! | a failed sync that later succeeds | [`SimFaults::sync_fails_at`] |
+//! | EIO on write, on read | [`SimFaults::write_fails_at`], [`SimFaults::unreadable`], [`SimDisk::break_block`] |
+//! | ENOSPC, also one that comes and goes | [`SimFaults::capacity_bytes`], [`SimFaults::full_between`] |
+//! | an acknowledged write that is lost or lands elsewhere | [`SimFaults::astray_at`] |
+//! | bit flips | [`SimDisk::flip`] |
+//! | stalls | [`SimFaults::stalled`]: the call returns when the faults are replaced |
 
 mod world;
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{DirEntry, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode, Space};
 use world::{Change, NodeId, World};
+
+/// Where an acknowledged write really went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Astray {
+    /// Nowhere.
+    Lost,
+    /// To another place: other sectors of the same file or of another one, by the seed.
+    Elsewhere,
+}
 
 /// What goes wrong on a simulated disk. Operations are counted from [`SimDisk::operations`].
 #[derive(Debug, Clone, Default)]
@@ -26,66 +48,120 @@ pub struct SimFaults {
     /// The sync, or synced write, with this operation number fails with EIO once; what it should have made durable
     /// stays unsynced, though later syncs succeed.
     pub sync_fails_at: Option<u64>,
+    /// The write with this operation number fails with EIO once; nothing of it is written.
+    pub write_fails_at: Option<u64>,
+    /// The write with this operation number is acknowledged and goes astray. A process that reads through the cache does
+    /// not notice before the power fails; a direct write is gone at once.
+    pub astray_at: Option<(u64, Astray)>,
     /// Files whose path ends so cannot be read (EIO).
     pub unreadable: Vec<PathBuf>,
+    /// Writes and syncs of files whose path ends so do not return before the faults are replaced.
+    pub stalled: Vec<PathBuf>,
     /// Bytes the volume holds; beyond it writes fail with ENOSPC.
     pub capacity_bytes: Option<u64>,
+    /// While operations with these numbers run, no file grows (ENOSPC) and no byte is free.
+    pub full_between: Option<Range<u64>>,
 }
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Clone)]
 pub struct SimDisk {
-    world: Arc<Mutex<World>>,
+    volume: Arc<Volume>,
+}
+
+struct Volume {
+    world: Mutex<World>,
+    /// Notified when a stalled call may go on.
+    gate: Condvar,
 }
 
 impl SimDisk {
     /// An empty volume; `seed` decides what a power cut takes.
     pub fn new(seed: u64) -> Self {
+        SimDisk::with(World::new(seed))
+    }
+
+    fn with(world: World) -> Self {
+        let world = Mutex::new(world);
+        let gate = Condvar::new();
         SimDisk {
-            world: Arc::new(Mutex::new(World::new(seed))),
+            volume: Arc::new(Volume { world, gate }),
         }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.volume.world.lock()
+    }
+
+    /// A volume of its own with the same content; `seed` decides from here on. Handles stay with the old one.
+    pub fn copy(&self, seed: u64) -> SimDisk {
+        SimDisk::with(self.world().copy(seed))
+    }
+
+    /// A number that depends on every operation so far, its kind, place and length: equal where a run was repeated.
+    pub fn fingerprint(&self) -> u64 {
+        self.world().fingerprint
     }
 
     /// Operations so far that changed something.
     pub fn operations(&self) -> u64 {
-        self.world.lock().operations
+        self.world().operations
     }
 
     /// Replaces the faults.
     pub fn set_faults(&self, faults: SimFaults) {
-        self.world.lock().faults = faults;
+        self.world().faults = faults;
+        self.volume.gate.notify_all();
+    }
+
+    /// The faults now.
+    pub fn faults(&self) -> SimFaults {
+        self.world().faults.clone()
     }
 
     /// Whether the power has failed and nobody has switched it on again.
     pub fn is_cut(&self) -> bool {
-        self.world.lock().cut
+        self.world().cut
     }
 
     /// Cuts the power now, decides what survives, and switches it on again: handles and locks are gone, faults too.
     pub fn power_cut(&self) {
-        self.world.lock().power_cut();
+        self.world().power_cut();
+        self.volume.gate.notify_all();
     }
 
-    /// Ends the process: handles and locks are gone, all that was written stays.
+    /// Ends the process: handles and locks are gone, all that was written stays; of a write that was under way perhaps
+    /// only the beginning.
     pub fn kill(&self) {
-        self.world.lock().kill();
+        self.world().kill();
+        self.volume.gate.notify_all();
+    }
+
+    /// Makes one block of a file unreadable (EIO) until it is written again.
+    pub fn break_block(&self, path: &Path, position: u64) {
+        self.world().break_block(path, position);
+    }
+
+    /// Overwrites bytes of a file on the platter and in the cache, as a write that was meant for another place does.
+    pub fn overwrite(&self, path: &Path, position: u64, bytes: &[u8]) {
+        self.world().overwrite(path, position, bytes);
     }
 
     /// The bytes of a file as a process would read them.
     pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
-        let world = self.world.lock();
+        let world = self.world();
         let id = world.lookup(path)?;
         world.file(id).map(|file| file.bytes.clone())
     }
 
     /// Flips bits of one byte, on the platter and in the cache. Panics if the file does not reach so far.
     pub fn flip(&self, path: &Path, position: u64, mask: u8) {
-        self.world.lock().flip(path, position, mask);
+        self.world().flip(path, position, mask);
     }
 
     /// Every file below `path`, sorted.
     pub fn files(&self, path: &Path) -> Vec<PathBuf> {
-        self.world.lock().files(path)
+        self.world().files(path)
     }
 }
 
@@ -96,7 +172,7 @@ impl fmt::Debug for SimDisk {
 }
 
 struct SimFile {
-    world: Arc<Mutex<World>>,
+    volume: Arc<Volume>,
     id: NodeId,
     path: PathBuf,
     life: u64,
@@ -115,7 +191,7 @@ impl DiskLock for SimLock {}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        let mut world = self.disk.world.lock();
+        let mut world = self.disk.world();
         if world.life == self.life {
             world.locks.remove(&self.path);
         }
@@ -124,10 +200,10 @@ impl Drop for SimLock {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let mut world = self.world.lock();
+        let mut world = self.world();
         let id = world.open(path, mode)?;
         Ok(Arc::new(SimFile {
-            world: Arc::clone(&self.world),
+            volume: Arc::clone(&self.volume),
             id,
             path: path.to_owned(),
             life: world.life,
@@ -137,37 +213,41 @@ impl Disk for SimDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.world.lock().create_dir_all(path)
+        self.world().create_dir_all(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.world.lock().sync_dir(path)
+        self.world().sync_dir(path)
+    }
+
+    fn sync_all(&self, _path: &Path) -> io::Result<()> {
+        self.world().sync_all()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.world.lock().rename(from, to)
+        self.world().rename(from, to)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.world.lock().remove(path, false)
+        self.world().remove(path, false)
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.world.lock().remove(path, true)
+        self.world().remove(path, true)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        self.world.lock().list(path)
+        self.world().list(path)
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        let world = self.world.lock();
+        let world = self.world();
         world.alive()?;
         Ok(world.lookup(path).is_some())
     }
 
     fn space(&self, _path: &Path) -> io::Result<Space> {
-        let world = self.world.lock();
+        let world = self.world();
         world.alive()?;
         Ok(world.space())
     }
@@ -177,7 +257,7 @@ impl Disk for SimDisk {
             path: path.to_owned(),
             source,
         };
-        let mut world = self.world.lock();
+        let mut world = self.world();
         if world.lookup(path).is_none() {
             world.open(path, OpenMode::Create).map_err(io)?;
         }
@@ -194,12 +274,16 @@ impl Disk for SimDisk {
     }
 
     fn random(&self, bytes: &mut [u8]) -> io::Result<()> {
-        let mut world = self.world.lock();
+        let mut world = self.world();
         for byte in bytes {
             *byte = world.chance(256) as u8;
         }
         Ok(())
     }
+}
+
+fn ends_so(path: &Path, ends: &[PathBuf]) -> bool {
+    ends.iter().any(|end| path.ends_with(end))
 }
 
 impl SimFile {
@@ -213,9 +297,18 @@ impl SimFile {
         }
     }
 
-    fn change(&self, change: Change, synced: bool) -> io::Result<()> {
-        let mut world = self.world.lock();
+    /// Waits while this file is stalled.
+    fn ready(&self) -> io::Result<MutexGuard<'_, World>> {
+        let mut world = self.volume.world.lock();
+        while ends_so(&self.path, &world.faults.stalled) && self.check(&world).is_ok() {
+            self.volume.gate.wait(&mut world);
+        }
         self.check(&world)?;
+        Ok(world)
+    }
+
+    fn change(&self, change: Change, synced: bool) -> io::Result<()> {
+        let mut world = self.ready()?;
         if !self.writable {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
@@ -225,14 +318,10 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, bytes: &mut [u8], position: u64) -> io::Result<usize> {
-        let world = self.world.lock();
+        let world = self.volume.world.lock();
         self.check(&world)?;
-        if world
-            .faults
-            .unreadable
-            .iter()
-            .any(|end| self.path.ends_with(end))
-        {
+        let broken = world.is_broken(self.id, position, bytes.len() as u64);
+        if broken || ends_so(&self.path, &world.faults.unreadable) {
             return Err(world::eio());
         }
         let content = world.file(self.id).map_or(&[][..], |file| &file.bytes);
@@ -258,13 +347,12 @@ impl DiskFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut world = self.world.lock();
-        self.check(&world)?;
+        let mut world = self.ready()?;
         world.sync(self.id)
     }
 
     fn len(&self) -> io::Result<u64> {
-        let world = self.world.lock();
+        let world = self.volume.world.lock();
         self.check(&world)?;
         Ok(world
             .file(self.id)

@@ -1,7 +1,9 @@
 //! Owns the state of a simulated volume: a tree of nodes, each with what processes see and what is on the platter.
 //! Never hands out a node: handles name nodes by id.
 
-use std::collections::{BTreeMap, HashSet};
+mod damage;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -24,29 +26,34 @@ pub(super) enum Change {
 }
 
 /// A file: what processes see, what the platter has, and what lies between.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct File {
     pub(super) bytes: Vec<u8>,
     platter: Vec<u8>,
     unsynced: Vec<Change>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Dir {
     names: BTreeMap<String, NodeId>,
     platter: BTreeMap<String, NodeId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Node {
     File(File),
     Dir(Dir),
 }
 
 /// A volume.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct World {
     nodes: Vec<Node>,
+    /// Blocks that cannot be read.
+    broken: BTreeSet<(NodeId, u64)>,
+    /// The write during which the process ended, and what the file held before.
+    under_way: Option<(NodeId, Change, Vec<u8>)>,
+    pub(super) fingerprint: u64,
     random: u64,
     pub(super) operations: u64,
     pub(super) faults: SimFaults,
@@ -92,6 +99,9 @@ impl World {
     pub(super) fn new(seed: u64) -> Self {
         World {
             nodes: vec![Node::Dir(Dir::default())],
+            broken: BTreeSet::new(),
+            under_way: None,
+            fingerprint: 0,
             random: seed,
             operations: 0,
             faults: SimFaults::default(),
@@ -114,10 +124,20 @@ impl World {
         if self.cut { Err(dead()) } else { Ok(()) }
     }
 
+    pub(super) fn copy(&self, seed: u64) -> World {
+        let mut copy = self.clone();
+        copy.random = seed;
+        copy.kill();
+        copy
+    }
+
     /// Counts an operation. `Ok(true)`: the power fails while it is under way.
-    fn step(&mut self) -> io::Result<bool> {
+    fn step(&mut self, (kind, at, length): (u64, u64, u64)) -> io::Result<bool> {
         self.alive()?;
         self.operations += 1;
+        for part in [kind, at, length] {
+            self.fingerprint = (self.fingerprint ^ part).wrapping_mul(0x100_0000_01b3);
+        }
         if self.faults.cut_at == Some(self.operations) {
             self.cut = true;
         }
@@ -195,7 +215,7 @@ impl World {
             (Some(id), _) if self.file(id).is_none() => Err(io::ErrorKind::IsADirectory.into()),
             (Some(id), _) => Ok(id),
             (None, OpenMode::Create | OpenMode::CreateNew) => {
-                let cut = self.step()?;
+                let cut = self.step((1, 0, 0))?;
                 let id = self.add(path, Node::File(File::default()))?;
                 if cut { Err(dead()) } else { Ok(id) }
             }
@@ -204,7 +224,7 @@ impl World {
     }
 
     pub(super) fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
-        let cut = self.step()?;
+        let cut = self.step((2, 0, 0))?;
         let mut at = PathBuf::new();
         for name in Self::names(path) {
             at.push(name);
@@ -227,7 +247,7 @@ impl World {
     }
 
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        if self.step()? {
+        if self.step((3, 0, 0))? {
             return Err(dead());
         }
         if self.sync_fails() {
@@ -238,8 +258,24 @@ impl World {
         Ok(())
     }
 
+    pub(super) fn sync_all(&mut self) -> io::Result<()> {
+        if self.step((9, 0, 0))? {
+            return Err(dead());
+        }
+        if self.sync_fails() {
+            return Err(eio());
+        }
+        for node in &mut self.nodes {
+            match node {
+                Node::File(file) => file.settle(),
+                Node::Dir(dir) => dir.platter = dir.names.clone(),
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let cut = self.step()?;
+        let cut = self.step((4, 0, 0))?;
         let id = self.lookup(from).ok_or_else(|| missing(from))?;
         let (to_parent, to_name) = Self::split(to)?;
         self.dir_mut(to_parent)?.names.insert(to_name, id);
@@ -249,7 +285,7 @@ impl World {
     }
 
     pub(super) fn remove(&mut self, path: &Path, is_dir: bool) -> io::Result<()> {
-        let cut = self.step()?;
+        let cut = self.step((5, u64::from(is_dir), 0))?;
         let id = self.lookup(path).ok_or_else(|| missing(path))?;
         match (&self.nodes[id], is_dir) {
             (Node::Dir(dir), true) if !dir.names.is_empty() => {
@@ -283,23 +319,42 @@ impl World {
             .map(|file| file.bytes.len() as u64)
             .sum();
         let total_bytes = self.faults.capacity_bytes.unwrap_or(DEFAULT_CAPACITY_BYTES);
+        let free_bytes = match self.is_full() {
+            true => 0,
+            false => total_bytes.saturating_sub(used),
+        };
         Space {
-            free_bytes: total_bytes.saturating_sub(used),
+            free_bytes,
             total_bytes,
         }
     }
 
     pub(super) fn change(&mut self, id: NodeId, change: Change, synced: bool) -> io::Result<()> {
-        let cut = self.step()?;
+        let cut = self.step(change.told())?;
         let now = self.file_mut(id)?.bytes.len() as u64;
         let then = match &change {
             Change::Write { position, bytes } => now.max(position + bytes.len() as u64),
             Change::SetLen(_) => now,
         };
-        if then - now > self.space().free_bytes {
+        if then > now && then - now > self.room() {
             return Err(full());
         }
+        if self.faults.write_fails_at == Some(self.operations) {
+            return Err(eio());
+        }
+        if let Some((at, astray)) = self.faults.astray_at
+            && at == self.operations
+            && let Change::Write { position, bytes } = &change
+        {
+            self.lead_astray(id, (*position, bytes), (astray, synced))?;
+            return if cut { Err(dead()) } else { Ok(()) };
+        }
         let fails = synced && self.sync_fails();
+        if cut {
+            let before = self.file_mut(id)?.bytes.clone();
+            self.under_way = Some((id, change.clone(), before));
+        }
+        self.mend(id, &change);
         let file = self.file_mut(id)?;
         apply(&mut file.bytes, &change);
         file.unsynced.push(change);
@@ -315,7 +370,7 @@ impl World {
     }
 
     pub(super) fn sync(&mut self, id: NodeId) -> io::Result<()> {
-        if self.step()? {
+        if self.step((8, id as u64, 0))? {
             return Err(dead());
         }
         if self.sync_fails() {
@@ -328,6 +383,9 @@ impl World {
     }
 
     pub(super) fn kill(&mut self) {
+        if let Some((id, change, before)) = self.under_way.take() {
+            self.tear(id, change, before);
+        }
         self.life += 1;
         self.cut = false;
         self.locks.clear();
@@ -338,6 +396,7 @@ impl World {
     }
 
     pub(super) fn power_cut(&mut self) {
+        self.under_way = None;
         for id in 0..self.nodes.len() {
             match std::mem::replace(&mut self.nodes[id], Node::Dir(Dir::default())) {
                 Node::File(file) => self.nodes[id] = Node::File(self.survivor(file)),
@@ -397,16 +456,19 @@ impl World {
         }
     }
 
-    pub(super) fn flip(&mut self, path: &Path, position: u64, mask: u8) {
-        let id = self
-            .lookup(path)
-            .unwrap_or_else(|| panic!("no {} to flip a bit in", path.display()));
-        let Ok(file) = self.file_mut(id) else {
-            panic!("{} is a folder", path.display());
-        };
-        file.settle();
-        file.bytes[position as usize] ^= mask;
-        file.platter[position as usize] ^= mask;
+    /// Whether no byte is free for now.
+    fn is_full(&self) -> bool {
+        let number = self.operations;
+        let range = self.faults.full_between.as_ref();
+        range.is_some_and(|range| range.contains(&number))
+    }
+
+    /// Free bytes; without a bound the files are not counted.
+    fn room(&self) -> u64 {
+        if self.faults.capacity_bytes.is_none() && !self.is_full() {
+            return DEFAULT_CAPACITY_BYTES;
+        }
+        self.space().free_bytes
     }
 
     pub(super) fn files(&self, path: &Path) -> Vec<PathBuf> {
@@ -420,6 +482,16 @@ impl World {
             .keys()
             .flat_map(|name| self.files(&path.join(name)))
             .collect()
+    }
+}
+
+impl Change {
+    /// Kind, place and length, for the fingerprint.
+    fn told(&self) -> (u64, u64, u64) {
+        match self {
+            Change::Write { position, bytes } => (6, *position, bytes.len() as u64),
+            Change::SetLen(length) => (7, *length, 0),
+        }
     }
 }
 
