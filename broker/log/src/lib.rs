@@ -42,4 +42,5 @@ pub use offline::read_partition;
 pub use options::{FLUSH_PENDING_BYTES, Options, PartitionConfig};
 pub use partition::{
     AppendError, Appended, Observer, Partition, ProducedBatch, ReadError, ReadOutcome, ReadRequest,
+    TruncateError,
 };

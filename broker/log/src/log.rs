@@ -19,10 +19,12 @@ use crate::ids::PartitionId;
 use crate::metrics::LogMetrics;
 use crate::options::{Options, PartitionConfig};
 use crate::partition::slots::Slots;
-use crate::partition::{AppendError, Appended, Observer, Partition, ProducedBatch, Staged, State};
+use crate::partition::{
+    AppendError, Appended, Observer, Partition, ProducedBatch, Staged, State, TruncateError,
+};
 use crate::recovery;
 use crate::shared::{FrameKey, Shared};
-use crate::wal::{Class, Frame, FrameBody};
+use crate::wal::{Class, Frame, FrameBody, Wal};
 
 /// What the frames of one entry (an epoch start besides) take in a group beyond the batch.
 const FRAME_BYTES: u64 = 128;
@@ -106,7 +108,7 @@ pub fn open_on(
     metrics: Arc<LogMetrics>,
     hooks: Arc<dyn Hooks>,
 ) -> Result<Log, OpenError> {
-    let (shared, identity) = recovery::open(disk, options, metrics, hooks)?;
+    let (shared, identity) = recovery::open(disk, options, (metrics, hooks), Wal::start)?;
     let thread = {
         let shared = Arc::clone(&shared);
         let builder = std::thread::Builder::new().name("flusher".to_owned());
@@ -125,6 +127,17 @@ pub fn open_on(
 }
 
 impl Log {
+    /// A log without a flusher: whoever opened it makes every step (the simulator).
+    #[cfg(test)]
+    pub(crate) fn by_hand(shared: &Arc<Shared>, identity: Identity) -> Log {
+        Log {
+            shared: Arc::clone(shared),
+            identity,
+            flusher: Mutex::new(None),
+            commits: Mutex::new(()),
+        }
+    }
+
     /// Who this volume is.
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -213,6 +226,20 @@ impl Log {
             }
         }
         Ok(appended)
+    }
+
+    /// Takes back everything of a partition from `to` on, which is the log start, the end, or the base offset of a batch
+    /// (leader epochs start at one). Queued appends count: the frame follows them. `done` is called on the flusher's
+    /// thread when the truncation is durable and carried out; it must not block, and is dropped uncalled when the
+    /// partition is deleted or the log ends before. Nothing may be appended to the partition until then. Reads a file
+    /// if it must.
+    pub fn truncate(
+        &self,
+        partition: &Partition,
+        to: i64,
+        done: Box<dyn FnOnce() + Send>,
+    ) -> Result<(), TruncateError> {
+        partition.truncate(to, done, &self.commits)
     }
 
     /// Tail memory for the appends of a commit: from the control reserve where the caller has none.
@@ -395,7 +422,8 @@ fn stage(
                 let Some(partition) = shared.partition(*id).filter(|p| !p.is_deleted()) else {
                     continue;
                 };
-                let offset = (*offset).min(partition.durable_offset());
+                let end = partition.durable_offset().min(partition.truncating_to());
+                let offset = (*offset).min(end);
                 if offset > partition.log_start() {
                     frames.push(Frame {
                         partition: *id,

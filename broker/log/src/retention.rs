@@ -51,7 +51,7 @@ impl Partition {
     /// Asks for the log start that retention wants.
     pub(crate) fn apply_retention(&self, now_ms: i64) {
         let mut state = self.state.lock();
-        if self.is_deleted() {
+        if self.is_deleted() || self.is_truncating(&state) {
             return;
         }
         let config = state.config.clone();

@@ -17,9 +17,7 @@ impl Partition {
             FrameBody::LogStart { offset } => self.log_start_durable(offset, at),
             FrameBody::EpochStart { epoch, offset } => self.epoch_durable(epoch, offset, at),
             FrameBody::DeletePartition => self.mark_deleted(),
-            FrameBody::Truncate { to } => {
-                panic!("{}: a truncation to {to} that nobody queued", self.id)
-            }
+            FrameBody::Truncate { to } => self.truncate_durable(to, at),
             FrameBody::Seal | FrameBody::Boot { .. } => {}
         }
     }
@@ -81,20 +79,6 @@ impl Partition {
             state.epochs.push((epoch, offset));
             state.epoch_queued = state.epoch_queued.max(epoch);
         }
-        self.reflected_later(&mut state, position, true);
-    }
-
-    /// Replay found a truncation: what the tail holds from `to` on is gone.
-    pub(crate) fn truncate_replayed(&self, to: i64, position: WalPosition) {
-        let mut state = self.state.lock();
-        state.tail.drop_from(to);
-        state.epochs.retain(|(_, start)| *start < to);
-        state.epoch_queued = state.epochs.last().map_or(-1, |(epoch, _)| *epoch);
-        state.quarantined.retain(|range| range.from < to);
-        self.shared.health.retain(self.id, |range| range.from < to);
-        state.manifest_dirty = true;
-        self.next_offset.store(to, Ordering::Release);
-        self.durable_offset.store(to, Ordering::Release);
         self.reflected_later(&mut state, position, true);
     }
 
@@ -165,11 +149,12 @@ impl Partition {
         let tail = std::mem::take(&mut state.tail);
         state.quarantined = Vec::new();
         state.control_hold = None;
+        let truncation = state.truncation.take();
         self.shared.health.retain(self.id, |_| false);
         self.rehold(&mut state);
         drop(state);
         let queued = tail.queued();
-        drop(tail);
+        drop((tail, truncation));
         self.shared.files.forget(self.id);
         queued
     }
@@ -182,7 +167,7 @@ impl Partition {
     }
 
     /// A frame is durable that the folder does not reflect yet.
-    fn reflected_later(&self, state: &mut State, position: WalPosition, control: bool) {
+    pub(super) fn reflected_later(&self, state: &mut State, position: WalPosition, control: bool) {
         state.last_durable = position;
         if control || state.tail.first_position().is_none() {
             state.control_hold.get_or_insert(position);

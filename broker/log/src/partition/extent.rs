@@ -229,7 +229,12 @@ impl<'a> SegmentReader<'a> {
     pub(crate) fn load(&mut self, number: u64) -> io::Result<(Arc<Extent>, u64)> {
         let (sum, last) = self.sum(number)?;
         let (id, base) = (self.view.partition, self.view.entry.base_offset);
-        if let Some(extent) = self.files.cached_extent(id, base, sum.position) {
+        // A truncation may have cut it since.
+        let fits = |extent: &Arc<Extent>| {
+            extent.bytes.len() == sum.length as usize && extent.end_offset == sum.end_offset
+        };
+        let cached = self.files.cached_extent(id, base, sum.position);
+        if let Some(extent) = cached.filter(fits) {
             return Ok((extent, last + 1));
         }
         let stored = last == number

@@ -6,14 +6,14 @@
 pub(crate) mod apply;
 pub(crate) mod extent;
 pub(crate) mod format;
-mod producers;
+pub(crate) mod producers;
 pub(crate) mod read;
 mod rebuild;
 pub(crate) mod segments;
 pub(crate) mod slots;
 pub(crate) mod tail;
 mod timestamps;
-mod truncate;
+pub(crate) mod truncate;
 pub(crate) mod walk;
 
 use std::sync::Arc;
@@ -27,6 +27,8 @@ use parking_lot::Mutex;
 pub use self::read::{ReadError, ReadOutcome, ReadRequest};
 use self::slots::Slots;
 use self::tail::{Tail, TailBatch};
+pub use self::truncate::TruncateError;
+use self::truncate::{NOT_TRUNCATING, Truncation};
 use crate::budget::Reservation;
 use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
@@ -142,6 +144,8 @@ pub struct Partition {
     next_offset: AtomicI64,
     durable_offset: AtomicI64,
     log_start: AtomicI64,
+    /// The end that a truncation on its way will leave.
+    truncating_to: AtomicI64,
     deleted: AtomicBool,
     /// Held by whoever writes to the folder; taken before `state`.
     pub(crate) folder: Mutex<()>,
@@ -173,6 +177,10 @@ pub(crate) struct State {
     pub(crate) manifest_dirty: bool,
     /// Waits in the flusher's queue.
     pub(crate) flush_queued: bool,
+    /// A truncation on its way.
+    truncation: Option<Box<Truncation>>,
+    /// The next batch goes to a new segment.
+    pub(crate) roll_next: bool,
     /// Log start that retention has asked for.
     pub(crate) retention_target: i64,
     /// Newest group that touched the partition.
@@ -203,6 +211,8 @@ impl Partition {
             last_durable,
             manifest_dirty: false,
             flush_queued: false,
+            truncation: None,
+            roll_next: false,
             retention_target: start,
             touched_group: 0,
             told: (next, start),
@@ -213,6 +223,7 @@ impl Partition {
             next_offset: AtomicI64::new(next),
             durable_offset: AtomicI64::new(next),
             log_start: AtomicI64::new(start),
+            truncating_to: AtomicI64::new(NOT_TRUNCATING),
             deleted: AtomicBool::new(false),
             folder: Mutex::new(()),
             state: Mutex::new(state),
@@ -267,6 +278,11 @@ impl Partition {
         if self.is_deleted() {
             return Err(AppendError::Deleted);
         }
+        assert!(
+            state.truncation.is_none(),
+            "{}: an append before the truncation was done",
+            self.id
+        );
         let used = *state.class.get_or_insert(class);
         assert_eq!(
             used, class,
@@ -332,6 +348,11 @@ impl Partition {
     /// First readable offset.
     pub fn log_start(&self) -> i64 {
         self.log_start.load(Ordering::Acquire)
+    }
+
+    /// Whether a truncation is not done yet.
+    pub(crate) fn is_truncating(&self, state: &State) -> bool {
+        state.truncation.is_some()
     }
 
     pub(crate) fn is_deleted(&self) -> bool {

@@ -108,7 +108,7 @@ impl Partition {
     }
 
     /// The table from the batches themselves, up to `end`; damaged ranges are told and left out.
-    fn scan_producers(&self, end: i64) -> ProducerTable {
+    pub(crate) fn scan_producers(&self, end: i64) -> ProducerTable {
         let mut table = ProducerTable::new();
         let mut from = self.log_start();
         while from < end {
@@ -131,7 +131,7 @@ impl Partition {
 }
 
 /// Remembers a batch if a producer with an id wrote it.
-fn record(table: &mut ProducerTable, header: &BatchHeader) {
+pub(crate) fn record(table: &mut ProducerTable, header: &BatchHeader) {
     if header.producer_id < 0 || header.is_control() {
         return;
     }

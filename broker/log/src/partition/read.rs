@@ -11,6 +11,7 @@ use keelson_protocol::batch::BatchHeader;
 
 use super::apply::covered;
 use super::extent::{BadEntry, Extent, SegmentReader, SegmentView};
+use super::format::SegmentEntry;
 use super::tail::{Slices, Span};
 use super::{Partition, State};
 use crate::files::{FileKey, Kind};
@@ -119,7 +120,14 @@ impl Partition {
         match plan {
             Plan::Done(outcome) => Ok(outcome),
             Plan::Cold(..) if request.tail_only => Ok(ReadOutcome::NeedsDisk),
-            Plan::Cold(view, span) => self.read_cold(&view, span, stage),
+            Plan::Cold(view, span) => {
+                let result = self.read_cold(&view, span, stage);
+                if result.is_err() && !self.lists(&view) && self.check_range(span.from).is_ok() {
+                    // A truncation cut the segment while it was read.
+                    return self.read_as(request, stage);
+                }
+                result
+            }
         }
     }
 
@@ -192,7 +200,9 @@ impl Partition {
             end_offset,
             epochs: state.epochs.as_slice().into(),
             gaps: wal_gaps(&state.quarantined),
-            tails: None,
+            // Of a segment that was just cut, the newest checksum may not be in its file yet.
+            tails: (state.roll_next && at + 1 == segments.len())
+                .then(|| Arc::new(state.slots.manifest.tails.clone())),
         })
     }
 
@@ -298,7 +308,7 @@ impl Partition {
                 self.enter_hole(view, extent.position + hole.at as u64, *hole, stage);
             }
         }
-        if extent.sum_is_wrong {
+        if extent.sum_is_wrong && self.lists(view) {
             let place = self.place(view, (Kind::Sum, extent.position), Reason::ExtentCrc, stage);
             self.shared().health.repaired(&place);
             self.request_repair(view);
@@ -450,13 +460,17 @@ impl Partition {
     }
 }
 
+/// A segment that a truncation cut is shorter than before, for good: what comes after goes to another one.
 fn lists(state: &State, view: &SegmentView) -> bool {
-    state
-        .slots
-        .manifest
-        .segments
+    let SegmentEntry {
+        base_offset,
+        log_bytes,
+        ..
+    } = view.entry;
+    let segments = &state.slots.manifest.segments;
+    segments
         .iter()
-        .any(|s| s.base_offset == view.entry.base_offset)
+        .any(|s| s.base_offset == base_offset && s.log_bytes >= log_bytes)
 }
 
 /// Splits chunks of verified batches.

@@ -7,6 +7,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use keelson_state::producers::ProducerTable;
+
 use super::format::{
     IDX_ENTRY_BYTES, IdxEntry, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry,
     Tails, decode_idx, encode_idx, encode_sum,
@@ -14,7 +16,7 @@ use super::format::{
 use super::tail::TailBatch;
 use super::{Partition, State};
 use crate::disk::Durability;
-use crate::files::{FileKey, Files, Kind, is_no_room, read_up_to};
+use crate::files::{FileKey, Files, Kind, is_medium_error, is_no_room, read_up_to};
 use crate::wal::WalPosition;
 
 /// An extent is closed before it would exceed this: what a cold read must read at least.
@@ -74,6 +76,7 @@ impl Partition {
     /// One pass: moves durable batches of the tail into a segment and brings the manifest up to date.
     pub(crate) fn flush_pass(&self) -> Result<Pass, FlushError> {
         let _only_writer = self.folder.lock();
+        self.finish_truncation()?;
         let Some(mut plan) = self.plan_flush(&mut self.state.lock()) else {
             return Ok(Pass::Idle);
         };
@@ -92,6 +95,7 @@ impl Partition {
     /// A pass that moves no data, for a volume without room: the log start, dropped segments, quarantined ranges.
     pub(crate) fn manifest_pass(&self) -> Result<Pass, FlushError> {
         let _only_writer = self.folder.lock();
+        self.finish_truncation()?;
         let Some(mut plan) = self.plan_flush(&mut self.state.lock()) else {
             return Ok(Pass::Idle);
         };
@@ -127,7 +131,6 @@ impl Partition {
         manifest.log_start = self.log_start();
         manifest.epochs = epochs_from(&state.epochs, manifest.log_start);
         manifest.quarantined = state.quarantined.clone();
-        manifest.created = Vec::new();
         manifest.dropped = drop_segments(&mut manifest);
         manifest.next_offset = manifest.next_offset.max(manifest.log_start);
         if manifest.segments.is_empty() {
@@ -175,6 +178,14 @@ impl Partition {
             segments.push(plan.segment);
             self.write_snapshot(plan)?;
         }
+        // What a pass without room has begun stays named, or a start would take its files for somebody else's.
+        let listed: Vec<i64> = plan
+            .manifest
+            .segments
+            .iter()
+            .map(|s| s.base_offset)
+            .collect();
+        plan.manifest.created.retain(|base| !listed.contains(base));
         self.write_slot(plan.manifest.clone())?;
         self.unlink_dropped(&plan.manifest.dropped)
     }
@@ -201,7 +212,9 @@ impl Partition {
     /// Names a segment that is about to be created.
     fn announce(&self, base_offset: i64) -> Result<(), FlushError> {
         let mut manifest = self.state.lock().slots.manifest.clone();
-        manifest.created = vec![base_offset];
+        if !manifest.created.contains(&base_offset) {
+            manifest.created.push(base_offset);
+        }
         self.write_slot(manifest)
     }
 
@@ -237,19 +250,29 @@ impl Partition {
         let Some(table) = self.table_after(plan.manifest.snapshot, &plan.batches) else {
             return Ok(());
         };
-        let file = if plan.manifest.snapshot.is_some_and(|s| s.file == 1) {
+        let offset = plan.manifest.next_offset;
+        self.store_snapshot(&mut plan.manifest, offset, &table)
+    }
+
+    /// Writes a table to the file that does not count, and names it in `manifest`.
+    pub(crate) fn store_snapshot(
+        &self,
+        manifest: &mut Manifest,
+        offset: i64,
+        table: &ProducerTable,
+    ) -> Result<(), FlushError> {
+        let file = if manifest.snapshot.is_some_and(|s| s.file == 1) {
             2
         } else {
             1
         };
-        let offset = plan.manifest.next_offset;
         let path = self.snapshot_path(file);
         let bytes = super::format::encode_producers(offset, &table.encode());
         let files = &self.shared().files;
         files
             .write_whole(&path, &bytes)
             .map_err(|e| FlushError::new(path.clone(), e))?;
-        if plan.manifest.snapshot.is_none_or(|s| s.file == 1) {
+        if manifest.snapshot.is_none_or(|s| s.file == 1) {
             // Each of the two files is new once.
             let dir = files.partition_dir(self.id());
             files
@@ -257,7 +280,7 @@ impl Partition {
                 .sync_dir(&dir)
                 .map_err(|e| FlushError::new(dir, e))?;
         }
-        plan.manifest.snapshot = Some(SnapshotRef { file, offset });
+        manifest.snapshot = Some(SnapshotRef { file, offset });
         Ok(())
     }
 
@@ -281,6 +304,7 @@ impl Partition {
             state.control_hold = (state.last_durable > applied).then_some(behind);
         }
         state.slots.manifest.dropped = Vec::new();
+        state.roll_next &= plan.batches.is_empty();
         self.rehold(state);
         freed
     }
@@ -318,6 +342,7 @@ fn drop_segments(manifest: &mut Manifest) -> Vec<i64> {
 fn choose_segment(state: &State, manifest: &Manifest) -> (SegmentEntry, bool) {
     let first = state.tail.durable().next();
     if let Some(active) = manifest.segments.last()
+        && !(state.roll_next && first.is_some())
         && first.is_none_or(|batch| fits(state, active, active.log_bytes, batch))
     {
         return (*active, false);
@@ -443,7 +468,10 @@ impl SegmentWriter<'_> {
             return Ok(None);
         };
         let mut bytes = [0; IDX_ENTRY_BYTES];
-        let read = read_up_to(idx, &mut bytes, at)?;
+        let read = match read_up_to(idx, &mut bytes, at) {
+            Err(e) if is_medium_error(&e) => 0,
+            read => read?,
+        };
         Ok(decode_idx(segment.base_offset, &bytes[..read])
             .ok()
             .map(|entry| entry.position))

@@ -109,6 +109,13 @@ impl Tail {
         self.batches.front().map(|b| b.base_offset)
     }
 
+    /// Base offset of the batch that holds `offset`, queued or durable.
+    pub(crate) fn base_of(&self, offset: i64) -> Option<i64> {
+        let at = self.batches.partition_point(|b| b.last_offset < offset);
+        let batch = self.batches.get(at)?;
+        (batch.base_offset <= offset).then_some(batch.base_offset)
+    }
+
     /// Position of the oldest durable batch.
     pub(crate) fn first_position(&self) -> Option<WalPosition> {
         self.durable().next().and_then(|b| b.position)
@@ -203,15 +210,16 @@ impl Tail {
         dropped
     }
 
-    /// Forgets every batch that reaches `offset` or more (a truncation).
-    pub(crate) fn drop_from(&mut self, offset: i64) {
-        while let Some(last) = self.batches.back()
-            && last.last_offset >= offset
-        {
-            self.bytes -= last.size();
-            self.batches.pop_back();
+    /// Forgets every batch that reaches `offset` or more (a truncation). Returned as by [`Tail::drop_below`].
+    #[must_use = "dropping gives memory back, which calls hooks: do it without a lock"]
+    pub(crate) fn drop_from(&mut self, offset: i64) -> Vec<TailBatch> {
+        let mut dropped = Vec::new();
+        while let Some(batch) = self.batches.pop_back_if(|b| b.last_offset >= offset) {
+            self.bytes -= batch.size();
+            dropped.push(batch);
         }
         self.durable = self.durable.min(self.batches.len());
+        dropped
     }
 }
 
@@ -284,7 +292,8 @@ mod tests {
         assert_eq!((tail.bytes(), tail.first_offset()), (200, Some(5)));
         tail.mark_durable(5, position(2));
         assert_eq!(tail.first_position(), Some(position(2)));
-        tail.drop_from(6);
+        assert_eq!((tail.base_of(8), tail.base_of(10)), (Some(6), None));
+        assert_eq!(tail.drop_from(6).len(), 1);
         assert_eq!((tail.bytes(), tail.has_queued()), (100, false));
         assert_eq!(tail.drop_below(i64::MAX).len(), 1);
         assert_eq!((tail.bytes(), tail.first_offset()), (0, None));

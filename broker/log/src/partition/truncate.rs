@@ -1,18 +1,240 @@
-//! Truncation of segments, when replay meets a truncate frame: whole segments go, the last one is cut at a batch.
+//! Truncation: everything from an offset on is taken back, as a follower does when it diverged from its leader.
+//!
+//! Owns the order of its steps. The frame goes through the queue of the partition's own appends, so that none overtakes
+//! the other; once it is durable the tail and the offsets go back; the flusher then cuts the segments before it writes
+//! anything else, and only after that the caller may append again. Replay does the same in one go. Whole segments go,
+//! the last one is cut at a batch.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
-use super::Partition;
-use super::extent::SegmentReader;
-use super::format::{SUM_ENTRY_BYTES, SumEntry, Tails, encode_sum};
+use parking_lot::Mutex;
+
+use super::extent::{SegmentReader, SegmentView};
+use super::format::{
+    IDX_ENTRY_BYTES, SUM_ENTRY_BYTES, SegmentEntry, SumEntry, Tails, decode_idx, encode_sum,
+};
 use super::segments::FlushError;
+use super::tail::TailBatch;
+use super::{Partition, ReadError, ReadOutcome, ReadRequest, State};
 use crate::disk::Durability;
-use crate::files::Kind;
+use crate::files::{Kind, read_up_to};
+use crate::health::UnhealthyRange;
+use crate::wal::{Class, Frame, FrameBody, WalPosition};
+
+/// What [`Partition::truncating_to`] says when nothing is truncated.
+pub(crate) const NOT_TRUNCATING: i64 = i64::MAX;
+
+/// Why a truncation was not begun. Nothing has changed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TruncateError {
+    /// The partition was deleted.
+    #[error("the partition is deleted")]
+    Deleted,
+    /// The log is shutting down.
+    #[error("the log is shutting down")]
+    Closed,
+    /// The write-ahead log's queue is full; try again later.
+    #[error("the write-ahead log's queue is full")]
+    QueueFull,
+    /// Another truncation of the partition is not done yet.
+    #[error("the partition is being truncated")]
+    Pending,
+    /// The offset is not between the log start and the end.
+    #[error("offset {offset} is outside {log_start}..={end}")]
+    OutOfRange {
+        /// The offset asked for.
+        offset: i64,
+        /// Log start offset.
+        log_start: i64,
+        /// Next offset.
+        end: i64,
+    },
+    /// The offset lies inside a batch; batches are whole.
+    #[error("offset {offset} lies inside the batch at {base_offset}")]
+    InsideBatch {
+        /// The offset asked for.
+        offset: i64,
+        /// Base offset of the batch.
+        base_offset: i64,
+    },
+    /// What stands at the offset cannot be told.
+    #[error(transparent)]
+    Read(ReadError),
+}
+
+/// A truncation on its way.
+pub(crate) struct Truncation {
+    /// The new end; known for good once the frame is durable.
+    to: i64,
+    is_durable: bool,
+    done: Box<dyn FnOnce() + Send>,
+}
 
 impl Partition {
-    /// Removes what segments hold at `to` and above. Repeating it changes nothing.
+    /// See [`crate::Log::truncate`]. `commits` is held over the submit, so that no log start is asked for meanwhile.
+    pub(crate) fn truncate(
+        &self,
+        to: i64,
+        done: Box<dyn FnOnce() + Send>,
+        commits: &Mutex<()>,
+    ) -> Result<(), TruncateError> {
+        let (log_start, end) = (self.log_start(), self.next_offset());
+        if to < log_start || to > end {
+            return Err(TruncateError::OutOfRange {
+                offset: to,
+                log_start,
+                end,
+            });
+        }
+        if to > log_start && to < end {
+            self.check_boundary(to)?;
+        }
+        if self.shared().admit_control(0).is_err() {
+            return Err(TruncateError::Closed);
+        }
+        let _one_at_a_time = commits.lock();
+        let mut state = self.state.lock();
+        if self.is_deleted() {
+            return Err(TruncateError::Deleted);
+        }
+        if state.truncation.is_some() {
+            return Err(TruncateError::Pending);
+        }
+        // Without an append since the start nothing is queued, and no later append is shorter and could overtake.
+        let class = state.class.unwrap_or(Class::Control);
+        let frame = Frame {
+            partition: self.id(),
+            body: FrameBody::Truncate { to },
+        };
+        if self.shared().submit(class, vec![frame]).is_err() {
+            return Err(TruncateError::QueueFull);
+        }
+        self.truncating_to.store(to, Ordering::Release);
+        state.truncation = Some(Box::new(Truncation {
+            to,
+            is_durable: false,
+            done,
+        }));
+        Ok(())
+    }
+
+    /// The end that a truncation on its way will leave: no log start above it may be asked for.
+    pub(crate) fn truncating_to(&self) -> i64 {
+        self.truncating_to.load(Ordering::Acquire)
+    }
+
+    fn check_boundary(&self, to: i64) -> Result<(), TruncateError> {
+        let in_tail = self.state.lock().tail.base_of(to);
+        let base_offset = match in_tail {
+            Some(base_offset) => base_offset,
+            None => self.base_in_segments(to)?,
+        };
+        if base_offset == to {
+            return Ok(());
+        }
+        Err(TruncateError::InsideBatch {
+            offset: to,
+            base_offset,
+        })
+    }
+
+    /// Base offset of the batch (or of the damaged range) that holds `offset`.
+    fn base_in_segments(&self, offset: i64) -> Result<i64, TruncateError> {
+        let request = ReadRequest {
+            from: offset,
+            up_to: i64::MAX,
+            max_bytes: 1,
+            min_one: true,
+            tail_only: false,
+        };
+        match self.read(request) {
+            Ok(ReadOutcome::Data { first, .. }) => Ok(first),
+            Ok(ReadOutcome::NeedsDisk) => unreachable!("files were allowed"),
+            Err(ReadError::Corrupt { range }) => Ok(range.from),
+            Err(error) => Err(TruncateError::Read(error)),
+        }
+    }
+
+    /// The frame of [`Partition::truncate`] became durable. No append was queued behind it.
+    pub(crate) fn truncate_durable(&self, to: i64, position: WalPosition) {
+        let mut state = self.state.lock();
+        assert!(
+            !state.tail.has_queued(),
+            "{}: appends overtook a truncation to {to}",
+            self.id()
+        );
+        let (to, freed) = self.take_back(&mut state, to, position);
+        let truncation = state.truncation.as_mut();
+        let truncation = truncation
+            .unwrap_or_else(|| panic!("{}: a truncation to {to} that nobody queued", self.id()));
+        truncation.to = to;
+        truncation.is_durable = true;
+        self.request_flush(&mut state);
+        drop(state);
+        drop(freed);
+    }
+
+    /// Replay found a truncation: what the tail holds from `to` on is gone. Segments were cut before.
+    pub(crate) fn truncate_replayed(&self, to: i64, position: WalPosition) {
+        let mut state = self.state.lock();
+        let (_, freed) = self.take_back(&mut state, to, position);
+        drop(state);
+        drop(freed);
+    }
+
+    /// Tail, offsets, epochs and quarantine without what stood at `to` and above. A log start that came first wins.
+    #[must_use = "what is freed is to be dropped without the lock"]
+    fn take_back(
+        &self,
+        state: &mut State,
+        to: i64,
+        position: WalPosition,
+    ) -> (i64, Vec<TailBatch>) {
+        let to = to.max(self.log_start());
+        let freed = state.tail.drop_from(to);
+        state.epochs.retain(|(_, start)| *start < to);
+        state.epoch_queued = state.epochs.last().map_or(-1, |(epoch, _)| *epoch);
+        clip(&mut state.quarantined, to);
+        self.shared()
+            .health
+            .retain(self.id(), |range| range.to < to);
+        for range in state.quarantined.iter().filter(|range| range.to + 1 == to) {
+            self.shared().health.known(range.clone());
+        }
+        state.manifest_dirty = true;
+        self.next_offset.store(to, Ordering::Release);
+        self.durable_offset.store(to, Ordering::Release);
+        state.told.0 = state.told.0.min(to);
+        self.reflected_later(state, position, true);
+        (to, freed)
+    }
+
+    /// A durable truncation is carried out before anything else is written to the folder, whose lock is held.
+    pub(crate) fn finish_truncation(&self) -> Result<(), FlushError> {
+        let to = match &self.state.lock().truncation {
+            Some(truncation) if truncation.is_durable => truncation.to,
+            Some(_) | None => return Ok(()),
+        };
+        self.cut_segments(to)?;
+        let truncation = {
+            let mut state = self.state.lock();
+            self.truncating_to.store(NOT_TRUNCATING, Ordering::Release);
+            state.truncation.take()
+        };
+        if let Some(truncation) = truncation {
+            (truncation.done)();
+        }
+        Ok(())
+    }
+
+    /// Removes what segments hold at `to` and above, in replay. Repeating it changes nothing.
     pub(crate) fn truncate_segments(&self, to: i64) -> Result<(), FlushError> {
         let _only_writer = self.folder.lock();
+        self.cut_segments(to.max(self.log_start()))
+    }
+
+    fn cut_segments(&self, to: i64) -> Result<(), FlushError> {
         let (mut manifest, view) = {
             let state = self.state.lock();
             (state.slots.manifest.clone(), self.segment_with(&state, to))
@@ -22,60 +244,145 @@ impl Partition {
         }
         let bases = manifest.segments.iter().map(|s| s.base_offset);
         let dropped: Vec<i64> = bases.filter(|base| *base >= to).collect();
-        manifest.segments.retain(|s| s.base_offset < to);
-        let files = &self.shared().files;
-        if let Some(view) = view
-            && let Some(last) = manifest.segments.last_mut()
-            && last.base_offset == view.entry.base_offset
-        {
-            let path = files.path(&SegmentReader::new(files, &view).key(Kind::Sum));
-            let mut cut = || -> io::Result<()> {
-                let mut reader = SegmentReader::new(files, &view);
-                let number = reader.extent_with(to)?;
-                if number >= reader.extents() {
-                    return Ok(());
-                }
-                let (extent, _) = reader.load(number)?;
-                let kept = extent
-                    .batches
-                    .partition_point(|p| p.header.last_offset() < to);
-                let length = extent
-                    .batches
-                    .get(kept)
-                    .map_or(extent.bytes.len(), |p| p.at);
-                last.log_bytes = extent.position + length as u64;
-                last.sum_bytes = number * SUM_ENTRY_BYTES as u64;
-                if length > 0 {
-                    let entry = SumEntry {
-                        position: extent.position,
-                        base_offset: extent.base_offset,
-                        end_offset: to,
-                        length: length as u32,
-                        crc: crc32c::crc32c(&extent.bytes[..length]),
-                        batches: kept as u32,
-                    };
-                    let file = files.open(&reader.key(Kind::Sum))?;
-                    file.write_at(
-                        &encode_sum(last.base_offset, &entry),
-                        last.sum_bytes,
-                        Durability::Later,
-                    )?;
-                    file.sync_data()?;
-                    last.sum_bytes += SUM_ENTRY_BYTES as u64;
-                }
-                last.idx_bytes = crate::salvage::index_bytes(files, view.partition, last)?;
-                for kind in [Kind::Sum, Kind::Idx] {
-                    files.open(&reader.key(kind))?.sync_data()?;
-                }
-                Ok(())
-            };
-            cut().map_err(|error| FlushError::new(path, error))?;
+        if manifest.snapshot.is_some_and(|s| s.offset > to) {
+            let table = self.scan_producers(to);
+            self.store_snapshot(&mut manifest, to, &table)?;
         }
-        manifest.tails = Tails::default();
+        manifest.segments.retain(|s| s.base_offset < to);
+        let view = view.filter(|view| view.entry.base_offset < to);
+        let files = &self.shared().files;
+        if let (Some(view), Some(last)) = (&view, manifest.segments.last_mut()) {
+            let path = files.path(&SegmentReader::new(files, view).key(Kind::Log));
+            let cut = self.cut_last(view, last, to);
+            // Not into the file yet: until the slot is durable, the old entry is the one that counts.
+            manifest.tails = Tails {
+                sum: cut.map_err(|error| FlushError::new(path, error))?,
+                idx: Vec::new(),
+            };
+        } else {
+            manifest.tails = Tails::default();
+        }
         manifest.next_offset = to;
+        manifest.epochs.retain(|(_, start)| *start < to);
+        clip(&mut manifest.quarantined, to);
         manifest.dropped = dropped.clone();
+        let last = manifest.segments.last().copied();
+        let tail = manifest.tails.sum.clone();
+        // A reader may still be in the cut segment: nothing is written over what it looks at.
+        self.state.lock().roll_next = true;
         self.write_slot(manifest)?;
         files.forget(self.id());
-        self.unlink_dropped(&dropped)
+        if let (Some(view), Some(last)) = (&view, last) {
+            self.shorten(view, &last, &tail)?;
+        }
+        self.unlink_dropped(&dropped)?;
+        self.state.lock().slots.manifest.dropped = Vec::new();
+        Ok(())
+    }
+
+    /// Reckons what of the last segment counts; returns the checksum entry of an extent that is cut in two.
+    fn cut_last(
+        &self,
+        view: &SegmentView,
+        last: &mut SegmentEntry,
+        to: i64,
+    ) -> io::Result<Vec<u8>> {
+        let mut tail = Vec::new();
+        let files = &self.shared().files;
+        let mut reader = SegmentReader::new(files, view);
+        let number = reader.extent_with(to)?;
+        if number >= reader.extents() {
+            return Ok(tail);
+        }
+        let (extent, _) = reader.load(number)?;
+        let kept = extent
+            .batches
+            .partition_point(|p| p.header.last_offset() < to);
+        let next = extent.batches.get(kept);
+        let length = next.map_or(extent.bytes.len(), |p| p.at);
+        last.log_bytes = extent.position + length as u64;
+        last.sum_bytes = number * SUM_ENTRY_BYTES as u64;
+        if length > 0 {
+            let entry = SumEntry {
+                position: extent.position,
+                base_offset: extent.base_offset,
+                end_offset: to,
+                length: length as u32,
+                crc: crc32c::crc32c(&extent.bytes[..length]),
+                batches: kept as u32,
+            };
+            tail.extend_from_slice(&encode_sum(last.base_offset, &entry));
+            last.sum_bytes += SUM_ENTRY_BYTES as u64;
+        }
+        last.idx_bytes = crate::salvage::index_bytes(files, view.partition, last)?;
+        last.max_timestamp = self.newest_timestamp(&mut reader, last, to)?;
+        for kind in [Kind::Sum, Kind::Idx] {
+            files.open(&reader.key(kind))?.sync_data()?;
+        }
+        Ok(tail)
+    }
+
+    /// The newest timestamp below `to`: what the last index entry says, and the batches behind it.
+    fn newest_timestamp(
+        &self,
+        reader: &mut SegmentReader<'_>,
+        last: &SegmentEntry,
+        to: i64,
+    ) -> io::Result<i64> {
+        let mut bytes = [0; IDX_ENTRY_BYTES];
+        let at = last.idx_bytes.saturating_sub(IDX_ENTRY_BYTES as u64);
+        let index = self.shared().files.open(&reader.key(Kind::Idx))?;
+        let read = read_up_to(&*index, &mut bytes, at)?;
+        let (from, mut newest) = match decode_idx(last.base_offset, &bytes[..read]) {
+            Ok(entry) if last.idx_bytes > 0 => (entry.offset, entry.max_timestamp_before),
+            Ok(_) | Err(_) => (last.base_offset, i64::MIN),
+        };
+        let mut number = reader.extent_with(from)?;
+        while number < reader.extents() {
+            let (extent, behind) = reader.load(number)?;
+            if extent.base_offset >= to {
+                break;
+            }
+            for piece in extent.batches.iter().map(|p| &p.header) {
+                if piece.base_offset >= from && piece.last_offset() < to {
+                    newest = newest.max(piece.max_timestamp);
+                }
+            }
+            number = behind;
+        }
+        Ok(newest)
+    }
+
+    /// The slot that counts less is durable: the bytes behind it go, or a later salvage could take them for the log's.
+    fn shorten(
+        &self,
+        view: &SegmentView,
+        last: &SegmentEntry,
+        tail: &[u8],
+    ) -> Result<(), FlushError> {
+        let files = &self.shared().files;
+        let reader = SegmentReader::new(files, view);
+        let lengths = [last.log_bytes, last.sum_bytes, last.idx_bytes];
+        for (kind, length) in Kind::ALL.into_iter().zip(lengths) {
+            let key = reader.key(kind);
+            let shortened = files.open(&key).and_then(|file| {
+                if kind == Kind::Sum {
+                    file.set_len(length - tail.len() as u64)?;
+                    file.write_at(tail, length - tail.len() as u64, Durability::Later)?;
+                }
+                file.set_len(length)?;
+                file.sync_data()
+            });
+            shortened.map_err(|error| FlushError::new(files.path(&key), error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Ranges without the offsets from `to` on.
+fn clip(ranges: &mut Vec<UnhealthyRange>, to: i64) {
+    ranges.retain(|range| range.from < to);
+    for range in ranges {
+        range.to = range.to.min(to - 1);
     }
 }

@@ -1,0 +1,217 @@
+//! Truncation: its order among queued appends, deletions and moves of the log start, and what a reader sees.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::sim::sim_options;
+use super::sim::stepped::Stepped;
+use super::support::{
+    Rng, append, batch, open_log, open_partition, options, partition_id, read, read_everything,
+    wait_durable, wait_until,
+};
+use crate::disk::{Disk, SimDisk, SimFaults};
+use crate::{Entry, Log, Options, Partition, PartitionConfig, ReadError, TruncateError};
+
+fn config() -> PartitionConfig {
+    PartitionConfig {
+        segment_bytes: 700,
+        ..PartitionConfig::default()
+    }
+}
+
+fn begin(log: &Log, partition: &Partition, to: i64) -> Result<Arc<AtomicBool>, TruncateError> {
+    let done = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&done);
+    log.truncate(
+        partition,
+        to,
+        Box::new(move || flag.store(true, Ordering::Release)),
+    )?;
+    Ok(done)
+}
+
+fn bases(partition: &Partition) -> Vec<i64> {
+    let (batches, lost) = read_everything(partition, 1 << 16);
+    assert_eq!(lost, []);
+    batches.iter().map(|(base, _)| *base).collect()
+}
+
+#[test]
+fn it_follows_every_append_that_was_queued_before() {
+    let disk = SimDisk::new(4);
+    let dyn_disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let options = || Options {
+        flush_pending_bytes: 1,
+        ..options(Path::new("/data"))
+    };
+    let opened = open_log(&dyn_disk, options()).unwrap();
+    let id = partition_id(1, 0);
+    let partition = open_partition(&opened.log, id, config());
+    let mut rng = Rng::new(4);
+    let mut put = |partition: &Partition| append(partition, &batch(&mut rng, 1000, 2, 60)).unwrap();
+    wait_durable(&partition, put(&partition).last_offset + 1);
+    // The disk stalls: nothing is durable meanwhile, and all of this is queued.
+    let wal = PathBuf::from("wal/00000000000000000001.wal");
+    disk.set_faults(SimFaults {
+        stalled: vec![wal],
+        ..SimFaults::default()
+    });
+    for _ in 0..10 {
+        put(&partition);
+    }
+    let done = begin(&opened.log, &partition, 8).unwrap();
+    assert!(matches!(
+        begin(&opened.log, &partition, 4),
+        Err(TruncateError::Pending)
+    ));
+    assert!(!done.load(Ordering::Acquire), "nothing is durable yet");
+    assert_eq!(
+        (partition.next_offset(), partition.durable_offset()),
+        (22, 2)
+    );
+    disk.set_faults(SimFaults::default());
+    wait_until("truncated", || done.load(Ordering::Acquire));
+    assert_eq!(
+        (partition.next_offset(), partition.durable_offset()),
+        (8, 8)
+    );
+    assert_eq!(put(&partition).base_offset, 8);
+    wait_durable(&partition, 10);
+    assert_eq!(bases(&partition), [0, 2, 4, 6, 8]);
+    for kill in [true, false] {
+        let opened = open_log(&dyn_disk, options());
+        assert!(opened.is_err(), "the first one holds the lock: {kill}");
+    }
+    drop((partition, opened));
+    disk.kill();
+    let opened = open_log(&dyn_disk, options()).unwrap();
+    assert_eq!(bases(&opened.log.partition(id).unwrap()), [0, 2, 4, 6, 8]);
+    assert_eq!(opened.metrics.decode_errors_total(), 0);
+}
+
+#[test]
+fn it_ends_at_a_batch_inside_the_log_or_is_refused() {
+    let disk = SimDisk::new(5);
+    let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
+    let id = partition_id(1, 0);
+    let partition = open_partition(&stepped.log, id, config());
+    let mut rng = Rng::new(5);
+    for round in 0..3 {
+        append(&partition, &batch(&mut rng, 1000, 3, 60)).unwrap();
+        stepped.write().unwrap();
+        if round == 0 {
+            stepped.settle().unwrap();
+        }
+    }
+    for (to, base) in [(1, 0), (5, 3)] {
+        let refused = begin(&stepped.log, &partition, to).unwrap_err();
+        let inside = matches!(refused, TruncateError::InsideBatch { offset, base_offset } if offset == to && base_offset == base);
+        assert!(inside, "{refused}");
+    }
+    for to in [-1, 10] {
+        let refused = begin(&stepped.log, &partition, to).unwrap_err();
+        assert!(
+            matches!(refused, TruncateError::OutOfRange { .. }),
+            "{refused}"
+        );
+    }
+    let done = begin(&stepped.log, &partition, 3).unwrap();
+    // A log start that is asked for now ends at the new end, whichever of the two frames comes first.
+    let entry = Entry::LogStart {
+        partition: id,
+        offset: 7,
+    };
+    stepped.log.commit(vec![entry], Box::new(|| {})).unwrap();
+    stepped.write().unwrap();
+    stepped.settle().unwrap();
+    assert!(done.load(Ordering::Acquire));
+    assert_eq!((partition.log_start(), partition.next_offset()), (3, 3));
+    assert!(matches!(
+        read(&partition, 4, 1),
+        Err(ReadError::OutOfRange { .. })
+    ));
+    assert_eq!(
+        append(&partition, &batch(&mut rng, 1000, 1, 60))
+            .unwrap()
+            .base_offset,
+        3
+    );
+    stepped.write().unwrap();
+    drop((partition, stepped));
+    disk.kill();
+    let stepped = Stepped::open(&disk, sim_options()).unwrap();
+    let partition = stepped.log.partition(id).unwrap();
+    assert_eq!((partition.log_start(), partition.next_offset()), (3, 4));
+    assert_eq!(bases(&partition), [3]);
+}
+
+#[test]
+fn a_deletion_ends_it_and_the_log_forgets_both() {
+    let disk = SimDisk::new(6);
+    let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
+    let id = partition_id(1, 0);
+    let partition = open_partition(&stepped.log, id, config());
+    let mut rng = Rng::new(6);
+    for _ in 0..3 {
+        append(&partition, &batch(&mut rng, 1000, 1, 60)).unwrap();
+    }
+    let done = begin(&stepped.log, &partition, 1).unwrap();
+    let delete = vec![Entry::DeletePartition(id)];
+    stepped.log.commit(delete, Box::new(|| {})).unwrap();
+    stepped.write().unwrap();
+    stepped.settle().unwrap();
+    assert!(
+        !done.load(Ordering::Acquire),
+        "there is nothing left to truncate"
+    );
+    assert!(stepped.log.partition(id).is_none());
+    drop((partition, stepped));
+    disk.kill();
+    let stepped = Stepped::open(&disk, sim_options()).unwrap();
+    assert_eq!(stepped.log.partition_ids(), []);
+}
+
+#[test]
+fn a_reader_of_a_segment_that_is_cut_is_never_told_of_damage() {
+    let disk = SimDisk::new(7);
+    let dyn_disk: Arc<dyn Disk> = Arc::new(disk);
+    let options = Options {
+        flush_pending_bytes: 1,
+        ..options(Path::new("/data"))
+    };
+    let opened = open_log(&dyn_disk, options).unwrap();
+    let partition = open_partition(&opened.log, partition_id(1, 0), PartitionConfig::default());
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut reads = 0;
+            while !over.load(Ordering::Acquire) {
+                for from in 0..30 {
+                    match read(&partition, from, 1 << 16) {
+                        Ok(_) => reads += 1,
+                        Err(ReadError::OutOfRange { .. }) => {}
+                        Err(error) => panic!("at {from}: {error}"),
+                    }
+                }
+            }
+            reads
+        });
+        let mut rng = Rng::new(7);
+        for _ in 0..30 {
+            while partition.next_offset() < 30 {
+                append(&partition, &batch(&mut rng, 1000, 1, 200)).unwrap();
+            }
+            wait_durable(&partition, 30);
+            wait_until("flushed", || {
+                partition.state.lock().slots.manifest.next_offset == 30
+            });
+            let done = begin(&opened.log, &partition, 1 + rng.below(28) as i64).unwrap();
+            wait_until("truncated", || done.load(Ordering::Acquire));
+        }
+        over.store(true, Ordering::Release);
+        assert!(reader.join().unwrap() > 0);
+    });
+    assert_eq!(opened.metrics.decode_errors_total(), 0);
+    assert_eq!(*opened.fatal.0.lock(), None);
+}
