@@ -299,17 +299,15 @@ impl Files {
         file.sync_data()
     }
 
-    /// A small file's bytes; `None` when it is not there.
+    /// A small file's bytes, zeros where the disk cannot read; `None` when it is not there.
     pub(crate) fn read_whole(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         let file = match self.disk.open(path, OpenMode::Read) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let mut bytes = vec![0; file.len()? as usize];
-        let read = read_up_to(&*file, &mut bytes, 0)?;
-        bytes.truncate(read);
-        Ok(Some(bytes))
+        let length = file.len()? as usize;
+        Ok(Some(read_salvaging(&*file, 0, length)?.bytes))
     }
 }
 

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::Durability;
-use crate::files::{FileKey, Kind, QUARANTINE_DIR, read_up_to};
+use crate::files::{FileKey, Kind, QUARANTINE_DIR, is_medium_error, read_up_to};
 use crate::flusher;
 use crate::health::UnhealthyRange;
 use crate::ids::{PartitionId, TopicId};
 use crate::metrics::{Reason, Source, Stage};
 use crate::partition::Partition;
-use crate::partition::format::Manifest;
+use crate::partition::format::{Manifest, SUM_ENTRY_BYTES, decode_sum};
 use crate::partition::slots::{MANIFEST, MANIFEST_NEW, Slots};
 use crate::recovery::CLEAN_EXIT;
 use crate::shared::{Shared, now_ms};
@@ -81,8 +81,10 @@ fn load_folder(
             files.remove_empty(id)?;
             return Ok(None);
         }
+        problems.push(manifest_problem(shared, id, 0, Reason::MissingFile));
         return crate::salvage::from_files(shared, id, &names, problems).map(Some);
     };
+    let failed = has_failed(shared);
     // After a crash, one bad slot is the write that it cut short. Otherwise a slot that was whole is damaged.
     if loaded.slots.is_none() || shared.node.last_exit() == CLEAN_EXIT {
         for (position, reason) in &loaded.damaged {
@@ -90,14 +92,25 @@ fn load_folder(
         }
     }
     let Some(mut slots) = loaded.slots else {
+        if loaded.damaged.is_empty() {
+            // The disk lost the first slot; the second one was never written.
+            problems.push(manifest_problem(shared, id, 0, Reason::SlotCrc));
+        }
         return crate::salvage::from_files(shared, id, &names, problems).map(Some);
     };
+    if failed {
+        // What was read may be in the cache alone, and no later sync would write it.
+        slots.write_again(files)?;
+    }
     if slots.manifest.deleted {
         files.remove_partition(id, slots)?;
         return Ok(None);
     }
-    if !loaded.damaged.is_empty() {
-        crate::salvage::roll_forward(shared, id, &mut slots)?;
+    let damaged = !loaded.damaged.is_empty();
+    if damaged || crate::salvage::has_more(files, &slots.manifest)? {
+        // The slot that follows holds no tails: they must be in their files before.
+        problems.extend(restore_tails(shared, &slots.manifest)?);
+        crate::salvage::roll_forward(shared, id, &mut slots, damaged)?;
     }
     tidy_folder(shared, id, &mut slots, &names, problems)?;
     Ok(Some(slots))
@@ -180,6 +193,11 @@ fn tidy_folder(
     Ok(())
 }
 
+/// Whether the last run ended with a failed write or sync.
+fn has_failed(shared: &Shared) -> bool {
+    !["", CLEAN_EXIT].contains(&shared.node.last_exit())
+}
+
 /// Puts the entries that only the manifest holds for sure into their files. A power cut may have taken them from there,
 /// whole or in part; bytes that are neither the right ones nor missing are damage, which is repaired and told.
 fn restore_tails(shared: &Shared, manifest: &Manifest) -> io::Result<Vec<Problem>> {
@@ -202,16 +220,28 @@ fn restore_tails(shared: &Shared, manifest: &Manifest) -> io::Result<Vec<Problem
         };
         let file = shared.files.open_or_make(&key)?;
         let mut bytes = vec![0; tail.len()];
-        let read = read_up_to(&*file, &mut bytes, position)?;
-        if bytes[..read] == tail[..] {
+        let read = match read_up_to(&*file, &mut bytes, position) {
+            Err(e) if is_medium_error(&e) => {
+                // Told below: these are not the bytes that must stand there.
+                bytes.fill(0xff);
+                bytes.len()
+            }
+            read => read?,
+        };
+        if bytes[..read] == tail[..] && !has_failed(shared) {
             continue;
         }
         file.write_at(tail, position, Durability::Later)?;
-        if bytes
+        // An entry that was true before a truncation cut its extent is no damage.
+        let is_stale = kind == Kind::Sum
+            && bytes[..read]
+                .chunks(SUM_ENTRY_BYTES)
+                .all(|entry| decode_sum(last.base_offset, entry).is_ok());
+        let differs = bytes
             .iter()
             .zip(tail)
-            .any(|(found, wanted)| found != wanted && *found != 0)
-        {
+            .any(|(found, wanted)| found != wanted && *found != 0);
+        if differs && !is_stale {
             problems.push(UnhealthyRange {
                 partition: Some(manifest.partition),
                 from: last.base_offset,

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of a start. What cannot be decoded becomes a quarantined range; the next offset goes on above it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::partition::slots::Slots;
 use crate::partition::tail::{TailBatch, header_of};
 use crate::shared::{Shared, Sink, now_ms};
 use crate::wal::{
-    FrameBody, Recovered, RecoveredFrame, RecoveredGroup, Wal, WalOptions, WalSizing,
+    FrameBody, Recovered, RecoveredFrame, RecoveredGroup, Wal, WalOptions, WalSizing, Writer,
 };
 
 /// What the node file says after a clean stop.
@@ -33,12 +34,12 @@ fn stop(message: impl std::fmt::Display) -> OpenError {
     }
 }
 
-/// Opens the directory up to the point where the WAL runs.
+/// Opens the directory up to the point where the WAL runs; `start` decides on which thread.
 pub(crate) fn open(
     disk: Arc<dyn Disk>,
     options: Options,
-    metrics: Arc<LogMetrics>,
-    hooks: Arc<dyn Hooks>,
+    (metrics, hooks): (Arc<LogMetrics>, Arc<dyn Hooks>),
+    start: impl FnOnce(Writer) -> io::Result<Wal>,
 ) -> Result<(Arc<Shared>, Identity), OpenError> {
     let started = Instant::now();
     metrics.recovery_in_progress.set(1);
@@ -48,6 +49,15 @@ pub(crate) fn open(
         cluster_id: options.cluster_id.clone(),
     };
     let node = Arc::new(Node::open(Arc::clone(&disk), &node_options).map_err(stop)?);
+    if node.last_exit() != CLEAN_EXIT {
+        // What a killed process wrote and did not sync is seen as if it were durable: it must be, before it is built on.
+        disk.sync_all(&options.data_dir).map_err(|e| {
+            let dir = options.data_dir.display();
+            stop(format!(
+                "cannot make durable what the last run left in {dir}: {e}"
+            ))
+        })?;
+    }
     let wal_options = wal_options(&options);
     let files = Files::new(Arc::clone(&disk), &options.data_dir);
     let shared = Shared::new(
@@ -59,8 +69,13 @@ pub(crate) fn open(
     );
     let mut recovery = Wal::open(disk, Arc::clone(&node), wal_options).map_err(stop)?;
     shared.watch_space();
-    let found =
-        load_partitions(&shared).map_err(|e| stop(format!("cannot read the partitions: {e}")))?;
+    let found = load_partitions(&shared).map_err(|e| {
+        let dir = shared.files.partitions_dir();
+        stop(format!(
+            "cannot read the partitions in {}: {e}",
+            dir.display()
+        ))
+    })?;
     let mut replay = Replay {
         shared: &shared,
         problems: found,
@@ -74,9 +89,10 @@ pub(crate) fn open(
         shared.hooks.recovery_progress(recovery.remaining_bytes());
     }
     replay.finish();
-    let wal = recovery.finish(
+    let wal = recovery.finish_with(
         Arc::new(Sink(Arc::downgrade(&shared))),
         Arc::clone(&metrics),
+        start,
     );
     let wal = wal.map_err(stop)?;
     let identity = Identity {
@@ -254,6 +270,14 @@ impl Replay<'_> {
             }
             FrameBody::Truncate { to } => {
                 partition.truncate_segments(to).map_err(stop)?;
+                // Segments that were cut before this start have a gap before appends that are taken back here.
+                self.missing
+                    .retain(|(lost, from, _)| *lost != id || *from < to);
+                for (lost, _, last) in &mut self.missing {
+                    if *lost == id {
+                        *last = (*last).min(to - 1);
+                    }
+                }
                 partition.truncate_replayed(to, at);
             }
             FrameBody::LogStart { offset } => {

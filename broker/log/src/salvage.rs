@@ -1,4 +1,4 @@
-//! Folders whose manifest lost its newest slot: what their segments prove is taken back.
+//! Folders whose manifest lost its newest slot: what their segments prove is taken back, with leader epochs and producers.
 //!
 //! Only durable batches are ever written to a segment, so whatever extent is intact and goes on where the last one ended
 //! belongs to the log, whether a manifest still counts it or not.
@@ -6,17 +6,25 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::disk::OpenMode;
-use crate::files::{FileKey, Files, Kind, read_up_to};
+use keelson_protocol::batch::BatchHeader;
+use keelson_state::producers::ProducerTable;
+
+use crate::disk::{Durability, OpenMode};
+use crate::files::{FileKey, Files, Kind, is_medium_error, read_up_to};
 use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
 use crate::partition::extent::{SegmentReader, SegmentView};
 use crate::partition::format::{
     IDX_ENTRY_BYTES, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry, Tails,
-    decode_idx, decode_producers, decode_sum,
+    decode_idx, decode_producers, decode_sum, encode_producers, encode_sum,
 };
+use crate::partition::producers::record;
 use crate::partition::slots::Slots;
+use crate::partition::walk::{Expect, walk};
 use crate::shared::Shared;
+
+/// Bytes behind the counted ones that are looked through at once: any batch fits.
+const BEHIND_BYTES_MAX: usize = 8 << 20;
 
 /// A manifest from nothing but the files: both slots are lost. The loss is in `problems` already.
 pub(crate) fn from_files(
@@ -35,25 +43,19 @@ pub(crate) fn from_files(
     bases.sort_unstable();
     manifest.log_start = bases.first().copied().unwrap_or(0);
     manifest.next_offset = manifest.log_start;
+    let mut producers = Producers::newest(&shared.files, id)?;
     for base in bases {
         manifest.next_offset = manifest.next_offset.max(base);
         manifest.segments.push(empty_segment(base));
-        extend(&shared.files, &mut manifest)?;
+        extend(&shared.files, &mut manifest, &mut producers)?;
     }
-    for file in [1, 2] {
-        let path = shared
-            .files
-            .partition_dir(id)
-            .join(format!("producers.{file}"));
-        let Some(bytes) = shared.files.read_whole(&path)? else {
-            continue;
-        };
-        if let Ok((offset, _)) = decode_producers(&bytes)
-            && manifest.snapshot.is_none_or(|s| s.offset < offset)
-        {
-            manifest.snapshot = Some(SnapshotRef { file, offset });
-        }
+    // Offsets up to the snapshot were assigned, whether a segment still holds them or not.
+    let assigned = producers.snapshot.map_or(0, |snapshot| snapshot.offset);
+    manifest.next_offset = manifest.next_offset.max(assigned);
+    if manifest.segments.is_empty() {
+        manifest.log_start = manifest.next_offset;
     }
+    producers.store(&shared.files, &mut manifest)?;
     tracing::error!(
         partition = %id,
         segments = manifest.segments.len(),
@@ -66,41 +68,148 @@ pub(crate) fn from_files(
     Ok(slots)
 }
 
-/// One slot is lost, perhaps the newest: extents behind what the other one counts are taken back.
+/// Whether the last segment has more than its manifest counts, or one that it names as created is there: a flush that a
+/// crash cut short, or one whose slot the disk lost.
+pub(crate) fn has_more(files: &Files, manifest: &Manifest) -> io::Result<bool> {
+    let last = manifest.segments.last();
+    let counted = last.map(|s| (s.base_offset, s.log_bytes));
+    let created = manifest.created.iter().map(|base| (*base, 0));
+    for (base_offset, log_bytes) in counted.into_iter().chain(created) {
+        let key = FileKey {
+            partition: manifest.partition,
+            base_offset,
+            kind: Kind::Log,
+        };
+        match files.disk().open(&files.path(&key), OpenMode::Read) {
+            Ok(file) if file.len()? > log_bytes => return Ok(true),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(false)
+}
+
+/// A slot is lost, perhaps the newest: extents behind what the other one counts are taken back. A `damaged` one is
+/// written anew in any case.
 pub(crate) fn roll_forward(
     shared: &Arc<Shared>,
     id: PartitionId,
     slots: &mut Slots,
+    damaged: bool,
 ) -> io::Result<()> {
     let mut manifest = slots.manifest.clone();
+    let mut producers = Producers::named(&shared.files, &manifest)?;
     if !manifest.segments.is_empty() {
-        extend(&shared.files, &mut manifest)?;
+        extend(&shared.files, &mut manifest, &mut producers)?;
     }
+    let mut unused = Vec::new();
     for base in std::mem::take(&mut manifest.created) {
-        let known = manifest.segments.iter().any(|s| s.base_offset == base);
-        if known || base < manifest.next_offset {
+        if manifest.segments.iter().any(|s| s.base_offset == base) {
             continue;
         }
         let before = manifest.clone();
-        manifest.segments.push(empty_segment(base));
-        manifest.next_offset = base;
-        extend(&shared.files, &mut manifest)?;
-        if manifest.segments.last().is_some_and(|s| s.log_bytes == 0) {
-            manifest = Manifest {
-                created: vec![base],
-                ..before
-            };
+        if base >= manifest.next_offset {
+            manifest.segments.push(empty_segment(base));
+            manifest.next_offset = base;
+            extend(&shared.files, &mut manifest, &mut producers)?;
+        }
+        if manifest
+            .segments
+            .last()
+            .is_none_or(|s| s.base_offset != base || s.log_bytes == 0)
+        {
+            manifest = before;
+            unused.push(base);
         }
     }
-    if manifest.next_offset != slots.manifest.next_offset {
-        tracing::warn!(
-            partition = %id,
-            from = slots.manifest.next_offset,
-            to = manifest.next_offset,
-            "a manifest slot is lost; its segment proves more than the other slot counts"
-        );
+    manifest.created = unused;
+    if manifest.next_offset == slots.manifest.next_offset && !damaged {
+        return Ok(());
     }
+    tracing::info!(
+        partition = %id,
+        from = slots.manifest.next_offset,
+        to = manifest.next_offset,
+        "the segments prove more than the manifest counts"
+    );
+    producers.store(&shared.files, &mut manifest)?;
     slots.write(&shared.files, manifest)
+}
+
+/// What is known of producers while segments are walked: the newest snapshot that decodes, and the batches behind it.
+struct Producers {
+    snapshot: Option<SnapshotRef>,
+    table: ProducerTable,
+    changed: bool,
+}
+
+impl Producers {
+    /// The newest snapshot of a folder whose manifest is lost. It is written anew in any case.
+    fn newest(files: &Files, id: PartitionId) -> io::Result<Producers> {
+        let (first, second) = (Producers::of(files, id, 1)?, Producers::of(files, id, 2)?);
+        let offset = |producers: &Producers| producers.snapshot.map(|s| s.offset);
+        let newest = if offset(&second) > offset(&first) {
+            second
+        } else {
+            first
+        };
+        Ok(Producers {
+            changed: newest.snapshot.is_some(),
+            ..newest
+        })
+    }
+
+    /// The snapshot that a manifest names; the other file may be one that was never synced.
+    fn named(files: &Files, manifest: &Manifest) -> io::Result<Producers> {
+        let file = manifest.snapshot.map_or(0, |s| s.file);
+        let named = Producers::of(files, manifest.partition, file)?;
+        Ok(Producers {
+            snapshot: manifest.snapshot,
+            ..named
+        })
+    }
+
+    fn of(files: &Files, id: PartitionId, file: u8) -> io::Result<Producers> {
+        let path = files.partition_dir(id).join(format!("producers.{file}"));
+        let bytes = files.read_whole(&path)?.unwrap_or_default();
+        let decoded = decode_producers(&bytes).ok().and_then(|(offset, table)| {
+            let snapshot = SnapshotRef { file, offset };
+            Some((snapshot, ProducerTable::decode(table).ok()?))
+        });
+        Ok(Producers {
+            snapshot: decoded.as_ref().map(|(snapshot, _)| *snapshot),
+            table: decoded.map_or_else(ProducerTable::new, |(_, table)| table),
+            changed: false,
+        })
+    }
+
+    fn note(&mut self, header: &BatchHeader) {
+        let is_known = self.snapshot.is_some_and(|s| header.base_offset < s.offset);
+        if !is_known && header.producer_id >= 0 {
+            record(&mut self.table, header);
+            self.changed = true;
+        }
+    }
+
+    /// Names the snapshot in a manifest; a new one is written where the batches say more.
+    fn store(&self, files: &Files, manifest: &mut Manifest) -> io::Result<()> {
+        manifest.snapshot = self.snapshot;
+        if !self.changed {
+            return Ok(());
+        }
+        let file = match self.snapshot {
+            Some(SnapshotRef { file: 1, .. }) => 2,
+            Some(_) | None => 1,
+        };
+        let offset = manifest.next_offset;
+        let dir = files.partition_dir(manifest.partition);
+        let bytes = encode_producers(offset, &self.table.encode());
+        files.write_whole(&dir.join(format!("producers.{file}")), &bytes)?;
+        files.disk().sync_dir(&dir)?;
+        manifest.snapshot = Some(SnapshotRef { file, offset });
+        Ok(())
+    }
 }
 
 fn empty_segment(base_offset: i64) -> SegmentEntry {
@@ -115,15 +224,12 @@ fn empty_segment(base_offset: i64) -> SegmentEntry {
 }
 
 /// Takes intact extents behind the last segment's counted length into the manifest.
-fn extend(files: &Files, manifest: &mut Manifest) -> io::Result<()> {
+fn extend(files: &Files, manifest: &mut Manifest, producers: &mut Producers) -> io::Result<()> {
     let Some(mut segment) = manifest.segments.pop() else {
         return Ok(());
     };
     let mut next = manifest.next_offset;
-    while let Some(sum) = entry_behind(files, manifest.partition, &segment)? {
-        if sum.position != segment.log_bytes || sum.base_offset < next {
-            break;
-        }
+    while let Some(sum) = entry_behind(files, manifest.partition, &segment, next)? {
         let view = SegmentView {
             partition: manifest.partition,
             entry: SegmentEntry {
@@ -131,7 +237,8 @@ fn extend(files: &Files, manifest: &mut Manifest) -> io::Result<()> {
                 ..segment
             },
             end_offset: sum.end_offset,
-            epochs: manifest.epochs.as_slice().into(),
+            // The slot that is lost may have started one; the extent's own CRC covers what stands in the batches.
+            epochs: Arc::new([]),
             gaps: Arc::new([]),
             tails: None,
         };
@@ -142,6 +249,14 @@ fn extend(files: &Files, manifest: &mut Manifest) -> io::Result<()> {
         };
         if !extent.holes.is_empty() || extent.sum_is_wrong {
             break;
+        }
+        write_again(files, manifest.partition, &segment, &sum, &extent.bytes)?;
+        for header in extent.batches.iter().map(|p| &p.header) {
+            let epoch = header.partition_leader_epoch;
+            if manifest.epochs.last().is_none_or(|(last, _)| *last < epoch) {
+                manifest.epochs.push((epoch, header.base_offset));
+            }
+            producers.note(header);
         }
         let newest = extent.batches.iter().map(|p| p.header.max_timestamp).max();
         segment.max_timestamp = segment.max_timestamp.max(newest.unwrap_or(i64::MIN));
@@ -156,7 +271,7 @@ fn extend(files: &Files, manifest: &mut Manifest) -> io::Result<()> {
         next = sum.end_offset;
     }
     segment.idx_bytes = index_bytes(files, manifest.partition, &segment)?;
-    for kind in [Kind::Sum, Kind::Idx] {
+    for kind in Kind::ALL {
         let key = FileKey {
             partition: manifest.partition,
             base_offset: segment.base_offset,
@@ -164,26 +279,93 @@ fn extend(files: &Files, manifest: &mut Manifest) -> io::Result<()> {
         };
         files.open_or_make(&key)?.sync_data()?;
     }
+    files
+        .disk()
+        .sync_dir(&files.partition_dir(manifest.partition))?;
     manifest.tails = Tails::default();
     manifest.segments.push(segment);
     manifest.next_offset = next;
     Ok(())
 }
 
-/// The `.sum` entry behind those that count, if one is there.
+/// An extent that is taken back is written again in place: a sync of it may have failed, and only the cache has it.
+fn write_again(
+    files: &Files,
+    partition: PartitionId,
+    segment: &SegmentEntry,
+    sum: &SumEntry,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let entry = encode_sum(segment.base_offset, sum);
+    for (kind, bytes, position) in [
+        (Kind::Log, bytes, sum.position),
+        (Kind::Sum, &entry[..], segment.sum_bytes),
+    ] {
+        let key = FileKey {
+            partition,
+            base_offset: segment.base_offset,
+            kind,
+        };
+        let file = files.open_or_make(&key)?;
+        file.write_at(bytes, position, Durability::Later)?;
+    }
+    Ok(())
+}
+
+/// The `.sum` entry behind those that count: as it stands there, or as the batches behind the counted ones imply it,
+/// since that file is not synced with each flush.
 fn entry_behind(
     files: &Files,
     partition: PartitionId,
     segment: &SegmentEntry,
+    next: i64,
 ) -> io::Result<Option<SumEntry>> {
     let mut bytes = [0; SUM_ENTRY_BYTES];
-    let key = FileKey {
+    let mut key = FileKey {
         partition,
         base_offset: segment.base_offset,
         kind: Kind::Sum,
     };
     let read = read_entry(files, &key, &mut bytes, segment.sum_bytes)?;
-    Ok(decode_sum(segment.base_offset, &bytes[..read]).ok())
+    let stored = decode_sum(segment.base_offset, &bytes[..read]).ok();
+    if stored.is_some_and(|sum| sum.position == segment.log_bytes && sum.base_offset >= next) {
+        return Ok(stored);
+    }
+    key.kind = Kind::Log;
+    let length = match files.disk().open(&files.path(&key), OpenMode::Read) {
+        Ok(file) => file.len()?.saturating_sub(segment.log_bytes),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        Err(e) => return Err(e),
+    };
+    let mut behind = vec![0; BEHIND_BYTES_MAX.min(length as usize)];
+    let read = read_entry(files, &key, &mut behind, segment.log_bytes)?;
+    behind.truncate(read);
+    let expect = Expect {
+        base_offset: next,
+        end_offset: i64::MAX,
+        epochs: &[],
+        gaps: &[],
+        anchors: &[],
+    };
+    let found = walk(&behind, expect);
+    let first_hole = found.holes.first().map_or(behind.len(), |hole| hole.at);
+    let whole: Vec<_> = found
+        .batches
+        .iter()
+        .take_while(|p| p.at < first_hole)
+        .collect();
+    let Some(last) = whole.last() else {
+        return Ok(None);
+    };
+    let length = last.at + last.length;
+    Ok(Some(SumEntry {
+        position: segment.log_bytes,
+        base_offset: next,
+        end_offset: last.header.last_offset() + 1,
+        length: length as u32,
+        crc: crc32c::crc32c(&behind[..length]),
+        batches: whole.len() as u32,
+    }))
 }
 
 /// Bytes of the `.idx` entries that point into what counts.
@@ -210,7 +392,10 @@ pub(crate) fn index_bytes(
 
 fn read_entry(files: &Files, key: &FileKey, bytes: &mut [u8], position: u64) -> io::Result<usize> {
     match files.disk().open(&files.path(key), OpenMode::Read) {
-        Ok(file) => read_up_to(&*file, bytes, position),
+        Ok(file) => match read_up_to(&*file, bytes, position) {
+            Err(e) if is_medium_error(&e) => Ok(0),
+            read => read,
+        },
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(e) => Err(e),
     }

@@ -314,8 +314,18 @@ impl WalSink for Sink {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// What [`now_ms`] says on this thread, for golden files.
+    pub(crate) static NOW_MS: std::cell::Cell<Option<i64>> = const { std::cell::Cell::new(None) };
+}
+
 /// Unix time in ms, for `since` of what is found. Nothing is decided by it.
 pub(crate) fn now_ms() -> i64 {
+    #[cfg(test)]
+    if let Some(now_ms) = NOW_MS.get() {
+        return now_ms;
+    }
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as i64)

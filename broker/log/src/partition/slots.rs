@@ -73,6 +73,15 @@ impl Slots {
         Ok(())
     }
 
+    /// Writes the slot that counts once more in place, synced.
+    pub(crate) fn write_again(&self, files: &Files) -> io::Result<()> {
+        let path = files.partition_dir(self.manifest.partition).join(MANIFEST);
+        let file = files.disk().open(&path, OpenMode::Write)?;
+        let bytes = encode_manifest(&self.manifest);
+        file.write_at(&bytes, self.newest * self.capacity_bytes, Durability::Later)?;
+        file.sync_data()
+    }
+
     /// Writes a new manifest file with room for `bytes` and moves it over the old one.
     fn replace(&mut self, files: &Files, bytes: &[u8], id: PartitionId) -> io::Result<()> {
         let dir = files.partition_dir(id);
