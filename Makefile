@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test check bench bench-log suites chaos fuzz image cluster-test setup
+.PHONY: help run test check bench bench-log sim suites chaos fuzz image cluster-test setup
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ chaos: ## SIGKILL at random moments and named points, 200 rounds, every acknowle
 
 fuzz: ## Every fuzz target under libFuzzer, ten minutes and a million executions each
 	@tests/fuzz.sh
+
+sim: ## Simulated crashes: 100,000 and more, each recovered twice and read through
+	@tests/sim.sh
 
 suites: ## Other people's client suites (kcat, franz-go, librdkafka) against Keelson
 	@tests/suites.sh

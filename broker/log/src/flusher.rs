@@ -5,6 +5,9 @@
 //! A partition is flushed when it has enough pending, when tail memory is half used or too many WAL files are held back
 //! (the one with the oldest frame first), and, paced, when its oldest frame has waited long.
 
+#[cfg(test)]
+pub(crate) mod by_hand;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -35,7 +35,8 @@ impl Wal {
         WalRecovery::open(disk, node, options)
     }
 
-    pub(crate) fn start(shared: Arc<Shared>, writer: Writer) -> io::Result<Wal> {
+    pub(crate) fn start(writer: Writer) -> io::Result<Wal> {
+        let shared = Arc::clone(&writer.shared);
         let boot = writer.cursor.boot;
         let mut threads = Vec::new();
         if !writer.prepares {
@@ -61,6 +62,16 @@ impl Wal {
             boot,
             threads: Mutex::new(threads),
         })
+    }
+
+    /// A WAL without threads: whoever holds its writer makes the steps (the simulator).
+    #[cfg(test)]
+    pub(crate) fn by_hand(writer: &Writer) -> Wal {
+        Wal {
+            shared: Arc::clone(&writer.shared),
+            boot: writer.cursor.boot,
+            threads: Mutex::new(Vec::new()),
+        }
     }
 
     /// Queues frames; queue order is replay order within a class, and all frames of one call land in one group.

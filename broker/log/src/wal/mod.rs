@@ -24,8 +24,11 @@ use crate::ids::PartitionId;
 use crate::metrics::Reason;
 
 pub use handle::Wal;
+#[cfg(test)]
+pub(crate) use queue::Woken;
 pub use reader::WalReader;
 pub use recovery::WalRecovery;
+pub(crate) use writer::Writer;
 
 /// A place in replay order: the group, then the frame in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -115,9 +115,19 @@ impl WalRecovery {
 
     /// Must follow the last `next`: makes what was kept durable, writes the boot group, starts the writer.
     pub fn finish(
+        self,
+        sink: Arc<dyn WalSink>,
+        metrics: Arc<LogMetrics>,
+    ) -> Result<Wal, WalOpenError> {
+        self.finish_with(sink, metrics, Wal::start)
+    }
+
+    /// [`WalRecovery::finish`], with a start of the caller's.
+    pub(crate) fn finish_with(
         mut self,
         sink: Arc<dyn WalSink>,
         metrics: Arc<LogMetrics>,
+        start: impl FnOnce(Writer) -> io::Result<Wal>,
     ) -> Result<Wal, WalOpenError> {
         assert!(
             self.ended,
@@ -147,7 +157,7 @@ impl WalRecovery {
             metrics,
         });
         let mut writer = Writer {
-            shared: Arc::clone(&shared),
+            shared,
             cursor,
             buffer: AlignedBuf::zeroed(0),
             group: DurableGroup {
@@ -160,7 +170,7 @@ impl WalRecovery {
         };
         let written = writer.write_boot();
         written.map_err(failed("write the boot group in", &self.dir))?;
-        Wal::start(shared, writer).map_err(failed("start the threads of", &self.dir))
+        start(writer).map_err(failed("start the threads of", &self.dir))
     }
 
     /// A file whose first block is damaged gets it back: the manifest had its salt.

@@ -82,22 +82,10 @@ impl Writer {
         // The boot group has just been written; it, too, gets a witness.
         let mut unsealed_since = Some(Instant::now());
         loop {
-            if self.prepares {
-                prepare_all(&self.shared);
-            }
-            let deadline = unsealed_since.map(|since| since + self.seal_after);
-            let (queue, files, cursor) = (&self.shared.queue, &self.shared.files, &self.cursor);
-            let woken = queue.take(&mut self.group.frames, deadline, || limits(files, cursor));
-            match woken {
-                Woken::Frames => {
-                    self.commit();
-                    unsealed_since = Some(Instant::now());
-                }
+            match self.step(unsealed_since.map(|since| since + self.seal_after)) {
+                Woken::Frames => unsealed_since = Some(Instant::now()),
                 Woken::Nudged => {}
-                Woken::Deadline => {
-                    self.seal();
-                    unsealed_since = None;
-                }
+                Woken::Deadline => unsealed_since = None,
                 Woken::Stopped(Stop::Abandon) => return,
                 Woken::Stopped(Stop::Clean) => {
                     if unsealed_since.is_some() {
@@ -107,6 +95,21 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// One group of what waits, or, when the deadline passes first, a seal.
+    pub(crate) fn step(&mut self, deadline: Option<Instant>) -> Woken {
+        if self.prepares {
+            prepare_all(&self.shared);
+        }
+        let (queue, files, cursor) = (&self.shared.queue, &self.shared.files, &self.cursor);
+        let woken = queue.take(&mut self.group.frames, deadline, || limits(files, cursor));
+        match woken {
+            Woken::Frames => self.commit(),
+            Woken::Deadline => self.seal(),
+            Woken::Nudged | Woken::Stopped(_) => {}
+        }
+        woken
     }
 
     /// Writes the frames in `self.group`, publishes them, and empties it.

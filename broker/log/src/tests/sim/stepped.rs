@@ -1,0 +1,158 @@
+//! A log without threads of its own: every step of the writer and of the flusher is made by the test.
+//!
+//! Owns that all of a run happens on one thread, in the order that was asked for: the same seed then gives the same
+//! operations of the disk, down to the last byte that a power cut takes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Once};
+use std::time::Instant;
+
+use crate::disk::SimDisk;
+use crate::flusher::by_hand::{self, Piece};
+use crate::metrics::LogMetrics;
+use crate::recovery::{self, CLEAN_EXIT};
+use crate::shared::Shared;
+use crate::tests::support::Fatal;
+use crate::wal::{Wal, Woken, Writer};
+use crate::{Hooks, Log, OpenError, Options};
+
+/// The process has ended, as far as the disk is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tests) struct Dead;
+
+pub(in crate::tests) struct Stepped {
+    pub(in crate::tests) log: Log,
+    pub(in crate::tests) metrics: Arc<LogMetrics>,
+    pub(in crate::tests) fatal: Arc<Fatal>,
+    shared: Arc<Shared>,
+    writer: Option<Writer>,
+    /// The last group has no witness yet.
+    unsealed: bool,
+}
+
+/// A writer ends by a panic when its disk fails. Here that is what is wanted, thousands of times: it is not printed.
+fn keep_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let text = info.payload().downcast_ref::<String>();
+            if !text.is_some_and(|text| text.starts_with("the write-ahead log has failed")) {
+                before(info);
+            }
+        }));
+    });
+}
+
+impl Stepped {
+    pub(in crate::tests) fn open(disk: &SimDisk, options: Options) -> Result<Stepped, OpenError> {
+        keep_quiet();
+        let metrics = Arc::new(LogMetrics::unregistered());
+        let fatal = Arc::new(Fatal::default());
+        let hooks: Arc<dyn Hooks> = Arc::clone(&fatal) as Arc<dyn Hooks>;
+        let mut by_hand = None;
+        let (shared, identity) = recovery::open(
+            Arc::new(disk.clone()),
+            options,
+            (Arc::clone(&metrics), hooks),
+            |writer| {
+                let wal = Wal::by_hand(&writer);
+                by_hand = Some(writer);
+                Ok(wal)
+            },
+        )?;
+        Ok(Stepped {
+            log: Log::by_hand(&shared, identity),
+            metrics,
+            fatal,
+            shared,
+            writer: by_hand,
+            unsealed: true,
+        })
+    }
+
+    pub(in crate::tests) fn has_failed(&self) -> bool {
+        self.writer.is_none() || self.fatal.0.lock().is_some()
+    }
+
+    pub(in crate::tests) fn reason(&self) -> String {
+        self.fatal.0.lock().clone().unwrap_or_default()
+    }
+
+    /// One commit group of what is queued, if anything is.
+    pub(in crate::tests) fn write(&mut self) -> Result<(), Dead> {
+        if self.shared.wal().stats().queued_bytes == 0 {
+            return Ok(());
+        }
+        self.step()
+    }
+
+    /// The witness that an idle writer writes.
+    pub(in crate::tests) fn seal(&mut self) -> Result<(), Dead> {
+        self.write()?;
+        if self.unsealed { self.step() } else { Ok(()) }
+    }
+
+    fn step(&mut self) -> Result<(), Dead> {
+        loop {
+            let writer = self.writer.as_mut().ok_or(Dead)?;
+            let past = Some(Instant::now());
+            match catch_unwind(AssertUnwindSafe(|| writer.step(past))) {
+                Err(_) => {
+                    self.writer = None;
+                    return Err(Dead);
+                }
+                Ok(Woken::Nudged) => {}
+                Ok(woken) => {
+                    self.unsealed = woken == Woken::Frames;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// What the flusher could do now.
+    pub(in crate::tests) fn pieces(&self) -> Vec<Piece> {
+        by_hand::pieces(&self.shared)
+    }
+
+    pub(in crate::tests) fn run(&mut self, piece: Piece) -> Result<(), Dead> {
+        by_hand::run(&self.shared, piece).map_err(|reason| {
+            self.shared.fail(&reason);
+            Dead
+        })
+    }
+
+    /// Everything that the flusher could do, until nothing is left that it can change.
+    pub(in crate::tests) fn settle(&mut self) -> Result<(), Dead> {
+        loop {
+            let pieces = self.pieces();
+            for piece in &pieces {
+                self.run(*piece)?;
+            }
+            if self.pieces() == pieces {
+                return Ok(());
+            }
+        }
+    }
+
+    /// A clean stop.
+    pub(in crate::tests) fn stop(mut self) -> Result<(), Dead> {
+        self.shared.close();
+        while self.shared.wal().stats().queued_bytes > 0 && !self.shared.wal().is_starved() {
+            self.write()?;
+        }
+        self.settle()?;
+        self.seal()?;
+        self.shared.node.record_exit(CLEAN_EXIT);
+        Ok(())
+    }
+}
+
+impl Drop for Stepped {
+    fn drop(&mut self) {
+        // Partitions hold the log and the log its partitions: here the circle ends.
+        self.shared.partitions.write().clear();
+        self.shared.flusher.clear();
+    }
+}
