@@ -1,8 +1,13 @@
 //! Tests of the whole log: a model, damage byte by byte, crashes at every disk operation.
 
+mod bad_days;
 mod crash;
 mod damage;
+mod golden;
 mod model;
 mod regressions;
 mod room;
+mod sim;
 mod support;
+mod truncate;
+mod window;

@@ -177,4 +177,59 @@ mod tests {
         labels.dedup();
         assert_eq!(labels.len(), ROWS.len());
     }
+
+    /// The rule said once more, without an order of rows.
+    fn promised(e: &Evidence) -> &'static str {
+        let whole = e.seen == Seen::Whole;
+        match (e.witnessed, e.frames_known) {
+            (_, _) if whole && !e.chain_broken => "whole",
+            (true, true) if whole => "whole_broken_chain_witnessed",
+            (true, true) => "damaged_witnessed",
+            (true, false) => "unknown_witnessed",
+            (false, _) if whole => "whole_broken_chain_unwitnessed",
+            (false, _) if e.seen == Seen::DamagedPayload => "damaged_unwitnessed",
+            (false, _) if e.traces => "traces_unwitnessed",
+            (false, _) => "end",
+        }
+    }
+
+    #[test]
+    fn every_combination_has_the_row_that_is_promised() {
+        assert_eq!(all().len(), 48);
+        for evidence in all() {
+            assert_eq!(decide(&evidence).label, promised(&evidence), "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn a_witness_more_never_cuts_off_what_was_kept() {
+        for evidence in all().into_iter().filter(|e| !e.witnessed) {
+            let witnessed = Evidence {
+                witnessed: true,
+                ..evidence
+            };
+            let (before, after) = (decide(&evidence).verdict, decide(&witnessed).verdict);
+            assert!(
+                !matches!(after, Verdict::Truncate | Verdict::End),
+                "{evidence:?}"
+            );
+            assert!(
+                before != Verdict::Keep || after == Verdict::Keep,
+                "{evidence:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_format_document_shows_the_same_rows_in_the_same_order() {
+        let document = include_str!("../../../../docs/log-format.md");
+        let mut rest = document;
+        for row in &ROWS {
+            assert!(row.story.len() > 20, "{} has no story", row.label);
+            let shown = format!("\n| {} |", row.label);
+            let at = rest.find(&shown);
+            let at = at.unwrap_or_else(|| panic!("{} is not shown, or not here", row.label));
+            rest = &rest[at + shown.len()..];
+        }
+    }
 }
