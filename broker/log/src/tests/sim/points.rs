@@ -12,8 +12,8 @@ use crate::tests::support::Rng;
 
 /// Runs of one life.
 const RUNS: usize = 6;
-/// Random points in `make test`: a quarter of a minute.
-const POINTS: u64 = 2000;
+/// Random points in `make test`, a few seconds of them; the scripts add some thousands.
+const POINTS: u64 = 700;
 /// Seeds of the scripts, beside the one of `make test`, per 100,000 points.
 const SCRIPT_SEEDS: u64 = 12;
 
