@@ -5,10 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::{DeleteTopicsRequest, TopicName};
 use keelson_tests::broker::{StartFailed, scratch_dir};
 use keelson_tests::records::{fresh_batch, payload};
-use keelson_tests::wire::{Wire, text};
+use keelson_tests::wire::Wire;
 use keelson_tests::{Broker, BrokerSetup, disk, tools, wait_until};
 
 const WITHIN: Duration = Duration::from_secs(30);
@@ -288,48 +287,6 @@ fn a_full_volume_with_data_starts_read_only_and_resumes_by_itself() {
             == 1.0
     });
     assert_eq!(wire.read_all("orders", 0, 0).expect("readable").len(), 21);
-}
-
-#[test]
-fn a_volume_that_fills_while_running_refuses_records_only_and_resumes_by_itself() {
-    let volume = SmallVolume::new("400m");
-    let broker = volume.setup().start();
-    let mut wire = Wire::connect(broker.bootstrap());
-    wire.create_topic("orders", 1, &[]);
-    wire.create_topic("old", 1, &[]);
-    let mut acknowledged = 0;
-    let mut put = |wire: &mut Wire| {
-        let answer = wire.produce("orders", 0, fresh_batch(&[&payload(1_000, 1, acknowledged)]));
-        acknowledged += u64::from(answer.is_ok());
-        (answer, acknowledged as usize)
-    };
-    for _ in 0..20 {
-        put(&mut wire).0.expect("a record");
-    }
-    volume.fill();
-    // The space is looked at about once a second; records are taken until then.
-    wait_until("records are refused", WITHIN, || {
-        put(&mut wire).0 == Err(ResponseError::KafkaStorageError)
-    });
-    let readonly = |broker: &Broker| {
-        broker
-            .metrics()
-            .sum("keelson_wal_health", &[("state", "readonly")])
-    };
-    assert_eq!(readonly(&broker), 1.0);
-    let (_, count) = put(&mut wire);
-    assert_eq!(wire.read_all("orders", 0, 0).expect("read").len(), count);
-    let request = DeleteTopicsRequest::default()
-        .with_topic_names(vec![TopicName(text("old"))])
-        .with_timeout_ms(10_000);
-    let answer = wire.call(5, &request);
-    assert_eq!(answer.responses[0].error_code, 0, "a deletion gives room back");
-    volume.empty();
-    wait_until("it takes records again by itself", WITHIN, || put(&mut wire).0.is_ok());
-    let (answer, count) = put(&mut wire);
-    assert_eq!(answer, Ok(count as i64 - 1), "no offset was left out");
-    assert_eq!(wire.read_all("orders", 0, 0).expect("read").len(), count);
-    wait_until("health is ok again", WITHIN, || readonly(&broker) == 0.0);
 }
 
 #[test]

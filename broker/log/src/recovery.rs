@@ -21,7 +21,8 @@ use crate::partition::slots::Slots;
 use crate::partition::tail::{TailBatch, header_of};
 use crate::shared::{Shared, Sink, now_ms};
 use crate::wal::{
-    FrameBody, Recovered, RecoveredFrame, RecoveredGroup, Wal, WalOptions, WalSizing, Writer,
+    FrameBody, Recovered, RecoveredFrame, RecoveredGroup, Wal, WalOptions, WalPosition, WalSizing,
+    Writer,
 };
 
 /// What the node file says after a clean stop.
@@ -49,15 +50,7 @@ pub(crate) fn open(
         cluster_id: options.cluster_id.clone(),
     };
     let node = Arc::new(Node::open(Arc::clone(&disk), &node_options).map_err(stop)?);
-    if node.last_exit() != CLEAN_EXIT {
-        // What a killed process wrote and did not sync is seen as if it were durable: it must be, before it is built on.
-        disk.sync_all(&options.data_dir).map_err(|e| {
-            let dir = options.data_dir.display();
-            stop(format!(
-                "cannot make durable what the last run left in {dir}: {e}"
-            ))
-        })?;
-    }
+    sync_leftovers(disk.as_ref(), &node)?;
     let wal_options = wal_options(&options);
     let files = Files::new(Arc::clone(&disk), &options.data_dir);
     let shared = Shared::new(
@@ -110,6 +103,20 @@ pub(crate) fn open(
         .recovery_duration
         .set(started.elapsed().as_secs_f64());
     Ok((shared, identity))
+}
+
+/// What a killed process wrote and did not sync is seen as if it were durable: it must be, before it is built on.
+fn sync_leftovers(disk: &dyn Disk, node: &Node) -> Result<(), OpenError> {
+    if node.last_exit() == CLEAN_EXIT {
+        return Ok(());
+    }
+    let dir = node.data_dir();
+    disk.sync_all(dir).map_err(|e| {
+        let dir = dir.display();
+        stop(format!(
+            "cannot make durable what the last run left in {dir}: {e}"
+        ))
+    })
 }
 
 fn wal_options(options: &Options) -> WalOptions {
@@ -268,18 +275,7 @@ impl Replay<'_> {
                 };
                 partition.append_replayed(batch, at);
             }
-            FrameBody::Truncate { to } => {
-                partition.truncate_segments(to).map_err(stop)?;
-                // Segments that were cut before this start have a gap before appends that are taken back here.
-                self.missing
-                    .retain(|(lost, from, _)| *lost != id || *from < to);
-                for (lost, _, last) in &mut self.missing {
-                    if *lost == id {
-                        *last = (*last).min(to - 1);
-                    }
-                }
-                partition.truncate_replayed(to, at);
-            }
+            FrameBody::Truncate { to } => self.truncate(&partition, to, at)?,
             FrameBody::LogStart { offset } => {
                 // Appends below it may be gone from the WAL, with what they held of it.
                 partition.skip_to(offset);
@@ -293,6 +289,24 @@ impl Replay<'_> {
             }
             FrameBody::Seal | FrameBody::Boot { .. } => {}
         }
+        Ok(())
+    }
+
+    fn truncate(
+        &mut self,
+        partition: &Partition,
+        to: i64,
+        at: WalPosition,
+    ) -> Result<(), OpenError> {
+        partition.truncate_segments(to).map_err(stop)?;
+        // Segments that were cut before this start have a gap before appends that are taken back here.
+        let id = partition.id();
+        self.missing
+            .retain(|(lost, from, _)| *lost != id || *from < to);
+        for (_, _, last) in self.missing.iter_mut().filter(|(lost, ..)| *lost == id) {
+            *last = (*last).min(to - 1);
+        }
+        partition.truncate_replayed(to, at);
         Ok(())
     }
 
