@@ -55,14 +55,11 @@ impl Strace {
             .stderr(std::fs::File::create(&messages).expect("a file can be made"))
             .spawn()
             .expect("strace can be started");
-        let threads = std::fs::read_dir(format!("/proc/{}/task", broker.pid()))
-            .expect("the broker runs")
-            .count();
         wait_until("strace has attached to every thread", ATTACH_WITHIN, || {
             let text = std::fs::read_to_string(&messages).unwrap_or_default();
             let attached = text.matches("attached").count() >= 1;
             // What is injected may hit at once.
-            (attached && traced_threads(broker.pid()) >= threads) || has_ended(broker.pid())
+            (attached && is_traced(broker.pid())) || has_ended(broker.pid())
         });
         Self { child, output }
     }
@@ -94,19 +91,16 @@ fn has_ended(pid: u32) -> bool {
         .map_or(true, |status| status.contains("\nState:\tZ"))
 }
 
-fn traced_threads(pid: u32) -> usize {
+/// Whether every thread that there is now is traced.
+fn is_traced(pid: u32) -> bool {
     let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-        return 0;
+        return false;
     };
-    tasks
+    let untraced = |status: &String| status.contains("\nTracerPid:\t0\n");
+    let mut statuses = tasks
         .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok())
-        .filter(|status| {
-            status
-                .lines()
-                .any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
-        })
-        .count()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+    !statuses.any(|status| untraced(&status))
 }
 
 fn parse(text: &str) -> Vec<Call> {
