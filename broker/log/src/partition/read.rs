@@ -198,7 +198,8 @@ impl Partition {
             partition: self.id(),
             entry,
             end_offset,
-            epochs: state.epochs.as_slice().into(),
+            // Those of what is in segments: until a truncation is carried out, they hold more than the partition does.
+            epochs: state.slots.manifest.epochs.as_slice().into(),
             gaps: wal_gaps(&state.quarantined),
             // Of a segment that was just cut, the newest checksum may not be in its file yet.
             tails: (state.roll_next && at + 1 == segments.len())
@@ -304,7 +305,8 @@ impl Partition {
             .metrics
             .decoded(stage, records.max(0) as u64, extent.bytes.len() as u64);
         for hole in &extent.holes {
-            if hole.to >= self.log_start() {
+            // What a truncation takes back is nobody's loss.
+            if hole.to >= self.log_start() && hole.from < self.next_offset() {
                 self.enter_hole(view, extent.position + hole.at as u64, *hole, stage);
             }
         }
@@ -334,7 +336,7 @@ impl Partition {
     ) -> UnhealthyRange {
         let mut range = self.place(view, (Kind::Log, position), hole.reason, stage);
         range.from = hole.from.max(self.log_start());
-        range.to = hole.to;
+        range.to = hole.to.min(self.next_offset() - 1);
         let mut state = self.state.lock();
         let news = !covered(&state.quarantined, range.from, range.to);
         if news && !self.is_deleted() && lists(&state, view) {
