@@ -104,7 +104,7 @@ impl Dump<'_> {
                 range.from, range.to, range.file, range.position, range.reason, range.source
             ))?;
         }
-        for view in views(&m) {
+        for view in views(&m, &self.directory.losses) {
             let mut reader = SegmentReader::new(&self.directory.files, &view);
             let file = self.directory.files.told(&reader.key(Kind::Log));
             self.line(&format!(

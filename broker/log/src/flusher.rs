@@ -52,6 +52,8 @@ struct Work {
     processed_generation: u64,
     checkpoint: u64,
     checkpoint_at: Instant,
+    /// Frames up to this group go into segments now: the WAL does not give it back.
+    urgent_group: u64,
     aged_at: Instant,
     stop: Option<Stop>,
 }
@@ -107,6 +109,7 @@ impl Flusher {
                 processed_generation: 0,
                 checkpoint: 0,
                 checkpoint_at: now,
+                urgent_group: 0,
                 aged_at: now,
                 stop: None,
             }),
@@ -127,6 +130,13 @@ impl Flusher {
             work.repairs.push_back((id, base_offset));
             self.wake.notify_one();
         }
+    }
+
+    /// What frames up to this group hold is to be flushed as soon as possible.
+    pub(crate) fn flush_up_to(&self, group: u64) {
+        let mut work = self.work.lock();
+        work.urgent_group = work.urgent_group.max(group);
+        self.wake.notify_one();
     }
 
     /// Something that is not in the queue changed.
@@ -302,7 +312,7 @@ impl Work {
         {
             let aged =
                 since.elapsed() >= pressure.flush_after && self.aged_at.elapsed() >= AGED_PACE;
-            if pressure.half || at.group < needed {
+            if pressure.half || at.group < needed || at.group <= self.urgent_group {
                 return Some(Task::Flush(self.oldest(PARALLEL_MAX)));
             }
             if aged {
@@ -468,6 +478,7 @@ fn checkpoint(shared: &Arc<Shared>, group: u64) -> Result<(), String> {
         .set_checkpoint(group)
         .map_err(|e| format!("cannot write the checkpoint: {e}"))?;
     shared.flusher.work.lock().checkpoint_written(group);
+    shared.checkpoint_moved(group);
     Ok(())
 }
 

@@ -90,6 +90,8 @@ fn load_folder(
         for (position, reason) in &loaded.damaged {
             problems.push(manifest_problem(shared, id, *position, *reason));
         }
+    } else if let Some((position, reason)) = loaded.damaged.first() {
+        tracing::info!(partition = %id, position, %reason, "a manifest slot is not whole: taken for the write that a crash cut short");
     }
     let Some(mut slots) = loaded.slots else {
         if loaded.damaged.is_empty() {
@@ -330,7 +332,7 @@ fn set_aside(shared: &Shared, path: &Path, partition: Option<PartitionId>) -> io
 }
 
 /// Returns where it went: `quarantine/` and its old path with dots for slashes, numbered if that name is taken.
-fn move_to_quarantine(shared: &Shared, path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn move_to_quarantine(shared: &Shared, path: &Path) -> io::Result<PathBuf> {
     let files = &shared.files;
     let dir = files.root().join(QUARANTINE_DIR);
     files.disk().create_dir_all(&dir)?;

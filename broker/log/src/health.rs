@@ -9,6 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::ids::PartitionId;
+use crate::losses::AcceptedLoss;
 use crate::metrics::{HealthState, LogMetrics, Reason, Source, Stage};
 
 /// One offset range that cannot be read, and where the bytes stand.
@@ -64,6 +65,10 @@ pub struct Health {
     pub unhealthy: Vec<UnhealthyRange>,
     /// Whether there are more than `unhealthy` holds.
     pub truncated: bool,
+    /// Losses that were accepted, for ever; the newest first, at most [`UNHEALTHY_RANGES_MAX`].
+    pub accepted: Vec<AcceptedLoss>,
+    /// How many there are.
+    pub accepted_total: u64,
 }
 
 /// Ranges that one health picture lists at most (the contract's bound).
@@ -149,6 +154,14 @@ impl HealthBook {
         }
     }
 
+    /// Removes what was entered for a file of no partition: nobody needs it any more.
+    pub(crate) fn forget_file(&self, file: &str) {
+        let mut page = self.page.lock();
+        page.ranges
+            .retain(|_, range| range.partition.is_some() || range.file != file);
+        self.publish(&page);
+    }
+
     /// The volume ran out of room, or has room again. Returns whether that is news.
     pub(crate) fn set_read_only(&self, read_only: bool) -> bool {
         let mut page = self.page.lock();
@@ -173,6 +186,8 @@ impl HealthBook {
                 .cloned()
                 .collect(),
             truncated: page.ranges.len() > UNHEALTHY_RANGES_MAX,
+            accepted: Vec::new(),
+            accepted_total: 0,
         }
     }
 

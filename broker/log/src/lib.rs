@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod accept;
 mod budget;
 mod cache;
 pub mod disk;
@@ -19,6 +20,7 @@ pub mod fuzz;
 mod health;
 mod ids;
 mod log;
+mod losses;
 pub mod metrics;
 pub mod node;
 mod offline;
@@ -27,6 +29,7 @@ mod partition;
 mod recovery;
 mod retention;
 mod salvage;
+mod scrub;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -37,9 +40,10 @@ pub use budget::{Reservation, TailBudget};
 pub use health::{Health, UNHEALTHY_RANGES_MAX, UnhealthyRange, WalNumbers};
 pub use ids::{BadTopicId, PartitionId, TopicId};
 pub use log::{Entry, Hooks, Identity, Log, OpenError, open, open_on};
+pub use losses::AcceptedLoss;
 pub use metrics::{HealthState, LogMetrics, Reason, Source, Stage};
 pub use offline::read_partition;
-pub use options::{FLUSH_PENDING_BYTES, Options, PartitionConfig};
+pub use options::{FLUSH_PENDING_BYTES, Options, PartitionConfig, SCRUB_BYTES_PER_SECOND};
 pub use partition::{
     AppendError, Appended, Observer, Partition, ProducedBatch, ReadError, ReadOutcome, ReadRequest,
     TruncateError,

@@ -14,7 +14,7 @@ use crate::budget::{Reservation, TailBudget};
 use crate::disk::{Disk, RealDisk};
 use crate::flusher::{self, Stop};
 use crate::folders;
-use crate::health::{Health, WalNumbers};
+use crate::health::{Health, UNHEALTHY_RANGES_MAX, WalNumbers};
 use crate::ids::PartitionId;
 use crate::metrics::LogMetrics;
 use crate::options::{Options, PartitionConfig};
@@ -23,6 +23,7 @@ use crate::partition::{
     AppendError, Appended, Observer, Partition, ProducedBatch, Staged, State, TruncateError,
 };
 use crate::recovery;
+use crate::scrub::Scrubber;
 use crate::shared::{FrameKey, Shared};
 use crate::wal::{Class, Frame, FrameBody, Wal};
 
@@ -88,6 +89,7 @@ pub struct Log {
     shared: Arc<Shared>,
     identity: Identity,
     flusher: Mutex<Option<JoinHandle<()>>>,
+    scrubber: Scrubber,
     /// Commits are made one after the other.
     commits: Mutex<()>,
 }
@@ -118,12 +120,17 @@ pub fn open_on(
         message: format!("cannot start the flusher: {e}"),
     })?;
     publish(&shared);
-    Ok(Log {
+    let mut log = Log {
+        scrubber: Scrubber::new(&shared),
         shared,
         identity,
         flusher: Mutex::new(Some(thread)),
         commits: Mutex::new(()),
-    })
+    };
+    log.scrubber.start(&log.shared).map_err(|e| OpenError {
+        message: format!("cannot start the scrubber: {e}"),
+    })?;
+    Ok(log)
 }
 
 impl Log {
@@ -131,6 +138,7 @@ impl Log {
     #[cfg(test)]
     pub(crate) fn by_hand(shared: &Arc<Shared>, identity: Identity) -> Log {
         Log {
+            scrubber: Scrubber::new(shared),
             shared: Arc::clone(shared),
             identity,
             flusher: Mutex::new(None),
@@ -297,18 +305,26 @@ impl Log {
     /// Health now.
     pub fn health(&self) -> Health {
         let stats = self.shared.wal().stats();
-        self.shared.health.picture(WalNumbers {
+        let accepted = self.shared.losses().all();
+        let newest = accepted.iter().rev().take(UNHEALTHY_RANGES_MAX);
+        let picture = self.shared.health.picture(WalNumbers {
             files: stats.files as u64,
             size_bytes: stats.size_bytes,
             durable_group: stats.durable_group,
             oldest_group: stats.oldest_group,
             boot: stats.boot,
-        })
+        });
+        Health {
+            accepted: newest.cloned().collect(),
+            accepted_total: accepted.len() as u64,
+            ..picture
+        }
     }
 
     /// Flushes everything, seals the WAL, writes the checkpoint and ends the threads. Appends fail afterwards.
     pub fn shutdown(&self) {
         self.shared.close();
+        self.scrubber.stop();
         let deadline = Instant::now() + STOP_DRAIN_MAX;
         let partitions: Vec<Arc<Partition>> =
             self.shared.partitions.read().values().cloned().collect();
@@ -331,6 +347,7 @@ impl Log {
             return;
         };
         self.shared.close();
+        self.scrubber.stop();
         self.shared.flusher.stop(how);
         if thread.join().is_err() {
             tracing::error!("the flusher ended by a panic");

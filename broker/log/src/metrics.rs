@@ -317,6 +317,11 @@ impl LogMetrics {
             .get()
     }
 
+    /// Bytes decoded so far in a stage.
+    pub fn bytes_decoded(&self, stage: Stage) -> u64 {
+        self.decode.bytes.with_label_values(&[stage.label()]).get()
+    }
+
     /// Counts what was decoded, the denominator of the decode errors.
     pub fn decoded(&self, stage: Stage, records: u64, bytes: u64) {
         self.decode

@@ -10,7 +10,7 @@
 //!  12  length of the text      u32 LE
 //!  16  slot generation         u64 LE, from 1
 //!  24  CRC32C of bytes 0..24 and of the text   u32 LE
-//!  28  text: lines "key=value" (cluster.id, broker.id, directory.id, exit), UTF-8
+//!  28  text: lines "key=value" (cluster.id, broker.id, directory.id, scrub, exit), UTF-8
 //! ```
 
 use std::io;
@@ -95,6 +95,8 @@ pub struct Node {
 struct Meta {
     file: Arc<dyn DiskFile>,
     generation: u64,
+    /// End of the scrubber's last full pass, Unix ms; 0: never.
+    scrubbed_ms: i64,
     exit: Option<String>,
 }
 
@@ -103,6 +105,7 @@ struct Meta {
 pub(crate) struct Slot {
     pub(crate) generation: u64,
     pub(crate) identity: NodeIdentity,
+    pub(crate) scrubbed_ms: i64,
     pub(crate) exit: String,
 }
 
@@ -153,6 +156,7 @@ impl Node {
             meta: Mutex::new(Meta {
                 file,
                 generation: slot.generation,
+                scrubbed_ms: slot.scrubbed_ms,
                 exit: None,
             }),
             _lock: lock,
@@ -215,10 +219,24 @@ impl Node {
         meta.exit = Some(reason.to_owned());
     }
 
+    /// When the scrubber had seen everything the last time, Unix ms; 0: never.
+    pub fn scrubbed_ms(&self) -> i64 {
+        self.meta.lock().scrubbed_ms
+    }
+
+    /// Keeps the end of a full pass of the scrubber. An error is a failed write or sync: the caller ends the process.
+    pub fn record_scrub(&self, now_ms: i64) -> io::Result<()> {
+        let mut meta = self.meta.lock();
+        meta.scrubbed_ms = now_ms;
+        let exit = meta.exit.clone().unwrap_or_default();
+        self.write(&mut meta, &exit)
+    }
+
     fn write(&self, meta: &mut Meta, exit: &str) -> io::Result<()> {
         let slot = Slot {
             generation: meta.generation + 1,
             identity: self.identity.clone(),
+            scrubbed_ms: meta.scrubbed_ms,
             exit: exit.to_owned(),
         };
         let position = (slot.generation % 2) * BLOCK_BYTES as u64;
@@ -278,6 +296,7 @@ fn new_slot(disk: &dyn Disk, options: &NodeOptions) -> Result<Slot, NodeError> {
             broker_id: options.broker_id,
             directory_id: crate::ids::TopicId(id).to_string(),
         },
+        scrubbed_ms: 0,
         exit: String::new(),
     })
 }
@@ -340,8 +359,8 @@ pub(crate) fn encode(slot: &Slot) -> Vec<u8> {
     exit.truncate(cut);
     let id = &slot.identity;
     let text = format!(
-        "cluster.id={}\nbroker.id={}\ndirectory.id={}\nexit={exit}\n",
-        id.cluster_id, id.broker_id, id.directory_id
+        "cluster.id={}\nbroker.id={}\ndirectory.id={}\nscrub={}\nexit={exit}\n",
+        id.cluster_id, id.broker_id, id.directory_id, slot.scrubbed_ms
     );
     let mut bytes = vec![0; BLOCK_BYTES];
     assert!(
@@ -378,22 +397,25 @@ pub(crate) fn decode(bytes: &[u8]) -> SlotRead {
         return SlotRead::OtherVersion(word(8));
     }
     let generation = u64::from(word(16)) | u64::from(word(20)) << 32;
-    parse_text(text).map_or(SlotRead::Damaged, |(identity, exit)| {
+    parse_text(text).map_or(SlotRead::Damaged, |(identity, scrubbed_ms, exit)| {
         SlotRead::Valid(Slot {
             generation,
             identity,
+            scrubbed_ms,
             exit,
         })
     })
 }
 
-fn parse_text(text: &[u8]) -> Option<(NodeIdentity, String)> {
+fn parse_text(text: &[u8]) -> Option<(NodeIdentity, i64, String)> {
     let (mut cluster, mut broker, mut directory, mut exit) = (None, None, None, None);
+    let mut scrubbed_ms = 0;
     for line in std::str::from_utf8(text).ok()?.lines() {
         match line.split_once('=')? {
             ("cluster.id", value) => cluster = Some(value.to_owned()),
             ("broker.id", value) => broker = Some(value.parse().ok()?),
             ("directory.id", value) => directory = Some(value.to_owned()),
+            ("scrub", value) => scrubbed_ms = value.parse().ok()?,
             ("exit", value) => exit = Some(value.to_owned()),
             (_, _) => return None,
         }
@@ -403,7 +425,7 @@ fn parse_text(text: &[u8]) -> Option<(NodeIdentity, String)> {
         broker_id: broker?,
         directory_id: directory?,
     };
-    Some((identity, exit?))
+    Some((identity, scrubbed_ms, exit?))
 }
 
 /// The slot that counts (`None` when there is none), and whether one is damaged.
@@ -468,8 +490,10 @@ mod tests {
         assert_eq!(node.last_exit(), "");
         node.record_exit("the disk\nfailed");
         node.record_exit("a consequence");
+        node.record_scrub(1234).unwrap();
         drop(node);
         let node = open(&disk).unwrap();
+        assert_eq!(node.scrubbed_ms(), 1234);
         assert_eq!(node.identity(), &identity);
         assert_eq!(node.last_exit(), "the disk failed");
         drop(node);
@@ -522,6 +546,7 @@ mod tests {
                 broker_id: 0,
                 directory_id: "d".to_owned(),
             },
+            scrubbed_ms: 0,
             exit: String::new(),
         };
         let mut bytes = encode(&slot);

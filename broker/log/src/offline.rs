@@ -13,9 +13,11 @@ use keelson_protocol::batch::BatchHeader;
 use crate::disk::{Disk, RealDisk};
 use crate::files::Files;
 use crate::ids::{PartitionId, TopicId};
+use crate::losses::{self, LOSSES, Losses};
+use crate::metrics::Reason;
+use crate::partition::damage::gaps;
 use crate::partition::extent::{SegmentReader, SegmentView};
 use crate::partition::format::Manifest;
-use crate::partition::read::wal_gaps;
 use crate::partition::slots::{Loaded, Slots};
 use crate::verify::VerifyError;
 use crate::wal::{FrameBody, Recovered, WalReader};
@@ -26,6 +28,10 @@ const TRIES_MAX: usize = 5;
 /// A data directory that is looked at.
 pub(crate) struct Directory {
     pub(crate) files: Files,
+    /// What was given up; nothing if the list does not verify.
+    pub(crate) losses: Losses,
+    /// Why the list does not verify.
+    pub(crate) losses_damage: Option<Reason>,
 }
 
 /// The WAL's groups in order; none where no broker has started yet.
@@ -63,8 +69,16 @@ impl Directory {
 
     pub(crate) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path) -> Result<Self, VerifyError> {
         crate::node::Node::read(&*disk, data_dir).map_err(|e| VerifyError(e.to_string()))?;
+        let read = losses::read(&*disk, data_dir);
+        let read = read.map_err(|e| VerifyError(format!("cannot read {LOSSES}: {e}")))?;
+        let (losses, losses_damage) = match read {
+            losses::Read::Losses(losses) => (losses, None),
+            losses::Read::Damaged(reason) => (Losses::default(), Some(reason)),
+        };
         Ok(Directory {
             files: Files::read_only(disk, data_dir),
+            losses,
+            losses_damage,
         })
     }
 
@@ -146,7 +160,8 @@ fn or_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// The segments of a manifest, as readers see them.
-pub(crate) fn views(manifest: &Manifest) -> Vec<SegmentView> {
+pub(crate) fn views(manifest: &Manifest, losses: &Losses) -> Vec<SegmentView> {
+    let gaps = gaps(&manifest.quarantined, losses.of(manifest.partition));
     let ends = manifest
         .segments
         .iter()
@@ -164,7 +179,7 @@ pub(crate) fn views(manifest: &Manifest) -> Vec<SegmentView> {
             entry: *entry,
             end_offset,
             epochs: manifest.epochs.as_slice().into(),
-            gaps: wal_gaps(&manifest.quarantined),
+            gaps: Arc::clone(&gaps),
             tails: (last == Some(entry.base_offset)).then(|| Arc::clone(&tails)),
         })
         .collect()
@@ -202,7 +217,7 @@ pub fn read_partition(
     }
     let mut next = 0;
     if let Some(slots) = directory.manifest(id)?.and_then(|loaded| loaded.slots) {
-        for view in views(&slots.manifest) {
+        for view in views(&slots.manifest, &directory.losses) {
             let mut reader = SegmentReader::new(&directory.files, &view);
             let mut number = 0;
             while number < reader.extents() {

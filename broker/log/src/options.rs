@@ -18,6 +18,12 @@ pub(crate) const OPEN_FILES_MAX: u64 = 256;
 /// Bytes of verified extents that are cached over all partitions: a hundred readers with one extent each.
 pub(crate) const EXTENT_CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
+/// What the scrubber reads per second unless told otherwise: 8 MiB/s see 690 GB a day, and leave a disk to its clients.
+pub const SCRUB_BYTES_PER_SECOND: u64 = 8 * 1024 * 1024;
+
+/// Commit groups that a start reads back before it samples: enough to see a sick disk or a new version's mistake at once.
+const READ_BACK_GROUPS: u64 = 5_000;
+
 /// How a data directory is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -43,6 +49,10 @@ pub struct Options {
     pub wal_background: bool,
     /// Free bytes below which the volume takes no more produce (it resumes above one and a half times this).
     pub disk_reserve_bytes: Option<u64>,
+    /// So many groups of a start are read back from the WAL, all of them; a sample of the later ones. 0: none.
+    pub read_back_groups: u64,
+    /// Bytes per second that the scrubber reads (`keelson.scrub.bytes.per.second`); 0: it does not run.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl Options {
@@ -60,6 +70,8 @@ impl Options {
             flush_after: Duration::from_secs(10),
             wal_background: true,
             disk_reserve_bytes: None,
+            read_back_groups: READ_BACK_GROUPS,
+            scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
         }
     }
 }

@@ -9,10 +9,11 @@ use std::time::Instant;
 use crate::disk::Disk;
 use crate::files::Files;
 use crate::flusher;
-use crate::folders::{Problem, load_partitions};
+use crate::folders::{Problem, load_partitions, move_to_quarantine};
 use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
 use crate::log::{Hooks, Identity, OpenError};
+use crate::losses::{self, LOSSES, Losses};
 use crate::metrics::{LogMetrics, Reason, Source, Stage};
 use crate::node::{Node, NodeOptions};
 use crate::options::Options;
@@ -60,6 +61,7 @@ pub(crate) fn open(
         Arc::clone(&node),
         files,
     );
+    load_losses(&shared).map_err(|e| stop(format!("cannot read {LOSSES}: {e}")))?;
     let mut recovery = Wal::open(disk, Arc::clone(&node), wal_options).map_err(stop)?;
     shared.watch_space();
     let found = load_partitions(&shared).map_err(|e| {
@@ -119,6 +121,33 @@ fn sync_leftovers(disk: &dyn Disk, node: &Node) -> Result<(), OpenError> {
     })
 }
 
+/// What was given up. A list that does not verify is put aside and told; what it held is found damaged again.
+fn load_losses(shared: &Shared) -> io::Result<()> {
+    let files = &shared.files;
+    let read = losses::read(files.disk().as_ref(), files.root())?;
+    let losses = match read {
+        losses::Read::Losses(losses) => losses,
+        losses::Read::Damaged(reason) => {
+            let moved = move_to_quarantine(shared, &files.root().join(LOSSES))?;
+            tracing::error!(to = %moved.display(), %reason, "the list of accepted losses does not verify: put aside");
+            shared.health.found(UnhealthyRange {
+                partition: None,
+                from: 0,
+                to: -1,
+                file: LOSSES.to_owned(),
+                position: 0,
+                reason,
+                source: Source::Snapshot,
+                stage: Stage::Replay,
+                since_ms: now_ms(),
+            });
+            Losses::default()
+        }
+    };
+    shared.set_losses(losses);
+    Ok(())
+}
+
 fn wal_options(options: &Options) -> WalOptions {
     let sizing = match (options.wal_file_bytes, options.wal_bytes_max) {
         (Some(file_bytes), bytes_max) => {
@@ -135,6 +164,7 @@ fn wal_options(options: &Options) -> WalOptions {
         seal_after: options.seal_after,
         data_queue_bytes_max: options.tail_bytes_max as usize,
         background: options.wal_background,
+        read_back_groups: options.read_back_groups,
         ..WalOptions::default()
     }
 }
@@ -332,13 +362,13 @@ impl Replay<'_> {
                     .shared
                     .files
                     .relative(&self.shared.files.partition_dir(id));
-                partition.found_damage(wal_range(Some(id), &file, 0, Reason::Offsets, (from, to)));
+                partition.found_damage(&wal_range(Some(id), &file, 0, Reason::Offsets, (from, to)));
             }
         }
         for problem in self.problems {
             let lost = problem.to >= problem.from;
             match problem.partition.and_then(|id| self.shared.partition(id)) {
-                Some(partition) if lost => partition.found_damage(problem),
+                Some(partition) if lost => partition.found_damage(&problem),
                 Some(_) | None if problem.reason == Reason::UnlistedFile => {
                     self.shared.health.found(problem)
                 }

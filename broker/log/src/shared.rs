@@ -13,14 +13,17 @@ use parking_lot::{Mutex, RwLock};
 use crate::budget::TailBudget;
 use crate::files::Files;
 use crate::flusher::Flusher;
-use crate::health::HealthBook;
+use crate::health::{HealthBook, UnhealthyRange};
 use crate::ids::PartitionId;
 use crate::log::Hooks;
-use crate::metrics::LogMetrics;
+use crate::losses::Losses;
+use crate::metrics::{LogMetrics, Source, Stage};
 use crate::node::Node;
 use crate::options::{Options, PartitionConfig, REPLAY_SEGMENT_BYTES};
 use crate::partition::{AppendError, Partition};
-use crate::wal::{Class, DurableGroup, Frame, FrameBody, QueueFull, Wal, WalPosition, WalSink};
+use crate::wal::{
+    Class, DurableGroup, Frame, FrameBody, Misread, QueueFull, Wal, WalPosition, WalSink,
+};
 
 /// Bytes that the WAL adds to a batch at most: its own frame header and that of an epoch start.
 const FRAME_OVERHEAD_BYTES: u64 = 256;
@@ -53,11 +56,14 @@ pub(crate) struct Shared {
     pub(crate) budget: Arc<TailBudget>,
     pub(crate) flusher: Flusher,
     pub(crate) partitions: RwLock<HashMap<PartitionId, Arc<Partition>>>,
+    losses: OnceLock<Losses>,
     wal: OnceLock<Wal>,
     batch_bytes_max: OnceLock<u64>,
     read_only: AtomicBool,
     closed: AtomicBool,
     failed: AtomicBool,
+    /// WAL files with a group that could not be read back, and the newest such group.
+    misread: Mutex<HashMap<String, u64>>,
     waiting: Mutex<HashMap<FrameKey, Vec<Done>>>,
     waiting_count: AtomicUsize,
 }
@@ -75,11 +81,13 @@ impl Shared {
             budget: TailBudget::new(options.tail_bytes_max),
             flusher: Flusher::new(),
             partitions: RwLock::new(HashMap::new()),
+            losses: OnceLock::new(),
             wal: OnceLock::new(),
             batch_bytes_max: OnceLock::new(),
             read_only: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            misread: Mutex::new(HashMap::new()),
             waiting: Mutex::new(HashMap::new()),
             waiting_count: AtomicUsize::new(0),
             options,
@@ -88,6 +96,16 @@ impl Shared {
             node,
             files,
         })
+    }
+
+    /// What was given up is known; it changes only while no broker runs.
+    pub(crate) fn set_losses(&self, losses: Losses) {
+        assert!(self.losses.set(losses).is_ok(), "losses are read once");
+    }
+
+    pub(crate) fn losses(&self) -> &Losses {
+        let losses = self.losses.get();
+        losses.expect("losses are read before the first partition")
     }
 
     /// The WAL is running.
@@ -273,6 +291,48 @@ impl Shared {
         }
     }
 
+    /// A durable group cannot be read back. Its batches are still in memory, or in segments already: nothing is lost while
+    /// the process lives, so they are flushed at once, and health is degraded until no replay would need the group.
+    fn misread(&self, group: &Misread) {
+        let file = group.file.display().to_string();
+        tracing::error!(
+            group = group.seq,
+            file,
+            position = group.position,
+            reason = group.reason.label(),
+            "a commit group cannot be read back: what it holds is flushed from memory now"
+        );
+        let newest = group.seq;
+        let mut misread = self.misread.lock();
+        let kept = misread.entry(file.clone()).or_insert(newest);
+        *kept = newest.max(*kept);
+        self.health.found(UnhealthyRange {
+            partition: None,
+            from: 0,
+            to: -1,
+            file,
+            position: group.position,
+            reason: group.reason,
+            source: Source::Wal,
+            stage: Stage::Append,
+            since_ms: now_ms(),
+        });
+        drop(misread);
+        self.flusher.flush_up_to(group.seq);
+    }
+
+    /// No replay needs a group below `checkpoint`: those that could not be read back among them matter no more.
+    pub(crate) fn checkpoint_moved(&self, checkpoint: u64) {
+        let mut misread = self.misread.lock();
+        misread.retain(|file, newest| {
+            if *newest < checkpoint {
+                tracing::info!(file, "what could not be read back is in segments now");
+                self.health.forget_file(file);
+            }
+            *newest >= checkpoint
+        });
+    }
+
     /// The partition is gone; its folder is removed by the flusher.
     pub(crate) fn partition_deleted(&self, id: PartitionId, at: WalPosition) {
         let gone = self.partitions.write().remove(&id);
@@ -303,6 +363,12 @@ impl WalSink for Sink {
     fn durable(&self, group: &mut DurableGroup) {
         if let Some(shared) = self.0.upgrade() {
             shared.group_durable(group);
+        }
+    }
+
+    fn misread(&self, group: &Misread) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.misread(group);
         }
     }
 

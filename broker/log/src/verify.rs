@@ -11,6 +11,7 @@ use keelson_state::producers::ProducerTable;
 
 use crate::files::{FileKey, Kind};
 use crate::ids::{PartitionId, TopicId};
+use crate::losses::{LOSSES, uncovered};
 use crate::metrics::{Reason, Source};
 use crate::offline::{Directory, Folder, views};
 use crate::partition::extent::{SegmentReader, SegmentView};
@@ -68,6 +69,9 @@ pub(crate) fn verify_directory(
         told: BTreeSet::new(),
         deleted: BTreeSet::new(),
     };
+    if let Some(reason) = directory.losses_damage {
+        pass.problem(&Place::file(LOSSES.to_owned(), reason, Source::Snapshot))?;
+    }
     pass.wal()?;
     for folder in directory.folders()? {
         match folder {
@@ -116,11 +120,22 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn problem(&mut self, place: &Place) -> Result<(), VerifyError> {
-        if let (Some(id), Some((from, to))) = (place.partition, place.offsets)
-            && !self.told.insert((id, from, to))
-        {
-            return Ok(());
+        if let (Some(id), Some((from, to))) = (place.partition, place.offsets) {
+            if !self.told.insert((id, from, to)) {
+                return Ok(());
+            }
+            // What was given up is no problem any more.
+            let given_up = self.directory.losses.of(id);
+            let given_up = given_up.map_or(&[][..], |g| &g.ranges);
+            let rest = uncovered(given_up.iter().copied(), from, to);
+            return rest
+                .into_iter()
+                .try_for_each(|offsets| self.line(place, Some(offsets)));
         }
+        self.line(place, place.offsets)
+    }
+
+    fn line(&mut self, place: &Place, offsets: Option<(i64, i64)>) -> Result<(), VerifyError> {
         self.report.problems += 1;
         let (topic, partition) = match place.partition {
             Some(id) => {
@@ -129,9 +144,7 @@ impl Pass<'_> {
             }
             None => ("-".to_owned(), "-".to_owned()),
         };
-        let offsets = place
-            .offsets
-            .map_or_else(|| "-".to_owned(), |(from, to)| format!("{from}..={to}"));
+        let offsets = offsets.map_or_else(|| "-".to_owned(), |(from, to)| format!("{from}..={to}"));
         writeln!(
             self.out,
             "file={} position={} topic={topic} partition={partition} offsets={offsets} reason={} source={}",
@@ -237,7 +250,7 @@ impl Pass<'_> {
         if manifest.deleted {
             return Ok(());
         }
-        for view in views(&manifest) {
+        for view in views(&manifest, &self.directory.losses) {
             self.segment(&view, manifest.log_start)?;
         }
         for range in manifest

@@ -102,6 +102,30 @@ impl BatchBuilder {
     }
 }
 
+/// A batch without records over these offsets, as Kafka's compaction leaves one: it moves a client's position on.
+pub fn empty_batch(base_offset: i64, last_offset: i64, leader_epoch: i32) -> Bytes {
+    let last_offset_delta = i32::try_from(last_offset - base_offset)
+        .expect("a batch spans no more offsets than its delta can say");
+    let header = BatchHeader {
+        base_offset,
+        batch_length: 0, // set by seal
+        partition_leader_epoch: leader_epoch,
+        magic: MAGIC_V2,
+        crc: 0, // set by seal
+        attributes: 0,
+        last_offset_delta,
+        base_timestamp: -1,
+        max_timestamp: -1,
+        producer_id: -1,
+        producer_epoch: -1,
+        base_sequence: -1,
+        records_count: 0,
+    };
+    let mut batch = vec![0; BATCH_HEADER_BYTES];
+    seal(&mut batch, &header);
+    Bytes::from(batch)
+}
+
 /// Zigzag varint; the 32-bit and 64-bit forms of a small value are the same bytes.
 fn put_varlong(out: &mut Vec<u8>, value: i64) {
     let mut raw = ((value << 1) ^ (value >> 63)) as u64;
@@ -119,5 +143,24 @@ fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
             out.extend_from_slice(bytes);
         }
         None => put_varlong(out, -1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::verify_crc;
+
+    #[test]
+    fn an_empty_batch_is_whole_and_spans_its_offsets() {
+        let batch = empty_batch(90, 99, 3);
+        let header = BatchHeader::parse(&batch).unwrap();
+        assert_eq!(verify_crc(&batch), Ok(()));
+        assert_eq!((header.base_offset, header.last_offset()), (90, 99));
+        assert_eq!(
+            (header.records_count, header.partition_leader_epoch),
+            (0, 3)
+        );
+        assert_eq!(header.size(), batch.len());
     }
 }

@@ -85,6 +85,8 @@ pub(crate) fn options() -> Options {
         flush_after: NEVER,
         wal_background: false,
         disk_reserve_bytes: Some(0),
+        scrub_bytes_per_second: 0,
+        read_back_groups: 0,
         ..Options::new(DATA_DIR)
     }
 }

@@ -31,6 +31,9 @@ pub enum OpenMode {
     /// Reads and writes past the page cache where the file system can; the file must exist. Writes must be aligned to
     /// [`BLOCK_BYTES`] in memory, position and length; reads are not meant for such a handle.
     Direct,
+    /// Reads only, past the page cache where the file system can: the medium answers, and what others have cached stays.
+    /// Positions and lengths are free.
+    ReadDirect,
 }
 
 /// Whether a write returns only when its bytes are durable.

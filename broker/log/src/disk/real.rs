@@ -13,7 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{DirEntry, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode, Space};
+use super::{
+    AlignedBuf, BLOCK_BYTES, DirEntry, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode,
+    Space,
+};
 
 /// Files by system calls.
 #[derive(Debug, Default, Clone, Copy)]
@@ -23,6 +26,8 @@ pub struct RealDisk;
 struct RealFile {
     file: File,
     direct: AtomicBool,
+    /// Reads of any position and length go through an aligned buffer while the file is direct.
+    bounces: bool,
 }
 
 /// The lock lives as long as the descriptor.
@@ -49,18 +54,26 @@ impl Disk for RealDisk {
             OpenMode::Write => open_with(path, OFlags::RDWR)?,
             OpenMode::Create => open_with(path, OFlags::RDWR | OFlags::CREATE)?,
             OpenMode::CreateNew => open_with(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?,
-            OpenMode::Direct => match open_with(path, OFlags::RDWR | OFlags::DIRECT) {
-                Ok(file) => {
-                    direct = true;
-                    file
+            OpenMode::Direct | OpenMode::ReadDirect => {
+                let flags = if mode == OpenMode::Direct {
+                    OFlags::RDWR
+                } else {
+                    OFlags::RDONLY
+                };
+                match open_with(path, flags | OFlags::DIRECT) {
+                    Ok(file) => {
+                        direct = true;
+                        file
+                    }
+                    Err(Errno::INVAL) => open_with(path, flags)?,
+                    Err(other) => return Err(other.into()),
                 }
-                Err(Errno::INVAL) => open_with(path, OFlags::RDWR)?,
-                Err(other) => return Err(other.into()),
-            },
+            }
         };
         Ok(Arc::new(RealFile {
             file,
             direct: AtomicBool::new(direct),
+            bounces: mode == OpenMode::ReadDirect,
         }))
     }
 
@@ -169,8 +182,48 @@ impl RealFile {
     }
 }
 
+impl RealFile {
+    /// Reads the whole blocks around a range.
+    fn read_blocks_around(&self, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+        let block = BLOCK_BYTES as u64;
+        let start = position / block * block;
+        let end = (position + bytes.len() as u64).next_multiple_of(block);
+        let mut blocks = AlignedBuf::zeroed((end - start) as usize);
+        let mut filled = 0;
+        while filled < blocks.len() {
+            match self
+                .file
+                .read_at(&mut blocks[filled..], start + filled as u64)
+            {
+                Ok(0) => break,
+                Ok(read) => {
+                    filled += read;
+                    // Only the end of the file is not a whole block, and behind it there is nothing.
+                    if !read.is_multiple_of(BLOCK_BYTES) {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let skipped = (position - start) as usize;
+        let count = filled.saturating_sub(skipped).min(bytes.len());
+        bytes[..count].copy_from_slice(&blocks[skipped..skipped + count]);
+        Ok(count)
+    }
+}
+
 impl DiskFile for RealFile {
     fn read_at(&self, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+        if self.bounces && self.is_direct() {
+            match self.read_blocks_around(bytes, position) {
+                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                    self.leave_direct()?;
+                }
+                other => return other,
+            }
+        }
         let mut filled = 0;
         while filled < bytes.len() {
             match self
@@ -215,7 +268,7 @@ impl DiskFile for RealFile {
     }
 
     fn zero_fill(&self, position: u64, length: u64) -> io::Result<()> {
-        let zeros = super::AlignedBuf::zeroed(ZERO_CHUNK_BYTES);
+        let zeros = AlignedBuf::zeroed(ZERO_CHUNK_BYTES);
         let end = position + length;
         let mut at = position;
         while at < end {
@@ -228,5 +281,38 @@ impl DiskFile for RealFile {
 
     fn is_direct(&self) -> bool {
         self.direct.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_past_the_page_cache_bring_the_same_bytes_at_any_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let content: Vec<u8> = (0..3 * BLOCK_BYTES + 777)
+            .map(|i| (i * 31 % 251) as u8)
+            .collect();
+        fs::write(&path, &content).unwrap();
+        let file = RealDisk.open(&path, OpenMode::ReadDirect).unwrap();
+        for (position, length) in [
+            (0, content.len()),
+            (1, 1),
+            (4095, 2),
+            (4096, 4096),
+            (5000, 9000),
+            (3 * BLOCK_BYTES + 700, 500),
+            (content.len() - 1, 10),
+            (content.len(), 10),
+            (content.len() + 10_000, 10),
+        ] {
+            let mut bytes = vec![0; length];
+            let read = file.read_at(&mut bytes, position as u64).unwrap();
+            let end = content.len().min(position + length);
+            let wanted = content.get(position..end).unwrap_or_default();
+            assert_eq!(&bytes[..read], wanted, "{length} bytes at {position}");
+        }
     }
 }

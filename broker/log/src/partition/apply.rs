@@ -92,19 +92,15 @@ impl Partition {
     /// Replay found that these offsets were durable and cannot be read; the next offset resumes above them.
     pub(crate) fn lost_in_replay(&self, mut range: UnhealthyRange, position: WalPosition) {
         let mut state = self.state.lock();
-        range.from = range.from.max(self.log_start());
-        if range.to < range.from || covered(&state.quarantined, range.from, range.to) {
-            return;
-        }
-        let next = self.next_offset();
-        // What is below `next` is in a segment already, or was found lost before: only the rest is news.
-        range.from = range.from.max(next);
+        // What is below the next offset is in a segment already, or was found lost before: only the rest is news.
+        range.from = range.from.max(self.next_offset());
         if range.to < range.from {
             return;
         }
+        // Also where the range is known from an earlier start, or given up: an offset is never used twice.
         self.next_offset.store(range.to + 1, Ordering::Release);
         self.durable_offset.store(range.to + 1, Ordering::Release);
-        self.quarantine(&mut state, range);
+        self.enter(&mut state, &range);
         self.reflected_later(&mut state, position, true);
     }
 
@@ -118,18 +114,15 @@ impl Partition {
         }
     }
 
-    /// Whether a range (inclusive) is in quarantine already.
+    /// Whether a range (inclusive) is in quarantine already, or given up.
     pub(crate) fn knows_lost(&self, (from, to): (i64, i64)) -> bool {
-        covered(&self.state.lock().quarantined, from, to)
+        self.news_of(&self.state.lock(), from, to).is_empty()
     }
 
     /// The start found that these offsets of a segment cannot be read.
-    pub(crate) fn found_damage(&self, mut range: UnhealthyRange) {
+    pub(crate) fn found_damage(&self, range: &UnhealthyRange) {
         let mut state = self.state.lock();
-        range.from = range.from.max(self.log_start());
-        if range.to >= range.from && !covered(&state.quarantined, range.from, range.to) {
-            self.quarantine(&mut state, range);
-        }
+        self.enter(&mut state, range);
     }
 
     /// Enters a range that was found now: counted, told, kept in the manifest with the next flush.
@@ -200,15 +193,4 @@ impl Partition {
             self.shared.flusher.request(self.id);
         }
     }
-}
-
-/// Whether every offset of `from..=to` is in one of the ranges.
-pub(crate) fn covered(ranges: &[UnhealthyRange], from: i64, to: i64) -> bool {
-    let mut next = from;
-    for range in ranges {
-        if range.from <= next && range.to >= next {
-            next = range.to + 1;
-        }
-    }
-    next > to
 }

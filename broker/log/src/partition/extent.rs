@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::disk::{DiskFile, OpenMode};
 use crate::files::{FileKey, Files, Kind, read_salvaging, read_up_to};
 use crate::ids::PartitionId;
 use crate::metrics::Reason;
@@ -68,6 +69,10 @@ pub(crate) struct SegmentReader<'a> {
     pub(crate) bad: Vec<BadEntry>,
     /// Records and bytes decoded, not counting what came from the cache.
     pub(crate) decoded: (u64, u64),
+    /// Batches are read from the medium: neither our cache of extents nor the page cache answers or is filled.
+    past_caches: bool,
+    /// The segment's batches, opened past the page cache.
+    direct: Option<Arc<dyn DiskFile>>,
 }
 
 impl<'a> SegmentReader<'a> {
@@ -77,7 +82,32 @@ impl<'a> SegmentReader<'a> {
             view,
             bad: Vec::new(),
             decoded: (0, 0),
+            past_caches: false,
+            direct: None,
         }
+    }
+
+    /// A reader that asks the medium for every batch, and leaves the caches to others.
+    pub(crate) fn past_caches(files: &'a Files, view: &'a SegmentView) -> Self {
+        SegmentReader {
+            past_caches: true,
+            ..SegmentReader::new(files, view)
+        }
+    }
+
+    /// The file with the batches.
+    fn log(&mut self) -> io::Result<Arc<dyn DiskFile>> {
+        let key = self.key(Kind::Log);
+        if !self.past_caches {
+            return self.files.open(&key);
+        }
+        if let Some(file) = &self.direct {
+            return Ok(Arc::clone(file));
+        }
+        let path = self.files.path(&key);
+        let file = self.files.disk().open(&path, OpenMode::ReadDirect)?;
+        self.direct = Some(Arc::clone(&file));
+        Ok(file)
     }
 
     pub(crate) fn view(&self) -> &SegmentView {
@@ -233,8 +263,10 @@ impl<'a> SegmentReader<'a> {
         let fits = |extent: &Arc<Extent>| {
             extent.bytes.len() == sum.length as usize && extent.end_offset == sum.end_offset
         };
-        let cached = self.files.cached_extent(id, base, sum.position);
-        if let Some(extent) = cached.filter(fits) {
+        let cached = || self.files.cached_extent(id, base, sum.position);
+        if !self.past_caches
+            && let Some(extent) = cached().filter(fits)
+        {
             return Ok((extent, last + 1));
         }
         let stored = last == number
@@ -243,13 +275,15 @@ impl<'a> SegmentReader<'a> {
                 entry: number,
             });
         let extent = Arc::new(self.read_extent(&sum, stored)?);
-        self.files.cache_extent(id, base, sum.position, &extent);
+        if !self.past_caches {
+            self.files.cache_extent(id, base, sum.position, &extent);
+        }
         Ok((extent, last + 1))
     }
 
     /// Reads and verifies one extent; `has_crc` is false for one whose entry is lost.
     pub(crate) fn read_extent(&mut self, sum: &SumEntry, has_crc: bool) -> io::Result<Extent> {
-        let file = self.files.open(&self.key(Kind::Log))?;
+        let file = self.log()?;
         let read = read_salvaging(&*file, sum.position, sum.length as usize)?;
         let crc_fits = has_crc && crc32c::crc32c(&read.bytes) == sum.crc;
         let expect = Expect {
@@ -339,7 +373,7 @@ impl<'a> SegmentReader<'a> {
         Ok((low, last_below))
     }
 
-    fn idx_entries(&self) -> u64 {
+    pub(crate) fn idx_entries(&self) -> u64 {
         self.view.entry.idx_bytes / IDX_ENTRY_BYTES as u64
     }
 

@@ -45,8 +45,8 @@ pub(crate) const SLOT_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(crate) const SUM_ENTRY_BYTES: usize = 40;
 /// Bytes of one `.idx` entry.
 pub(crate) const IDX_ENTRY_BYTES: usize = 32;
-/// Longest file name (relative to the data directory) that a quarantined range keeps.
-const FILE_NAME_BYTES_MAX: usize = 255;
+/// Longest text (a file's name relative to the data directory) that a quarantined range keeps.
+const TEXT_BYTES_MAX: usize = 255;
 
 /// Why bytes of a small file are not what must stand there.
 pub(crate) type Undecodable = Reason;
@@ -252,25 +252,35 @@ pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Undecodable> {
     Ok(m)
 }
 
-fn put_range(out: &mut Vec<u8>, range: &UnhealthyRange) {
+pub(crate) fn put_range(out: &mut Vec<u8>, range: &UnhealthyRange) {
     put_i64(out, range.from);
     put_i64(out, range.to);
     put_u64(out, range.position);
     put_i64(out, range.since_ms);
-    let file = range.file.get(..FILE_NAME_BYTES_MAX).unwrap_or(&range.file);
     for text in [
         range.stage.label(),
         range.source.label(),
         range.reason.label(),
-        file,
+        &range.file,
     ] {
-        let text = text.get(..FILE_NAME_BYTES_MAX).unwrap_or(text);
-        out.push(text.len() as u8);
-        out.extend_from_slice(text.as_bytes());
+        put_text(out, text);
     }
 }
 
-fn take_range(c: &mut Cursor<'_>, partition: PartitionId) -> Result<UnhealthyRange, Undecodable> {
+/// A text of at most 255 bytes; what is longer is cut.
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
+    let mut length = text.len().min(TEXT_BYTES_MAX);
+    while !text.is_char_boundary(length) {
+        length -= 1;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(&text.as_bytes()[..length]);
+}
+
+pub(crate) fn take_range(
+    c: &mut Cursor<'_>,
+    partition: PartitionId,
+) -> Result<UnhealthyRange, Undecodable> {
     let (from, to, position, since_ms) = (c.i64()?, c.i64()?, c.u64()?, c.i64()?);
     Ok(UnhealthyRange {
         partition: Some(partition),
@@ -381,7 +391,7 @@ pub(crate) fn decode_producers(bytes: &[u8]) -> Result<(i64, &[u8]), Undecodable
 }
 
 /// Checks magic, version, length (at 12) and CRC; returns all but the CRC.
-fn checked_body<'a>(
+pub(crate) fn checked_body<'a>(
     bytes: &'a [u8],
     magic: &[u8; 8],
     fixed_bytes: usize,
@@ -429,11 +439,11 @@ fn open_entry(segment_base: i64, bytes: &[u8], entry_bytes: usize) -> Result<&[u
     }
 }
 
-fn put_u16(out: &mut Vec<u8>, v: u16) {
+pub(crate) fn put_u16(out: &mut Vec<u8>, v: u16) {
     out.extend_from_slice(&v.to_le_bytes());
 }
 
-fn put_u32(out: &mut Vec<u8>, v: u32) {
+pub(crate) fn put_u32(out: &mut Vec<u8>, v: u32) {
     out.extend_from_slice(&v.to_le_bytes());
 }
 
@@ -441,17 +451,17 @@ fn put_u64(out: &mut Vec<u8>, v: u64) {
     out.extend_from_slice(&v.to_le_bytes());
 }
 
-fn put_i64(out: &mut Vec<u8>, v: i64) {
+pub(crate) fn put_i64(out: &mut Vec<u8>, v: i64) {
     out.extend_from_slice(&v.to_le_bytes());
 }
 
 /// Reads from the front; running out of bytes is a wrong length.
-struct Cursor<'a> {
-    rest: &'a [u8],
+pub(crate) struct Cursor<'a> {
+    pub(crate) rest: &'a [u8],
 }
 
 impl Cursor<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Undecodable> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N], Undecodable> {
         let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Reason::Length)?;
         self.rest = rest;
         Ok(*head)
@@ -461,7 +471,7 @@ impl Cursor<'_> {
         Ok(u16::from_le_bytes(self.take()?))
     }
 
-    fn u32(&mut self) -> Result<u32, Undecodable> {
+    pub(crate) fn u32(&mut self) -> Result<u32, Undecodable> {
         Ok(u32::from_le_bytes(self.take()?))
     }
 
@@ -469,11 +479,11 @@ impl Cursor<'_> {
         Ok(u64::from_le_bytes(self.take()?))
     }
 
-    fn i64(&mut self) -> Result<i64, Undecodable> {
+    pub(crate) fn i64(&mut self) -> Result<i64, Undecodable> {
         Ok(i64::from_le_bytes(self.take()?))
     }
 
-    fn text(&mut self) -> Result<String, Undecodable> {
+    pub(crate) fn text(&mut self) -> Result<String, Undecodable> {
         let length = u32::from(self.take::<1>()?[0]);
         String::from_utf8(self.bytes(length)?).map_err(|_| Reason::Length)
     }

@@ -4,6 +4,7 @@
 //! but this struct: no buffer, no open file.
 
 pub(crate) mod apply;
+pub(crate) mod damage;
 pub(crate) mod extent;
 pub(crate) mod format;
 pub(crate) mod producers;
@@ -32,6 +33,7 @@ use self::truncate::{NOT_TRUNCATING, Truncation};
 use crate::budget::Reservation;
 use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
+use crate::losses;
 use crate::metrics::Stage;
 use crate::options::PartitionConfig;
 use crate::shared::Shared;
@@ -202,7 +204,7 @@ impl Partition {
             observer: None,
             class: None,
             tail: Tail::default(),
-            quarantined: manifest.quarantined.clone(),
+            quarantined: losses::without(&manifest.quarantined, shared.losses().of(id)),
             epoch_queued: manifest.epochs.last().map_or(-1, |(epoch, _)| *epoch),
             epochs: manifest.epochs.clone(),
             slots,

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use keelson_protocol::batch::BatchHeader;
 
-use super::apply::covered;
 use super::extent::{BadEntry, Extent, SegmentReader, SegmentView};
 use super::format::SegmentEntry;
 use super::tail::{Slices, Span};
@@ -116,6 +115,24 @@ impl Partition {
         request: ReadRequest,
         stage: Stage,
     ) -> Result<ReadOutcome, ReadError> {
+        let mut at = request;
+        loop {
+            let result = self.read_once(at, stage);
+            if !matches!(result, Err(ReadError::Corrupt { .. })) {
+                return result;
+            }
+            let end = request.up_to.min(self.durable_offset());
+            match self.pass_over(at) {
+                Some(next) if next < end => at.from = next,
+                Some(_) => return Ok(self.nothing_up_to(request, end)),
+                // Damage that nobody gave up lies behind: it is told at its own offset.
+                None if at.from > request.from => return Ok(self.nothing_up_to(request, at.from)),
+                None => return result,
+            }
+        }
+    }
+
+    fn read_once(&self, request: ReadRequest, stage: Stage) -> Result<ReadOutcome, ReadError> {
         let plan = self.plan(&mut self.state.lock(), request, stage)?;
         match plan {
             Plan::Done(outcome) => Ok(outcome),
@@ -162,7 +179,7 @@ impl Partition {
         let slices = state.tail.read(span);
         match slices.first {
             Some(first) if first <= from => Ok(Plan::Done(data(slices))),
-            None if in_tail => Ok(Plan::Done(nothing_at(from))),
+            None if state.tail.holds(from) => Ok(Plan::Done(nothing_at(from))),
             // Neither a segment nor the tail holds the offset although it was assigned: it is lost, and told.
             Some(_) | None => Err(ReadError::corrupt(self.missing(state, span, stage))),
         }
@@ -200,7 +217,7 @@ impl Partition {
             end_offset,
             // Those of what is in segments: until a truncation is carried out, they hold more than the partition does.
             epochs: state.slots.manifest.epochs.as_slice().into(),
-            gaps: wal_gaps(&state.quarantined),
+            gaps: self.gaps(state),
             // Of a segment that was just cut, the newest checksum may not be in its file yet.
             tails: (state.roll_next && at + 1 == segments.len())
                 .then(|| Arc::new(state.slots.manifest.tails.clone())),
@@ -209,7 +226,7 @@ impl Partition {
 
     /// Offsets that were assigned and are nowhere.
     fn missing(&self, state: &mut State, span: Span, stage: Stage) -> UnhealthyRange {
-        let next = state.tail.first_offset().filter(|first| *first > span.from);
+        let next = state.tail.base_behind(span.from);
         let to = next.unwrap_or(span.up_to).min(span.up_to) - 1;
         let range = UnhealthyRange {
             partition: Some(self.id()),
@@ -225,7 +242,7 @@ impl Partition {
             stage,
             since_ms: now_ms(),
         };
-        self.quarantine(state, range.clone());
+        self.enter(state, &range);
         range
     }
 
@@ -296,14 +313,6 @@ impl Partition {
 
     /// Enters what is damaged in an extent into the quarantine, each range once.
     pub(crate) fn note_extent(&self, view: &SegmentView, extent: &Extent, stage: Stage) {
-        let records: i64 = extent
-            .batches
-            .iter()
-            .map(|p| i64::from(p.header.records_count))
-            .sum();
-        self.shared()
-            .metrics
-            .decoded(stage, records.max(0) as u64, extent.bytes.len() as u64);
         for hole in &extent.holes {
             // What a truncation takes back is nobody's loss.
             if hole.to >= self.log_start() && hole.from < self.next_offset() {
@@ -311,9 +320,8 @@ impl Partition {
             }
         }
         if extent.sum_is_wrong && self.lists(view) {
-            let place = self.place(view, (Kind::Sum, extent.position), Reason::ExtentCrc, stage);
-            self.shared().health.repaired(&place);
-            self.request_repair(view);
+            let place = (Kind::Sum, extent.position);
+            self.note_small_file(view, place, Reason::ExtentCrc, stage);
         }
     }
 
@@ -327,7 +335,7 @@ impl Partition {
         self.enter_hole(view, extent.position + hole.at as u64, hole, stage)
     }
 
-    fn enter_hole(
+    pub(crate) fn enter_hole(
         &self,
         view: &SegmentView,
         position: u64,
@@ -338,15 +346,14 @@ impl Partition {
         range.from = hole.from.max(self.log_start());
         range.to = hole.to.min(self.next_offset() - 1);
         let mut state = self.state.lock();
-        let news = !covered(&state.quarantined, range.from, range.to);
-        if news && !self.is_deleted() && lists(&state, view) {
-            self.quarantine(&mut state, range.clone());
+        if !self.is_deleted() && lists(&state, view) {
+            self.enter(&mut state, &range);
         }
         range
     }
 
     /// Whether a segment still belongs to the partition; its files go only after it does not.
-    fn lists(&self, view: &SegmentView) -> bool {
+    pub(crate) fn lists(&self, view: &SegmentView) -> bool {
         !self.is_deleted() && lists(&self.state.lock(), view)
     }
 
@@ -397,7 +404,7 @@ impl Partition {
         self.request_repair(reader.view());
     }
 
-    fn request_repair(&self, view: &SegmentView) {
+    pub(crate) fn request_repair(&self, view: &SegmentView) {
         self.shared()
             .flusher
             .request_repair(self.id(), view.entry.base_offset);
@@ -493,15 +500,6 @@ pub(crate) fn each_in(chunks: &[Bytes], each: &mut dyn FnMut(&BatchHeader, Bytes
         let batch = rest.split_to(header.size());
         each(&header, batch);
     }
-}
-
-/// Ranges that have no bytes in any segment: they were lost in the WAL.
-pub(crate) fn wal_gaps(quarantined: &[UnhealthyRange]) -> Arc<[(i64, i64)]> {
-    quarantined
-        .iter()
-        .filter(|r| r.source == Source::Wal)
-        .map(|r| (r.from, r.to))
-        .collect()
 }
 
 enum Found {

@@ -116,6 +116,17 @@ impl Tail {
         (batch.base_offset <= offset).then_some(batch.base_offset)
     }
 
+    /// Whether some batch has this offset.
+    pub(crate) fn holds(&self, offset: i64) -> bool {
+        self.base_behind(offset).is_some_and(|base| base <= offset)
+    }
+
+    /// Base offset of the first batch that ends at `offset` or behind it.
+    pub(crate) fn base_behind(&self, offset: i64) -> Option<i64> {
+        let at = self.batches.partition_point(|b| b.last_offset < offset);
+        self.batches.get(at).map(|batch| batch.base_offset)
+    }
+
     /// Position of the oldest durable batch.
     pub(crate) fn first_position(&self) -> Option<WalPosition> {
         self.durable().next().and_then(|b| b.position)

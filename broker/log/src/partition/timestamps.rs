@@ -74,7 +74,11 @@ impl Partition {
         };
         match self.read_as(request, Stage::Fetch)? {
             ReadOutcome::Data { chunks, .. } => {
-                Ok(batches(&chunks).first().map(|(h, _)| h.max_timestamp))
+                // The empty batch over what was given up has none.
+                let mut found = batches(&chunks).into_iter();
+                Ok(found
+                    .find(|(h, _)| h.records_count > 0)
+                    .map(|(h, _)| h.max_timestamp))
             }
             ReadOutcome::NeedsDisk => Ok(None),
         }

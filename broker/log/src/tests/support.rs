@@ -113,6 +113,8 @@ pub(super) fn options(dir: &Path) -> Options {
         flush_after: Duration::from_millis(20),
         wal_background: false,
         disk_reserve_bytes: Some(0),
+        scrub_bytes_per_second: 0,
+        read_back_groups: 0,
         ..Options::new(dir)
     }
 }

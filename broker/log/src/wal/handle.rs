@@ -14,6 +14,7 @@ use crate::node::Node;
 
 use super::format::frames_bytes;
 use super::queue::Stop;
+use super::readback;
 use super::recovery::WalRecovery;
 use super::writer::{Shared, Writer, prepare_all};
 use super::{Class, Frame, QueueFull, WalOpenError, WalOptions, WalStats};
@@ -51,6 +52,11 @@ impl Wal {
                         }
                     })?,
             );
+        }
+        if shared.read_back.is_on() {
+            let shared = Arc::clone(&shared);
+            let builder = std::thread::Builder::new().name("wal-read-back".to_owned());
+            threads.push(builder.spawn(move || readback::run(&shared))?);
         }
         threads.push(
             std::thread::Builder::new()
@@ -149,6 +155,7 @@ impl Wal {
     fn end(&self, how: Stop) {
         self.shared.queue.stop(how);
         self.shared.files.stop_helper();
+        self.shared.read_back.stop();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the write-ahead log had panicked");

@@ -6,6 +6,7 @@ pub(crate) mod format;
 mod found;
 mod handle;
 mod queue;
+mod readback;
 mod reader;
 mod recovery;
 mod scan;
@@ -153,10 +154,28 @@ pub struct DurableGroup {
     pub frames: Vec<Frame>,
 }
 
+/// A group that was written, and cannot be read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misread {
+    /// Its sequence number.
+    pub seq: u64,
+    /// Its file, relative to the data directory.
+    pub file: PathBuf,
+    /// Its position there.
+    pub position: u64,
+    /// What is wrong.
+    pub reason: Reason,
+}
+
 /// Who is told about durability. Called on the WAL thread; must not block.
 pub trait WalSink: Send + Sync {
     /// Called once per group that holds frames of partitions.
     fn durable(&self, group: &mut DurableGroup);
+    /// A durable group does not come back from its file as it was written. Called on the thread that read it, and only
+    /// where groups are read back.
+    fn misread(&self, group: &Misread) {
+        panic!("group {} was read back, and nobody is told", group.seq)
+    }
     /// A write or sync failed. Nothing was or will be acknowledged after it; the process must end.
     fn fatal(&self, reason: &str) -> !;
 }
@@ -181,6 +200,8 @@ pub struct WalOptions {
     pub data_queue_bytes_max: usize,
     /// Bound of the control queue in bytes.
     pub control_queue_bytes_max: usize,
+    /// So many groups of a start are read back, all of them; a sample of the later ones. 0: none.
+    pub read_back_groups: u64,
     /// Whether files are prepared by a helper thread; without it the writer prepares them itself (simulator).
     pub background: bool,
 }
@@ -192,6 +213,7 @@ impl Default for WalOptions {
             seal_after: Duration::from_millis(50),
             data_queue_bytes_max: 256 << 20,
             control_queue_bytes_max: 64 << 20,
+            read_back_groups: 0,
             background: true,
         }
     }

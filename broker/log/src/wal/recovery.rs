@@ -17,6 +17,7 @@ use super::format::{MANIFEST_FILES_MAX, PreviousTable};
 use super::found::{Found, find};
 use super::handle::Wal;
 use super::queue::Queue;
+use super::readback::ReadBack;
 use super::scan::Scanner;
 use super::source::Extent;
 use super::writer::{Cursor, Shared, Writer, own_frame};
@@ -152,6 +153,7 @@ impl WalRecovery {
             ),
             files: self.files,
             durable_group: AtomicU64::new(cursor.durable_seq),
+            read_back: ReadBack::new(self.options.read_back_groups),
             node: self.node,
             sink,
             metrics,

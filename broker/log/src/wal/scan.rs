@@ -4,6 +4,8 @@
 //! Owns the walk: from the checkpoint from group to group, over damage to the next header that verifies. Never writes,
 //! takes no lock, and asks the witness rule what damage means.
 
+mod one;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

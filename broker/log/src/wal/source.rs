@@ -102,6 +102,9 @@ pub(crate) struct Source {
     handles: Vec<Option<Arc<dyn DiskFile>>>,
     /// The only file has not got its full length yet.
     growing: bool,
+    /// How files are opened, and how much one read brings in.
+    mode: OpenMode,
+    window_bytes: u64,
     window: Vec<u8>,
     window_at: Place,
     /// Blocks that the disk could not read, or that a shortened file lacks, as (file, position).
@@ -121,6 +124,8 @@ impl Source {
             handles: vec![None; files.len()],
             files,
             growing,
+            mode: OpenMode::Read,
+            window_bytes: WINDOW_BYTES,
             window: Vec::new(),
             window_at: Place {
                 file: 0,
@@ -128,6 +133,13 @@ impl Source {
             },
             unreadable: BTreeSet::new(),
         }
+    }
+
+    /// Reads no more at once than needed, and from the medium itself.
+    pub(crate) fn from_medium(mut self, window_bytes: u64) -> Source {
+        self.mode = OpenMode::ReadDirect;
+        self.window_bytes = window_bytes;
+        self
     }
 
     /// Opens every file now, so that a later recycling does not take one away.
@@ -304,7 +316,9 @@ impl Source {
 
     fn fill_window(&mut self, place: Place, length: u64) -> Result<(), WalOpenError> {
         let file_bytes = self.files[place.file].head.file_bytes;
-        let wanted = WINDOW_BYTES.min(file_bytes.saturating_sub(place.position));
+        let wanted = self
+            .window_bytes
+            .min(file_bytes.saturating_sub(place.position));
         let handle = self.handle(place.file)?;
         self.window_at = place;
         self.window.clear();
@@ -357,7 +371,7 @@ impl Source {
             path: path.clone(),
             source,
         };
-        let handle = self.disk.open(&path, OpenMode::Read).map_err(failed)?;
+        let handle = self.disk.open(&path, self.mode).map_err(failed)?;
         self.handles[file] = Some(Arc::clone(&handle));
         Ok(handle)
     }

@@ -19,6 +19,7 @@ use super::format::{
     group_bytes, group_overhead,
 };
 use super::queue::{Limits, Queue, Stop, Woken};
+use super::readback::{ReadBack, Written};
 use super::{DurableGroup, Frame, FrameBody, WalSink};
 
 /// A group is closed at this many bytes: large enough for the disk's full speed, small enough to stay a short wait.
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) files: Files,
     pub(crate) queue: Queue,
     pub(crate) durable_group: AtomicU64,
+    pub(crate) read_back: ReadBack,
     pub(crate) node: Arc<Node>,
     pub(crate) sink: Arc<dyn WalSink>,
     pub(crate) metrics: Arc<LogMetrics>,
@@ -185,6 +187,13 @@ impl Writer {
         )?;
         self.group.seq = cursor.next_seq;
         self.group.generation = cursor.head.generation;
+        let written = Written {
+            head: cursor.head,
+            position: cursor.position,
+            length: length as u64,
+            seq: cursor.next_seq,
+        };
+        self.shared.read_back.offer(written);
         cursor.durable_seq = cursor.next_seq;
         cursor.next_seq += 1;
         cursor.position += length as u64;

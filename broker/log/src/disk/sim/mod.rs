@@ -207,7 +207,7 @@ impl Disk for SimDisk {
             id,
             path: path.to_owned(),
             life: world.life,
-            writable: mode != OpenMode::Read,
+            writable: !matches!(mode, OpenMode::Read | OpenMode::ReadDirect),
             direct: mode == OpenMode::Direct,
         }))
     }

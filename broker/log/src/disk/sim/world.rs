@@ -219,7 +219,9 @@ impl World {
                 let id = self.add(path, Node::File(File::default()))?;
                 if cut { Err(dead()) } else { Ok(id) }
             }
-            (None, OpenMode::Read | OpenMode::Write | OpenMode::Direct) => Err(missing(path)),
+            (None, OpenMode::Read | OpenMode::Write | OpenMode::Direct | OpenMode::ReadDirect) => {
+                Err(missing(path))
+            }
         }
     }
 
