@@ -1,4 +1,4 @@
-//! The command line: `start`, `log verify`, `log dump`, `config`.
+//! The command line: `start`, `log verify`, `log dump`, `log accept-loss`, `config`.
 //!
 //! Owns arguments and exit codes. Never does the work itself.
 
@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use keelson_log::AcceptedLoss;
+use keelson_log::accept::{AcceptError, AcceptRequest};
 use keelson_log::dump::DumpFilter;
 
 use crate::config::{Config, doc};
+use crate::http::rfc3339;
 use crate::names::Names;
 use crate::start;
 
@@ -30,7 +33,7 @@ struct Cli {
 enum Command {
     /// Start the broker.
     Start(StartArgs),
-    /// Look into a data directory; never writes to it.
+    /// Look into a data directory, or give up what in it cannot be read.
     Log {
         #[command(subcommand)]
         command: LogCommand,
@@ -79,6 +82,29 @@ enum LogCommand {
         #[arg(long)]
         from: Option<i64>,
     },
+    /// Give up offsets that cannot be read, so that consumers go on behind them. The broker must be stopped; what is given
+    /// up is recorded for ever. Exit code 0: recorded, 1: refused, 2: could not look.
+    AcceptLoss(AcceptLossArgs),
+}
+
+/// Arguments of `log accept-loss`.
+#[derive(Debug, Args)]
+struct AcceptLossArgs {
+    /// The data directory of a stopped broker.
+    #[arg(long)]
+    data_dir: PathBuf,
+    /// The topic: its name or its id.
+    #[arg(long)]
+    topic: String,
+    /// The partition.
+    #[arg(long)]
+    partition: i32,
+    /// The first offset to give up.
+    #[arg(long)]
+    from: i64,
+    /// The last offset to give up, inclusive.
+    #[arg(long)]
+    to: i64,
 }
 
 /// Parses the arguments and runs the command.
@@ -97,6 +123,9 @@ pub fn main() -> ExitCode {
                     from,
                 },
         } => dump(&data_dir, topic.as_deref().zip(partition), from),
+        Command::Log {
+            command: LogCommand::AcceptLoss(args),
+        } => accept_loss(&args),
         Command::Config => {
             print!("{}", doc::markdown());
             ExitCode::SUCCESS
@@ -125,6 +154,12 @@ fn verify(data_dir: &Path) -> ExitCode {
     let mut out = io::stdout().lock();
     match keelson_log::verify::verify(data_dir, &|id| names.name(id), &mut out) {
         Ok(report) => {
+            // A list that does not verify is a problem that the pass has told.
+            for loss in keelson_log::accept::accepted_losses(data_dir).unwrap_or_default() {
+                if writeln!(out, "given up (no error): {}", loss_text(&loss)).is_err() {
+                    return ExitCode::from(EXIT_COULD_NOT_LOOK);
+                }
+            }
             let summary = writeln!(
                 out,
                 "{} batches, {} bytes: {} problems, {} torn tails",
@@ -171,6 +206,74 @@ fn dump_to(
     Ok(())
 }
 
+fn accept_loss(args: &AcceptLossArgs) -> ExitCode {
+    let names = match Names::read(&args.data_dir) {
+        Ok(names) => names,
+        Err(error) => return could_not_look(&error),
+    };
+    let partition = match names.partition(&args.topic, args.partition) {
+        Ok(partition) => partition,
+        Err(error) => return could_not_look(&error),
+    };
+    let request = AcceptRequest {
+        partition,
+        topic: names
+            .name(partition.topic)
+            .unwrap_or_else(|| args.topic.clone()),
+        from: args.from,
+        to: args.to,
+        by: who(),
+    };
+    match keelson_log::accept::accept_loss(&args.data_dir, &request) {
+        Ok(losses) if losses.is_empty() => {
+            println!("all of it was given up before");
+            ExitCode::SUCCESS
+        }
+        Ok(losses) => {
+            for loss in losses {
+                println!("given up: {}", loss_text(&loss));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error @ AcceptError::Look(_)) => could_not_look(&error),
+        Err(
+            error @ (AcceptError::Running { .. }
+            | AcceptError::Refused(_)
+            | AcceptError::Write { .. }),
+        ) => {
+            eprintln!("keelson-broker: {error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// Who runs this command, for the record.
+fn who() -> String {
+    let host = rustix::system::uname();
+    format!(
+        "uid {} on {}",
+        rustix::process::getuid().as_raw(),
+        host.nodename().to_string_lossy()
+    )
+}
+
+fn loss_text(loss: &AcceptedLoss) -> String {
+    let range = &loss.range;
+    format!(
+        "file={} position={} topic={} partition={} offsets={}..={} reason={} source={} accepted={} by={:?}",
+        range.file,
+        range.position,
+        loss.topic,
+        range.partition.map_or(-1, |id| id.index),
+        range.from,
+        range.to,
+        range.reason,
+        range.source,
+        rfc3339(loss.accepted_ms),
+        loss.by
+    )
+}
+
 fn could_not_look(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("keelson-broker: {error}");
     ExitCode::from(EXIT_COULD_NOT_LOOK)
@@ -188,6 +291,7 @@ mod tests {
             "keelson-broker start --data-dir D --config F --set a=b --set c=d --ready-file R",
             "keelson-broker log verify --data-dir D",
             "keelson-broker log dump --data-dir D --topic T --partition 0 --from 5",
+            "keelson-broker log accept-loss --data-dir D --topic T --partition 0 --from 5 --to 9",
             "keelson-broker config",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap();

@@ -3,7 +3,7 @@
 //! Owns the map from ids to names. A topic that was deleted keeps its name here, and what cannot be decoded is left out:
 //! saying so is the business of the pass over the log itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use keelson_log::verify::VerifyError;
@@ -24,6 +24,7 @@ pub struct NoSuchTopic {
 /// What the metadata log tells.
 pub struct Names {
     names: HashMap<TopicId, String>,
+    removed: HashSet<TopicId>,
 }
 
 impl Names {
@@ -34,6 +35,7 @@ impl Names {
     pub fn read(data_dir: &Path) -> Result<Self, VerifyError> {
         let metadata = TopicId(CLUSTER_METADATA_ID);
         let mut names = HashMap::from([(metadata, CLUSTER_METADATA.to_owned())]);
+        let mut removed = HashSet::new();
         let id = PartitionId {
             topic: metadata,
             index: 0,
@@ -44,12 +46,21 @@ impl Names {
                 .map_while(Result::ok)
                 .filter_map(|record| Record::decode(record.value?).ok());
             for record in values {
-                if let Record::TopicCreated { id, name, .. } = record {
-                    names.insert(TopicId(id), name);
+                match record {
+                    Record::TopicCreated { id, name, .. } => {
+                        names.insert(TopicId(id), name);
+                    }
+                    Record::TopicRemoved { id } => {
+                        removed.insert(TopicId(id));
+                    }
+                    Record::BrokerStarted { .. }
+                    | Record::PartitionsGrown { .. }
+                    | Record::ConfigChanged { .. }
+                    | Record::ProducerIds { .. } => {}
                 }
             }
         })?;
-        Ok(Self { names })
+        Ok(Self { names, removed })
     }
 
     /// The name of an id.
@@ -57,12 +68,14 @@ impl Names {
         self.names.get(&id).cloned()
     }
 
-    /// The partition that a topic's name or id and a number stand for. Of several topics that had the name, any.
+    /// The partition that a topic's name or id and a number stand for. Of several topics that had the name, the one that
+    /// has it now, else any.
     ///
     /// # Errors
     /// If the metadata log tells of no such topic and it is no id.
     pub fn partition(&self, topic: &str, index: i32) -> Result<PartitionId, NoSuchTopic> {
-        let named = self.names.iter().find(|(_, name)| *name == topic);
+        let named = self.names.iter().filter(|(_, name)| *name == topic);
+        let named = named.min_by_key(|(id, _)| self.removed.contains(id));
         let id = match named {
             Some((id, _)) => *id,
             None => topic.parse().map_err(|_| self.unknown(topic))?,

@@ -202,6 +202,17 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "keelson.scrub.bytes.per.second",
+        kind: Kind::Long,
+        default: Some("8388608"),
+        doc: "How much the scrubber reads per second: a background pass over all segments that finds damage before a \
+              client does. A pass begins with the start and at most once an hour; 0 switches it off.",
+        set: |config, value| {
+            config.scrub_bytes_per_second = number(value, 0, i64::MAX)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "keelson.tail.memory.bytes",
         kind: Kind::Long,
         default: None,

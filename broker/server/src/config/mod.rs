@@ -131,6 +131,8 @@ pub struct Config {
     pub retention_check_interval_ms: i64,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
+    /// `keelson.scrub.bytes.per.second`; 0 is off.
+    pub scrub_bytes_per_second: u64,
     tail_memory_bytes: Option<u64>,
     /// `keelson.log.format`.
     pub log_format: LogFormat,
@@ -182,6 +184,7 @@ impl Config {
             fetch_max_bytes: 0,
             retention_check_interval_ms: 0,
             producer_id_expiration_ms: 0,
+            scrub_bytes_per_second: 0,
             tail_memory_bytes: None,
             log_format: LogFormat::Text,
             log_level: Level::INFO,
@@ -388,6 +391,10 @@ mod tests {
         assert_eq!(config.num_partitions, 1);
         assert!(config.auto_create_topics);
         assert_eq!(config.group_initial_rebalance_delay_ms, 3000);
+        assert_eq!(
+            config.scrub_bytes_per_second,
+            keelson_log::SCRUB_BYTES_PER_SECOND
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Json;
-use keelson_log::{Health, PartitionId, UnhealthyRange};
+use keelson_log::{AcceptedLoss, Health, PartitionId, UnhealthyRange};
 use keelson_state::metadata::{CLUSTER_METADATA, CLUSTER_METADATA_ID};
 use serde::Serialize;
 
@@ -34,6 +34,17 @@ pub(super) struct LogBody {
     quarantined_ranges: u64,
     truncated: bool,
     unhealthy: Vec<RangeBody>,
+    accepted_losses_total: u64,
+    accepted_losses: Vec<LossBody>,
+}
+
+/// A range that was given up by `log accept-loss`; it stays here for ever.
+#[derive(Serialize)]
+struct LossBody {
+    #[serde(flatten)]
+    range: RangeBody,
+    accepted: String,
+    by: String,
 }
 
 #[derive(Serialize)]
@@ -105,6 +116,24 @@ fn log_body(broker: &Broker, health: Health) -> LogBody {
             .into_iter()
             .map(|range| range_body(broker, range))
             .collect(),
+        accepted_losses_total: health.accepted_total,
+        accepted_losses: health
+            .accepted
+            .into_iter()
+            .map(|loss| loss_body(broker, loss))
+            .collect(),
+    }
+}
+
+/// The topic may be gone by now: the record has the name that it had.
+fn loss_body(broker: &Broker, loss: AcceptedLoss) -> LossBody {
+    LossBody {
+        range: RangeBody {
+            topic: Some(loss.topic),
+            ..range_body(broker, loss.range)
+        },
+        accepted: rfc3339(loss.accepted_ms),
+        by: loss.by,
     }
 }
 

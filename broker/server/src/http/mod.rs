@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::Broker;
 use crate::coordinator::GroupSnapshot;
 use crate::metrics::exporter;
+pub(crate) use time::rfc3339;
 
 /// Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -3,7 +3,7 @@
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// `2026-11-24T16:00:00Z`; milliseconds are cut.
-pub(super) fn rfc3339(unix_ms: i64) -> String {
+pub(crate) fn rfc3339(unix_ms: i64) -> String {
     let (days, ms) = (
         unix_ms.div_euclid(MS_PER_DAY),
         unix_ms.rem_euclid(MS_PER_DAY),

@@ -227,6 +227,7 @@ fn options(config: &Config, args: &StartArgs) -> Options {
     options.broker_id = config.node_id;
     options.cluster_id = config.cluster_id.clone();
     options.tail_bytes_max = config.tail_memory_bytes();
+    options.scrub_bytes_per_second = config.scrub_bytes_per_second;
     options
 }
 

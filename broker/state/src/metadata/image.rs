@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::decide::PRODUCER_ID_BLOCK;
 use super::name::TopicUuid;
 use super::record::Record;
 
@@ -158,6 +159,14 @@ impl Image {
                 Ok(())
             }
         }
+    }
+
+    /// Records were lost for good: numbers that only grow go on above whatever the lost ones may have said, which were
+    /// at most so many starts and blocks of producer ids.
+    pub fn pass_lost(&mut self, starts: i64, producer_id_blocks: i64) {
+        self.broker_epoch = self.broker_epoch.saturating_add(starts);
+        let ids = producer_id_blocks.saturating_mul(PRODUCER_ID_BLOCK);
+        self.next_producer_id = self.next_producer_id.saturating_add(ids);
     }
 
     fn insert(&mut self, topic: Topic) {
