@@ -7,7 +7,7 @@ use kafka_protocol::ResponseError;
 use keelson_tests::disk::{self, Place};
 use keelson_tests::records::{fresh_batch, payload};
 use keelson_tests::wire::Wire;
-use keelson_tests::{Broker, rdk, wait_until};
+use keelson_tests::{Broker, BrokerSetup, rdk, wait_until};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -34,8 +34,12 @@ fn value(partition: i32, offset: i64) -> Vec<u8> {
 }
 
 /// Two partitions of `orders` and one of `other`, ten batches of ten records in each.
+///
+/// The scrubber is off: here a client is to find the damage.
 fn filled() -> Broker {
-    let broker = Broker::start();
+    let broker = BrokerSetup::new()
+        .set("keelson.scrub.bytes.per.second", 0)
+        .start();
     let mut wire = Wire::connect(broker.bootstrap());
     wire.create_topic("orders", 2, &[]);
     wire.create_topic("other", 1, &[]);

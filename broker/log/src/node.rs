@@ -358,9 +358,13 @@ pub(crate) fn encode(slot: &Slot) -> Vec<u8> {
     }
     exit.truncate(cut);
     let id = &slot.identity;
+    let scrub = match slot.scrubbed_ms {
+        0 => String::new(),
+        ms => format!("scrub={ms}\n"),
+    };
     let text = format!(
-        "cluster.id={}\nbroker.id={}\ndirectory.id={}\nscrub={}\nexit={exit}\n",
-        id.cluster_id, id.broker_id, id.directory_id, slot.scrubbed_ms
+        "cluster.id={}\nbroker.id={}\ndirectory.id={}\n{scrub}exit={exit}\n",
+        id.cluster_id, id.broker_id, id.directory_id
     );
     let mut bytes = vec![0; BLOCK_BYTES];
     assert!(
