@@ -22,6 +22,9 @@ pub fn number(variable: &str) -> Option<u64> {
     Some(parsed.unwrap_or_else(|error| panic!("{variable}={word}: {error}")))
 }
 
+/// What was acknowledged, by topic: partition, offset, and what was sent.
+type AckedByTopic = BTreeMap<String, Vec<(i32, i64, Made)>>;
+
 /// What a value is made from.
 #[derive(Debug, Clone, Copy)]
 struct Made {
@@ -119,7 +122,7 @@ pub struct Load {
     threads: Vec<JoinHandle<()>>,
     over: Arc<AtomicBool>,
     acks: Arc<AtomicU64>,
-    acked: Arc<Mutex<BTreeMap<String, Vec<(i32, i64, Made)>>>>,
+    acked: Arc<Mutex<AckedByTopic>>,
 }
 
 impl Load {
@@ -172,7 +175,7 @@ fn write(
     mut wire: Wire,
     to: &Stream,
     (over, acks): (&AtomicBool, &AtomicU64),
-    acked: &Mutex<BTreeMap<String, Vec<(i32, i64, Made)>>>,
+    acked: &Mutex<AckedByTopic>,
 ) {
     let mut sequence = 0;
     for request in 0..to.requests_max {

@@ -136,7 +136,7 @@ impl Source {
     }
 
     /// Reads no more at once than needed, and from the medium itself.
-    pub(crate) fn from_medium(mut self, window_bytes: u64) -> Source {
+    pub(crate) fn past_the_cache(mut self, window_bytes: u64) -> Source {
         self.mode = OpenMode::ReadDirect;
         self.window_bytes = window_bytes;
         self
