@@ -119,6 +119,11 @@ def administer(bootstrap):
     admin.alter_configs([resource])
     described = json.dumps(admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, "py-admin")]), default=str)
     assert "654321" in described, described
+    reader = KafkaConsumer(bootstrap_servers=bootstrap)
+    first = TopicPartition("py", 0)
+    admin.delete_records({first: 1})
+    assert reader.beginning_offsets([first]) == {first: 1}, reader.beginning_offsets([first])
+    reader.close()
     groups = json.dumps(admin.list_groups() if hasattr(admin, "list_groups") else admin.list_consumer_groups(),
                         default=str)
     assert "py-pair" in groups, groups

@@ -17,6 +17,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 /// Runs a command with a text on its stdin; gives its stdout.
 #[track_caller]
@@ -341,6 +342,46 @@ fn rdkafka_administers() {
     assert!(metadata.topics().iter().all(|topic| topic.name() != "good"));
 }
 
+#[test]
+fn rdkafka_deletes_records() {
+    let broker = Broker::start();
+    let mut wire = Wire::connect(broker.bootstrap());
+    wire.create_topic("orders", 1, &[]);
+    let load = Load {
+        stream: 1,
+        sequences: 0..100,
+        bytes: 100,
+    };
+    rdk::produce(broker.bootstrap(), "orders", &load, &[]);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let admin: AdminClient<DefaultClientContext> =
+        rdk::config(broker.bootstrap()).create().expect("a client");
+    let delete = |offset| {
+        let mut asked = TopicPartitionList::new();
+        asked
+            .add_partition_offset("orders", 0, offset)
+            .expect("an offset");
+        let deleted = runtime.block_on(admin.delete_records(&asked, &AdminOptions::new()));
+        let deleted = deleted.expect("an answer");
+        let element = &deleted.elements()[0];
+        element.error().map(|()| element.offset())
+    };
+    assert_eq!(delete(Offset::Offset(40)), Ok(Offset::Offset(40)));
+    assert_eq!(wire.list_offset("orders", 0, -2), Ok(40));
+    let left = wire.read_all("orders", 0, 40).expect("readable");
+    assert_eq!(left.len(), 60);
+    let above = delete(Offset::Offset(101)).expect_err("above the high watermark");
+    assert_eq!(
+        above.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::OffsetOutOfRange)
+    );
+    assert_eq!(delete(Offset::End), Ok(Offset::Offset(100)));
+    assert_eq!(wire.list_offset("orders", 0, -2), Ok(100));
+}
+
 async fn create_topics(admin: &AdminClient<DefaultClientContext>) {
     let options = AdminOptions::new();
     let good = NewTopic::new("good", 2, TopicReplication::Fixed(1)).set("retention.ms", "60000");
@@ -447,6 +488,19 @@ fn the_java_console_tools_work() {
         &["--describe", "--group", "readers"],
     );
     assert_eq!(committed(&described, "readers"), (3, 300), "{described}");
+
+    let asked = tempfile::NamedTempFile::new().expect("a file");
+    let partitions =
+        r#"{"partitions": [{"topic": "orders", "partition": 0, "offset": -1}], "version": 1}"#;
+    std::fs::write(asked.path(), partitions).expect("a file that was made");
+    let deleted = run(
+        "kafka-delete-records.sh",
+        &["--offset-json-file", &asked.path().display().to_string()],
+    );
+    assert!(
+        deleted.contains("partition: orders-0\tlow_watermark: "),
+        "{deleted}"
+    );
 
     let words =
         "--entity-type topics --entity-name orders --alter --add-config retention.ms=700000";

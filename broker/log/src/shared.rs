@@ -234,10 +234,16 @@ impl Shared {
 
     /// The frame was not queued after all.
     pub(crate) fn stop_waiting(&self, key: FrameKey) {
-        if let Some(mut list) = self.waiting.lock().remove(&key) {
-            list.pop();
-            self.waiting_count.fetch_sub(1, Ordering::AcqRel);
-            assert!(list.is_empty(), "commits are made one after the other");
+        let mut waiting = self.waiting.lock();
+        let Some(list) = waiting.get_mut(&key) else {
+            return;
+        };
+        // Commits are made one after the other: the newest is the one that failed. Older ones may wait for the same
+        // move of a log start.
+        list.pop();
+        self.waiting_count.fetch_sub(1, Ordering::AcqRel);
+        if list.is_empty() {
+            waiting.remove(&key);
         }
     }
 

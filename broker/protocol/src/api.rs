@@ -93,6 +93,7 @@ pub const APIS: &[ApiSpec] = apis! {
     ApiVersions: 0..=4, shape::API_VERSIONS;
     CreateTopics: 2..=7, shape::CREATE_TOPICS;
     DeleteTopics: 1..=6, shape::DELETE_TOPICS;
+    DeleteRecords: 0..=2, shape::DELETE_RECORDS;
     InitProducerId: 0..=5, shape::INIT_PRODUCER_ID;
     OffsetForLeaderEpoch: 2..=4, shape::OFFSET_FOR_LEADER_EPOCH;
     DescribeConfigs: 1..=4, shape::DESCRIBE_CONFIGS;

@@ -304,6 +304,16 @@ shapes! {
         until(5, strings("topic_names")),
         i32("timeout_ms"),
     ];
+    DELETE_RECORDS = [
+        structs!("topics", m::delete_records_request::DeleteRecordsTopic, [
+            string("name"),
+            structs!("partitions", m::delete_records_request::DeleteRecordsPartition, [
+                i32("partition_index"),
+                i64("offset"),
+            ]),
+        ]),
+        i32("timeout_ms"),
+    ];
     INIT_PRODUCER_ID = [
         string("transactional_id"),
         i32("transaction_timeout_ms"),

@@ -202,6 +202,7 @@ pub static ROUTES: &[Route] = &[
     Route::of::<apis::api_versions::ApiVersions>(),
     Route::of::<apis::create_topics::CreateTopics>(),
     Route::of::<apis::delete_topics::DeleteTopics>(),
+    Route::of::<apis::delete_records::DeleteRecords>(),
     Route::of::<apis::create_partitions::CreatePartitions>(),
     Route::of::<apis::describe_configs::DescribeConfigs>(),
     Route::of::<apis::incremental_alter_configs::IncrementalAlterConfigs>(),

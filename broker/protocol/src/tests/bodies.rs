@@ -39,7 +39,7 @@ fn decode(spec: &ApiSpec, version: i16, body: &[u8]) -> Result<usize, DecodeErro
         InitProducerId: InitProducerIdRequest, DescribeConfigs: DescribeConfigsRequest,
         CreatePartitions: CreatePartitionsRequest, DeleteGroups: DeleteGroupsRequest,
         IncrementalAlterConfigs: IncrementalAlterConfigsRequest, DescribeCluster: DescribeClusterRequest,
-        OffsetForLeaderEpoch: OffsetForLeaderEpochRequest,
+        OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, DeleteRecords: DeleteRecordsRequest,
     )
 }
 
