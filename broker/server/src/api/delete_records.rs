@@ -105,10 +105,12 @@ async fn commit(broker: &Broker, asked: &[(TopicName, Vec<Move>)]) -> Result<(),
     }
     let (durable, waiting) = tokio::sync::oneshot::channel();
     let log = Arc::clone(&broker.log);
-    // A commit waits for the one before it. Whoever asks may have gone by the time it is durable.
-    let committed = tokio::task::spawn_blocking(move || {
-        log.commit(entries, Box::new(move || drop(durable.send(()))))
+    let told = Box::new(move || {
+        // Whoever asks may have gone by then.
+        let _ = durable.send(());
     });
+    // A commit waits for the one before it.
+    let committed = tokio::task::spawn_blocking(move || log.commit(entries, told));
     // A runtime or a log that stops answers nobody any more: the move is not confirmed.
     committed.await.map_err(|_| AppendError::Closed)??;
     waiting.await.map_err(|_| AppendError::Closed)
