@@ -12,6 +12,7 @@ use keelson_protocol::batch::BatchHeader;
 use super::extent::{BadEntry, Extent, SegmentReader, SegmentView};
 use super::format::SegmentEntry;
 use super::tail::{Slices, Span};
+use super::walk::Hole;
 use super::{Partition, State};
 use crate::files::{FileKey, Kind};
 use crate::health::UnhealthyRange;
@@ -295,7 +296,7 @@ impl Partition {
         }
         if number >= reader.extents() {
             // The segment's extents do not reach its end: what lies behind them is lost.
-            let hole = super::walk::Hole {
+            let hole = Hole {
                 at: 0,
                 from: next,
                 to: view.end_offset.min(span.up_to) - 1,
@@ -329,7 +330,7 @@ impl Partition {
         &self,
         view: &SegmentView,
         extent: &Extent,
-        hole: super::walk::Hole,
+        hole: Hole,
         stage: Stage,
     ) -> UnhealthyRange {
         self.enter_hole(view, extent.position + hole.at as u64, hole, stage)
@@ -339,7 +340,7 @@ impl Partition {
         &self,
         view: &SegmentView,
         position: u64,
-        hole: super::walk::Hole,
+        hole: Hole,
         stage: Stage,
     ) -> UnhealthyRange {
         let mut range = self.place(view, (Kind::Log, position), hole.reason, stage);
@@ -431,7 +432,7 @@ impl Partition {
                 message: error.to_string(),
             });
         }
-        let hole = super::walk::Hole {
+        let hole = Hole {
             at: 0,
             from: view.entry.base_offset,
             to: view.end_offset - 1,
@@ -515,7 +516,7 @@ enum Taken {
     /// A bound was reached.
     Full,
     /// The next offset cannot be read.
-    Hole(super::walk::Hole),
+    Hole(Hole),
 }
 
 /// Takes batches of an extent from offset `next` on, as one slice.
@@ -535,6 +536,16 @@ fn take(extent: &Extent, span: Span, next: i64, taken: &mut Slices) -> Taken {
         }
         let size = piece.length as u64;
         let first = taken.first.is_none() && run.is_none();
+        if first && base >= span.up_to {
+            // The offsets wanted are nowhere: in quarantine, or given up. An empty answer would say that there are none.
+            end = Taken::Hole(Hole {
+                at: piece.at,
+                from: next,
+                to: span.up_to - 1,
+                reason: Reason::Offsets,
+            });
+            break;
+        }
         if base >= span.up_to || (bytes + size > span.max_bytes && !(first && span.min_one)) {
             end = Taken::Full;
             break;

@@ -416,20 +416,26 @@ fn a_part_of_a_damaged_range_can_be_given_up_and_the_rest_stays_an_error() {
         let (from, to) = volume.damage(5);
         assert_eq!(from + 1, to);
         assert_eq!(volume.accept(from, from), Ok(1));
-        let opened = volume.open(0);
-        let partition = open_partition(&opened.log, id(), config());
-        let (batches, lost) = read_everything(&partition, 1 << 20);
-        assert_eq!(lost, [(to, to)], "in segments: {clean}");
-        // In its place an empty batch leads up to what is still an error.
-        let (empty, full): (Vec<_>, Vec<_>) = batches
-            .into_iter()
-            .partition(|(_, bytes)| BatchHeader::parse(bytes).unwrap().records_count == 0);
-        assert_eq!(
-            empty.iter().map(|(base, _)| *base).collect::<Vec<_>>(),
-            [from]
-        );
-        assert!(full == volume.without(&[5]));
-        assert_eq!(opened.metrics.quarantined_records.get(), 1);
+        // From the tail (or segments) at first, after a clean stop from segments in any case.
+        for start in 0..2 {
+            let opened = volume.open(0);
+            let partition = open_partition(&opened.log, id(), config());
+            let (batches, lost) = read_everything(&partition, 1 << 20);
+            assert_eq!(lost, [(to, to)], "in segments: {clean}, start {start}");
+            // In its place an empty batch leads up to what is still an error.
+            let (empty, full): (Vec<_>, Vec<_>) = batches
+                .into_iter()
+                .partition(|(_, bytes)| BatchHeader::parse(bytes).unwrap().records_count == 0);
+            assert_eq!(
+                empty.iter().map(|(base, _)| *base).collect::<Vec<_>>(),
+                [from]
+            );
+            assert!(full == volume.without(&[5]));
+            assert_eq!(opened.metrics.quarantined_records.get(), 1);
+            opened.log.shutdown();
+            drop((partition, opened));
+            volume.disk.kill();
+        }
     }
 }
 
