@@ -72,10 +72,14 @@ impl Partition {
         drop(freed);
     }
 
-    /// A leader epoch starts.
+    /// A leader epoch starts. Replay may meet one that is known from segments alone, by the first batch of it that they
+    /// hold: what was below the log start never got there. Where it began is what the frame says.
     pub(crate) fn epoch_durable(&self, epoch: i32, offset: i64, position: WalPosition) {
         let mut state = self.state.lock();
-        if state.epochs.last().is_none_or(|(last, _)| *last < epoch) {
+        let known = state.epochs.iter_mut().find(|(known, _)| *known == epoch);
+        if let Some((_, start)) = known {
+            *start = offset.min(*start);
+        } else if state.epochs.last().is_none_or(|(last, _)| *last < epoch) {
             state.epochs.push((epoch, offset));
             state.epoch_queued = state.epoch_queued.max(epoch);
         }

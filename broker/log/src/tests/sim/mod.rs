@@ -10,8 +10,10 @@
 //! | `scripts` | scripted workloads: a crash at every disk operation of each |
 //! | `points` | random workloads, random faults |
 //! | `damage` | disks that lie |
+//! | `found` | what the long runs have found, each without chance |
 
 mod damage;
+mod found;
 mod life;
 mod points;
 mod scripts;
