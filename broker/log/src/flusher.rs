@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 pub(crate) mod by_hand;
+mod together;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,9 +15,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use self::together::TOGETHER_MAX;
+pub(crate) use self::together::{PARALLEL_MAX, flush_many};
 use crate::ids::PartitionId;
 use crate::partition::Partition;
-use crate::partition::segments::{FlushError, Pass};
+use crate::partition::pass::Pass;
+use crate::partition::segments::FlushError;
 use crate::shared::Shared;
 use crate::wal::WalPosition;
 
@@ -26,8 +30,6 @@ const HELD_FILES_MAX: u64 = 3;
 const AGED_PACE: Duration = Duration::from_millis(40);
 /// A checkpoint that frees no file is written no more often than this.
 const CHECKPOINT_PACE: Duration = Duration::from_secs(1);
-/// Partitions flushed side by side: syncs that wait together share a commit of the file system's journal.
-pub(crate) const PARALLEL_MAX: usize = 16;
 /// How long the thread sleeps when nothing is due.
 const NAP: Duration = Duration::from_millis(50);
 /// How often a full volume is looked at again.
@@ -299,26 +301,31 @@ impl Work {
             return Some(Task::Checkpoint(candidate));
         }
         if !self.queue.is_empty() {
-            let count = self.queue.len().min(PARALLEL_MAX);
+            let count = self.queue.len().min(TOGETHER_MAX);
             return Some(Task::Flush(self.queue.drain(..count).collect()));
         }
         if pressure.full {
             return None;
         }
-        if let Some((((at, id), since), needed)) = self
+        let needed = pressure.needed(self.processed_generation);
+        let presses =
+            |at: WalPosition| pressure.half || at.group < needed || at.group <= self.urgent_group;
+        let pressing: Vec<PartitionId> = self
             .holds
-            .first_key_value()
-            .map(|hold| (hold, pressure.needed(self.processed_generation)))
+            .keys()
+            .take_while(|(at, _)| presses(*at))
+            .map(|(_, id)| *id)
+            .take(TOGETHER_MAX)
+            .collect();
+        if !pressing.is_empty() {
+            return Some(Task::Flush(pressing));
+        }
+        if let Some(((_, id), since)) = self.holds.first_key_value()
+            && since.elapsed() >= pressure.flush_after
+            && self.aged_at.elapsed() >= AGED_PACE
         {
-            let aged =
-                since.elapsed() >= pressure.flush_after && self.aged_at.elapsed() >= AGED_PACE;
-            if pressure.half || at.group < needed || at.group <= self.urgent_group {
-                return Some(Task::Flush(self.oldest(PARALLEL_MAX)));
-            }
-            if aged {
-                self.aged_at = Instant::now();
-                return Some(Task::Flush(vec![*id]));
-            }
+            self.aged_at = Instant::now();
+            return Some(Task::Flush(vec![*id]));
         }
         self.repairs
             .pop_front()
@@ -391,22 +398,9 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// Flushes partitions side by side, and comes back when all are done.
-pub(crate) fn flush_many(shared: &Arc<Shared>, ids: Vec<PartitionId>) -> Result<(), String> {
-    if let [id] = ids[..] {
-        return flush(shared, id);
-    }
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = ids
-            .iter()
-            .map(|id| scope.spawn(|| flush(shared, *id)))
-            .collect();
-        let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
-        let panicked = |_| Err("a flush panicked".to_owned());
-        results
-            .into_iter()
-            .try_for_each(|result| result.unwrap_or_else(panicked))
-    })
+fn put_off(shared: &Shared, error: &FlushError) {
+    tracing::warn!(%error, "flush put off");
+    shared.set_read_only(true);
 }
 
 /// Flushes one partition. A full volume makes the log read-only; `Err` is the reason why the process must end.
@@ -426,8 +420,7 @@ pub(crate) fn flush(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String>
             Ok(Pass::More | Pass::Done | Pass::Idle) => return Ok(()),
             Err(error @ FlushError::Fatal { .. }) => return Err(error.to_string()),
             Err(error @ FlushError::NoRoom { .. }) => {
-                tracing::warn!(%error, "flush put off");
-                shared.set_read_only(true);
+                put_off(shared, &error);
                 if full {
                     return Ok(());
                 }
@@ -486,16 +479,16 @@ fn checkpoint(shared: &Arc<Shared>, group: u64) -> Result<(), String> {
 fn flush_all(shared: &Arc<Shared>) -> Result<(), String> {
     let start = Instant::now();
     while start.elapsed() < STOP_FLUSH_MAX && !shared.is_read_only() {
-        let (grave, mut ids) = {
+        let (grave, ids) = {
             let mut work = shared.flusher.work.lock();
             let grave = work
                 .graves
                 .iter()
                 .find(|(_, g)| g.left.is_some())
                 .map(|(id, _)| *id);
-            let count = work.queue.len().min(PARALLEL_MAX);
-            let mut ids = work.oldest(PARALLEL_MAX);
-            ids.extend(work.queue.drain(..count));
+            let count = work.queue.len().min(TOGETHER_MAX);
+            let mut ids: Vec<PartitionId> = work.queue.drain(..count).collect();
+            ids.extend(work.oldest(TOGETHER_MAX));
             (grave, ids)
         };
         if let Some(id) = grave {
@@ -504,8 +497,6 @@ fn flush_all(shared: &Arc<Shared>) -> Result<(), String> {
         if grave.is_none() && ids.is_empty() {
             break;
         }
-        ids.sort_unstable();
-        ids.dedup();
         flush_many(shared, ids)?;
     }
     let (candidate, written) = {

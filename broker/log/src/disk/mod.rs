@@ -119,6 +119,11 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, bytes: &mut [u8], position: u64) -> io::Result<usize>;
     /// Writes all bytes at a position.
     fn write_at(&self, bytes: &[u8], position: u64, durability: Durability) -> io::Result<()>;
+    /// Begins to bring what was written from `position` on to the medium, and does not wait for it: a later
+    /// [`DiskFile::sync_data`] then has less to do. Nothing is durable by it, so the simulator has no operation for it.
+    fn start_write_back(&self, _position: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Makes all written bytes and the length durable (fdatasync).
     fn sync_data(&self) -> io::Result<()>;
     /// The length in bytes.

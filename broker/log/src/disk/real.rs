@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -252,6 +253,23 @@ impl DiskFile for RealFile {
         match durability {
             Durability::Later => Ok(()),
             Durability::Synced => self.file.sync_data(),
+        }
+    }
+
+    #[allow(unsafe_code)] // `sync_file_range`, which rustix does not have.
+    fn start_write_back(&self, position: u64) -> io::Result<()> {
+        let (descriptor, flags) = (self.file.as_raw_fd(), libc::SYNC_FILE_RANGE_WRITE);
+        // SAFETY: the call takes numbers, touches no memory of ours, and the descriptor is open as long as `self` is.
+        let result = unsafe { libc::sync_file_range(descriptor, position as i64, 0, flags) };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        match Errno::from_io_error(&error) {
+            // The system or the file system does not know it, or a container forbids it: the sync does it all.
+            Some(Errno::NOSYS | Errno::INVAL | Errno::SPIPE | Errno::PERM) => Ok(()),
+            // A write that failed here may be told here alone.
+            Some(_) | None => Err(error),
         }
     }
 

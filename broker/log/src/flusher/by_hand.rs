@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::together::flush_in_step;
 use super::{bury, checkpoint, flush, repair};
 use crate::ids::PartitionId;
 use crate::shared::Shared;
@@ -57,4 +58,16 @@ pub(crate) fn run(shared: &Arc<Shared>, piece: Piece) -> Result<(), String> {
         }
         Piece::Checkpoint(group) => checkpoint(shared, group),
     }
+}
+
+/// Flushes every partition that could be flushed, all of them together.
+pub(crate) fn flush_together(shared: &Arc<Shared>) -> Result<(), String> {
+    let flushes = pieces(shared).into_iter().filter_map(|piece| match piece {
+        Piece::Flush(id) => Some(id),
+        Piece::Bury(_) | Piece::Repair(..) | Piece::Checkpoint(_) => None,
+    });
+    let ids: Vec<PartitionId> = flushes.collect();
+    shared.flusher.work.lock().queue.clear();
+    let left = flush_in_step(shared, ids, 1)?;
+    left.into_iter().try_for_each(|id| flush(shared, id))
 }

@@ -7,6 +7,7 @@ pub(crate) mod apply;
 pub(crate) mod damage;
 pub(crate) mod extent;
 pub(crate) mod format;
+pub(crate) mod pass;
 pub(crate) mod producers;
 pub(crate) mod read;
 mod rebuild;

@@ -1,11 +1,10 @@
-//! From the tail into segments: one pass of the flusher over one partition.
+//! From the tail into segments: what a pass of the flusher moves, and how it is written.
 //!
-//! Owns the order of steps: what is about to be created is named in a slot; data, checksums and index are written and
-//! synced; then the folder; then the slot that makes them count; then tail memory is given back and dropped files are
-//! unlinked. Runs on one thread at a time (the flusher, or replay before it starts).
+//! Owns which batches go into which segment, and the bytes of its three files. The order of steps is `pass`'s.
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use keelson_state::producers::ProducerTable;
 
@@ -15,7 +14,7 @@ use super::format::{
 };
 use super::tail::TailBatch;
 use super::{Partition, State};
-use crate::disk::Durability;
+use crate::disk::{DiskFile, Durability};
 use crate::files::{FileKey, Files, Kind, is_medium_error, is_no_room, read_up_to};
 use crate::wal::WalPosition;
 
@@ -51,75 +50,19 @@ impl FlushError {
     }
 }
 
-/// What a pass did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pass {
-    /// There was nothing to do.
-    Idle,
-    /// Everything that was durable is in the folder.
-    Done,
-    /// More is waiting.
-    More,
-}
-
 /// What one pass writes, decided under the partition's lock.
-struct Plan {
-    manifest: Manifest,
-    batches: Vec<TailBatch>,
+pub(super) struct Plan {
+    pub(super) manifest: Manifest,
+    pub(super) batches: Vec<TailBatch>,
     /// The segment to append to; new when the manifest does not list it.
-    segment: SegmentEntry,
-    is_new: bool,
-    all: bool,
+    pub(super) segment: SegmentEntry,
+    pub(super) is_new: bool,
+    /// Nothing that was durable is left over.
+    pub(super) all: bool,
 }
 
 impl Partition {
-    /// One pass: moves durable batches of the tail into a segment and brings the manifest up to date.
-    pub(crate) fn flush_pass(&self) -> Result<Pass, FlushError> {
-        let _only_writer = self.folder.lock();
-        self.finish_truncation()?;
-        let Some(mut plan) = self.plan_flush(&mut self.state.lock()) else {
-            return Ok(Pass::Idle);
-        };
-        let result = self.run_flush(&mut plan);
-        let mut state = self.state.lock();
-        if let Err(error) = result {
-            state.manifest_dirty = true;
-            return Err(error);
-        }
-        let freed = self.settle(&mut state, &plan);
-        drop(state);
-        drop(freed);
-        Ok(if plan.all { Pass::Done } else { Pass::More })
-    }
-
-    /// A pass that moves no data, for a volume without room: the log start, dropped segments, quarantined ranges.
-    pub(crate) fn manifest_pass(&self) -> Result<Pass, FlushError> {
-        let _only_writer = self.folder.lock();
-        self.finish_truncation()?;
-        let Some(mut plan) = self.plan_flush(&mut self.state.lock()) else {
-            return Ok(Pass::Idle);
-        };
-        {
-            let state = self.state.lock();
-            let held = state.slots.manifest.clone();
-            if state.tail.first_position().is_some() {
-                plan.manifest.applied_group = held.applied_group;
-                plan.manifest.applied_frame = held.applied_frame;
-                plan.manifest.next_offset = held.next_offset.max(plan.manifest.log_start);
-            }
-        }
-        plan.batches.clear();
-        let result = self.run_flush(&mut plan);
-        let mut state = self.state.lock();
-        state.manifest_dirty |= result.is_err();
-        result?;
-        let freed = self.settle(&mut state, &plan);
-        drop(state);
-        drop(freed);
-        Ok(Pass::Done)
-    }
-
-    fn plan_flush(&self, state: &mut State) -> Option<Plan> {
+    pub(super) fn plan_flush(&self, state: &mut State) -> Option<Plan> {
         state.flush_queued = false;
         let has_batches = state.tail.first_position().is_some();
         if self.is_deleted()
@@ -161,37 +104,8 @@ impl Partition {
         })
     }
 
-    fn run_flush(&self, plan: &mut Plan) -> Result<(), FlushError> {
-        if !plan.batches.is_empty() {
-            if plan.is_new {
-                self.sync_tails(&mut plan.manifest)?;
-                self.announce(plan.segment.base_offset)?;
-            }
-            let writer = SegmentWriter {
-                files: &self.shared().files,
-                partition: self.id(),
-            };
-            let tails = &mut plan.manifest.tails;
-            writer.append((&mut plan.segment, tails), plan.is_new, &plan.batches)?;
-            let segments = &mut plan.manifest.segments;
-            segments.retain(|s| s.base_offset != plan.segment.base_offset);
-            segments.push(plan.segment);
-            self.write_snapshot(plan)?;
-        }
-        // What a pass without room has begun stays named, or a start would take its files for somebody else's.
-        let listed: Vec<i64> = plan
-            .manifest
-            .segments
-            .iter()
-            .map(|s| s.base_offset)
-            .collect();
-        plan.manifest.created.retain(|base| !listed.contains(base));
-        self.write_slot(plan.manifest.clone())?;
-        self.unlink_dropped(&plan.manifest.dropped)
-    }
-
     /// The last segment is left for a new one: its small files are synced, the manifest keeps nothing of them.
-    fn sync_tails(&self, manifest: &mut Manifest) -> Result<(), FlushError> {
+    pub(super) fn sync_tails(&self, manifest: &mut Manifest) -> Result<(), FlushError> {
         let tails = std::mem::take(&mut manifest.tails);
         let Some(last) = manifest.segments.last().filter(|_| !tails.is_empty()) else {
             return Ok(());
@@ -210,7 +124,7 @@ impl Partition {
     }
 
     /// Names a segment that is about to be created.
-    fn announce(&self, base_offset: i64) -> Result<(), FlushError> {
+    pub(super) fn announce(&self, base_offset: i64) -> Result<(), FlushError> {
         let mut manifest = self.state.lock().slots.manifest.clone();
         if !manifest.created.contains(&base_offset) {
             manifest.created.push(base_offset);
@@ -246,7 +160,7 @@ impl Partition {
             .map_err(|e| FlushError::new(dir, e))
     }
 
-    fn write_snapshot(&self, plan: &mut Plan) -> Result<(), FlushError> {
+    pub(super) fn write_snapshot(&self, plan: &mut Plan) -> Result<(), FlushError> {
         let Some(table) = self.table_after(plan.manifest.snapshot, &plan.batches) else {
             return Ok(());
         };
@@ -286,7 +200,7 @@ impl Partition {
 
     /// The slot is durable: WAL positions are given back, and, by whoever drops what is returned, memory.
     #[must_use = "to be dropped without the lock"]
-    fn settle(&self, state: &mut State, plan: &Plan) -> Vec<TailBatch> {
+    pub(super) fn settle(&self, state: &mut State, plan: &Plan) -> Vec<TailBatch> {
         let applied = WalPosition {
             group: plan.manifest.applied_group,
             frame: plan.manifest.applied_frame,
@@ -385,18 +299,33 @@ fn choose_batches(state: &State, segment: &SegmentEntry, is_new: bool) -> Vec<Ta
 }
 
 /// Appends batches to one segment.
-pub(crate) struct SegmentWriter<'a> {
-    pub(crate) files: &'a Files,
-    pub(crate) partition: crate::ids::PartitionId,
+pub(super) struct SegmentWriter<'a> {
+    pub(super) files: &'a Files,
+    pub(super) partition: crate::ids::PartitionId,
+}
+
+/// What an append has written and not synced.
+#[derive(Default)]
+pub(super) struct Unsynced {
+    files: Vec<(FileKey, Arc<dyn DiskFile>)>,
+    /// The folder, if it gained names.
+    dir: Option<PathBuf>,
+}
+
+impl Unsynced {
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.dir.is_none()
+    }
 }
 
 impl SegmentWriter<'_> {
-    fn append(
+    /// Writes, and begins to bring the batches to the medium. Nothing counts before [`SegmentWriter::sync`].
+    pub(super) fn append(
         &self,
         (segment, tails): (&mut SegmentEntry, &mut Tails),
         is_new: bool,
         batches: &[TailBatch],
-    ) -> Result<(), FlushError> {
+    ) -> Result<Unsynced, FlushError> {
         let key = |kind| FileKey {
             partition: self.partition,
             base_offset: segment.base_offset,
@@ -434,36 +363,42 @@ impl SegmentWriter<'_> {
             .map_err(|e| failed(&keys[1], e))?;
         idx.write_at(&build.idxs, segment.idx_bytes, Durability::Later)
             .map_err(|e| failed(&keys[2], e))?;
-        log.sync_data().map_err(|e| failed(&keys[0], e))?;
+        log.start_write_back(segment.log_bytes)
+            .map_err(|e| failed(&keys[0], e))?;
+        let mut unsynced = Unsynced::default();
+        unsynced.files.push((keys[0], log));
         // The manifest makes the newest entries durable; their files are synced once that is too much to keep there.
         tails.sum.extend_from_slice(&build.sums);
         tails.idx.extend_from_slice(&build.idxs);
         for (tail, file, key) in [
-            (&mut tails.sum, &sum, &keys[1]),
-            (&mut tails.idx, &idx, &keys[2]),
+            (&mut tails.sum, sum, keys[1]),
+            (&mut tails.idx, idx, keys[2]),
         ] {
             if tail.len() > TAIL_BYTES_MAX {
-                file.sync_data().map_err(|e| failed(key, e))?;
+                unsynced.files.push((key, file));
                 tail.clear();
             }
         }
-        if is_new {
-            let dir = self.files.partition_dir(self.partition);
-            self.files
-                .disk()
-                .sync_dir(&dir)
-                .map_err(|e| FlushError::new(dir, e))?;
-        }
+        unsynced.dir = is_new.then(|| self.files.partition_dir(self.partition));
         *segment = build.segment;
+        Ok(unsynced)
+    }
+
+    /// Makes durable what an append wrote.
+    pub(super) fn sync(&self, unsynced: Unsynced) -> Result<(), FlushError> {
+        for (key, file) in unsynced.files {
+            file.sync_data()
+                .map_err(|e| FlushError::new(self.files.path(&key), e))?;
+        }
+        if let Some(dir) = unsynced.dir {
+            let synced = self.files.disk().sync_dir(&dir);
+            synced.map_err(|e| FlushError::new(dir, e))?;
+        }
         Ok(())
     }
 
     /// Position of the newest index entry; `None` before the first (or when it does not decode).
-    fn last_indexed(
-        &self,
-        segment: &SegmentEntry,
-        idx: &dyn crate::disk::DiskFile,
-    ) -> io::Result<Option<u64>> {
+    fn last_indexed(&self, segment: &SegmentEntry, idx: &dyn DiskFile) -> io::Result<Option<u64>> {
         let Some(at) = segment.idx_bytes.checked_sub(IDX_ENTRY_BYTES as u64) else {
             return Ok(None);
         };

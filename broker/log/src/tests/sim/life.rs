@@ -38,6 +38,8 @@ pub(super) enum Act {
     Seal,
     /// The flusher takes this partition.
     Flush(usize),
+    /// The flusher takes all partitions, step by step together.
+    FlushTogether,
     /// The checkpoint moves as far as it can.
     Checkpoint,
     /// The flusher does all that there is.
@@ -190,6 +192,7 @@ impl Life {
                 let id = self.parts[number].told.id;
                 self.pieces(|piece| *piece == Piece::Flush(id))
             }
+            Act::FlushTogether => self.stepped_mut().flush_together(),
             Act::Checkpoint => self.pieces(|piece| matches!(piece, Piece::Checkpoint(_))),
             Act::Settle => self.stepped_mut().settle(),
             Act::LogStart(number) => self.log_start(number),

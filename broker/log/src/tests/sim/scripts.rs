@@ -49,6 +49,18 @@ fn flush() -> Vec<Act> {
     acts
 }
 
+fn together() -> Vec<Act> {
+    let mut acts = Vec::new();
+    for _ in 0..4 {
+        acts.extend(groups(0, 2));
+        acts.extend([Append(1), Produce(2), Write, FlushTogether]);
+    }
+    acts.extend([Truncate(0), Produce(1), Write, Append(2), Write]);
+    acts.extend([FlushTogether, LogStart(1), Append(0), Write, FlushTogether]);
+    acts.extend([Delete(2), Append(1), Write, FlushTogether, Checkpoint]);
+    acts
+}
+
 fn roll() -> Vec<Act> {
     let mut acts = Vec::new();
     for _ in 0..5 {
@@ -185,10 +197,11 @@ fn restart() -> Vec<Act> {
 }
 
 /// The workloads by name. Compaction is not among them yet.
-pub(super) fn all() -> [(&'static str, fn() -> Vec<Act>); 10] {
+pub(super) fn all() -> [(&'static str, fn() -> Vec<Act>); 11] {
     [
         ("append", append),
         ("flush", flush),
+        ("together", together),
         ("roll", roll),
         ("retention", retention),
         ("deletion", deletion),
@@ -267,6 +280,7 @@ macro_rules! crash_at_every_operation {
 crash_at_every_operation!(
     append,
     flush,
+    together,
     roll,
     retention,
     deletion,

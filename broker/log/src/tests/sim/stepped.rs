@@ -123,6 +123,14 @@ impl Stepped {
         })
     }
 
+    /// One pass over all partitions together.
+    pub(in crate::tests) fn flush_together(&mut self) -> Result<(), Dead> {
+        by_hand::flush_together(&self.shared).map_err(|reason| {
+            self.shared.fail(&reason);
+            Dead
+        })
+    }
+
     /// Everything that the flusher could do, until nothing is left that it can change.
     pub(in crate::tests) fn settle(&mut self) -> Result<(), Dead> {
         loop {
