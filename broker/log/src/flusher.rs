@@ -24,8 +24,11 @@ use crate::partition::segments::FlushError;
 use crate::shared::Shared;
 use crate::wal::WalPosition;
 
-/// WAL files held back at which the oldest partitions are flushed. There are at least four, so one is always free.
-const HELD_FILES_MAX: u64 = 3;
+/// The part of the WAL's files that may be held back before the oldest partitions are flushed, and how many at least;
+/// there are at least four, so one is always free. Tail memory is the bound to be met first: it lets flushes be as large
+/// as memory allows. This one is met by partitions that get little, and bounds what a start reads.
+const HELD_FILES_DIVISOR: u64 = 4;
+const HELD_FILES_MIN: u64 = 3;
 /// Time between two flushes that nothing but age asks for: they must not be felt.
 const AGED_PACE: Duration = Duration::from_millis(40);
 /// A checkpoint that frees no file is written no more often than this.
@@ -249,6 +252,8 @@ impl Flusher {
 struct Pressure {
     /// Generation of the oldest WAL file that is held back, and the first group behind it.
     oldest_file: Option<(u64, u64)>,
+    /// So many files held back are too many.
+    held_files_max: u64,
     /// The WAL runs short of files: the checkpoint must reach this group.
     wanted: Option<u64>,
     /// Tail memory is half used.
@@ -262,6 +267,8 @@ impl Pressure {
     fn of(shared: &Shared) -> Self {
         Pressure {
             oldest_file: shared.wal().oldest_file(),
+            held_files_max: (shared.wal().files_max() as u64 / HELD_FILES_DIVISOR)
+                .max(HELD_FILES_MIN),
             wanted: shared.wal().wants_checkpoint(),
             half: shared.budget.used_bytes() >= shared.budget.bytes_max() / 2,
             full: shared.is_read_only(),
@@ -274,7 +281,7 @@ impl Pressure {
         let held = |oldest: u64| (newest_generation + 1).saturating_sub(oldest);
         let behind = self
             .oldest_file
-            .filter(|(oldest, _)| held(*oldest) >= HELD_FILES_MAX);
+            .filter(|(oldest, _)| held(*oldest) >= self.held_files_max);
         self.wanted.max(behind.map(|(_, group)| group)).unwrap_or(0)
     }
 }

@@ -114,6 +114,11 @@ impl Wal {
         self.shared.files.oldest().1
     }
 
+    /// The most files that there may be.
+    pub fn files_max(&self) -> usize {
+        self.shared.files.sizing.files_max
+    }
+
     /// When free files run short and no further one may be made: the group that the checkpoint must reach to free one.
     pub fn wants_checkpoint(&self) -> Option<u64> {
         self.shared.files.wants_checkpoint()
