@@ -43,10 +43,8 @@ def measured(*words):
 
 
 def commits(partitions, *words):
-    # Many partitions take longer until their flushes go round.
-    warm_up = 15 if partitions >= 1_000 and "--wal-alone" not in words else 3
     return measured("commit", "--partitions", partitions, "--batch-bytes", BATCH_BYTES,
-                    "--seconds", SECONDS, "--warm-up", warm_up, *words)
+                    "--seconds", SECONDS, "--warm-up", 5, *words)
 
 
 def restart(partitions):

@@ -27,6 +27,8 @@ use crate::sized_batch;
 
 /// How long the driver waits before it looks again whether there is room.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// How often it looks whether every partition has its folder: many are listed, and that is not to be felt.
+const LOOK_AT_FOLDERS: Duration = Duration::from_millis(500);
 /// No acknowledgement takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LEADER_EPOCH: i32 = 0;
@@ -37,6 +39,7 @@ pub(crate) struct Load {
     pub(crate) outstanding: usize,
     pub(crate) batch_bytes: usize,
     pub(crate) measured: Duration,
+    /// Time before that, once every partition has been flushed if any is.
     pub(crate) warm_up: Duration,
 }
 
@@ -120,7 +123,13 @@ pub(crate) fn whole_log(dir: &Path, load: &Load) -> Result<Value> {
             Err(error) => Err(error.into()),
         }
     };
-    let measured = drive(load, &metrics, &receiver, append)?;
+    // The first flush of a partition makes its folder and its files, which is not what a long run is made of.
+    let folders = dir.join("p").join(id(0).topic.to_string());
+    let all_flushed = || {
+        let made = std::fs::read_dir(&folders).map_or(0, Iterator::count);
+        made >= load.partitions as usize
+    };
+    let measured = drive(load, &metrics, &receiver, append, all_flushed)?;
     log.shutdown();
     Ok(measured.report(load))
 }
@@ -153,7 +162,7 @@ pub(crate) fn wal_alone(dir: &Path, load: &Load) -> Result<Value> {
                 .submit(Class::Data, vec![frame(index, offset, &bytes)])
                 .is_ok())
         };
-        let measured = drive(load, &metrics, &receiver, append);
+        let measured = drive(load, &metrics, &receiver, append, || true);
         over.store(true, Ordering::Relaxed);
         checkpoints.thread().unpark();
         checkpoints.join().expect("it does not panic")?;
@@ -213,21 +222,28 @@ impl Measured {
     }
 }
 
-/// Appends until the time is over. `append` gives false when there is no room for now.
+/// Appends until the time is over. `append` gives false when there is no room for now. The warm-up begins when
+/// `is_settled` first holds.
 fn drive(
     load: &Load,
     metrics: &LogMetrics,
     acks: &Receiver<usize>,
     append: impl Fn(usize) -> Result<bool>,
+    is_settled: impl Fn() -> bool,
 ) -> Result<Measured> {
-    let started = Instant::now();
+    let (mut looked, mut settled) = (Instant::now(), None);
     let mut waiting: VecDeque<Instant> = VecDeque::new();
     let (mut number, mut refused) = (0, 0);
     let mut latency = Histogram::<u64>::new(3)?;
     let mut begun: Option<(Instant, u64, u64)> = None;
     let groups = || metrics.group_bytes.get_sample_count();
     loop {
-        if begun.is_none() && started.elapsed() >= load.warm_up {
+        if settled.is_none() && looked.elapsed() >= LOOK_AT_FOLDERS {
+            looked = Instant::now();
+            settled = is_settled().then_some(looked);
+        }
+        let is_warm = settled.is_some_and(|since| since.elapsed() >= load.warm_up);
+        if begun.is_none() && is_warm {
             begun = Some((Instant::now(), groups(), written_bytes()?));
         }
         if let Some((at, groups_before, written_before)) = begun

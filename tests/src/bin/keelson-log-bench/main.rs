@@ -46,7 +46,7 @@ enum What {
         /// Seconds that are measured.
         #[arg(long, default_value_t = 10)]
         seconds: u64,
-        /// Seconds before that.
+        /// Seconds before that, from when every partition has been flushed once.
         #[arg(long, default_value_t = 5)]
         warm_up: u64,
         /// The write-ahead log alone: nothing goes into segments.
