@@ -1,4 +1,4 @@
-//! The files of the WAL: their sizes, their manifest, and their life from zeros to recycling.
+//! The files of the WAL: their manifest, and their life from zeros to recycling.
 //!
 //! Owns which files exist, which one is written next, and the checkpoint. A file is prepared completely (zeroed, head
 //! written, named, listed) before the writer may use it, and is used again only when neither manifest slot needs it.
@@ -14,18 +14,11 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Durability, OpenMode};
 
-use super::format::{Checkpoint, FIRST_GROUP_POSITION, FileHead, MANIFEST_FILES_MAX, ManifestSlot};
+use super::format::{Checkpoint, FIRST_GROUP_POSITION, FileHead, ManifestSlot};
 use super::found::Found;
+use super::sizing::{FILES_MIN, WAL_BYTES_MIN};
 use super::{WalOpenError, WalSizing};
 
-/// Files are at most this long: long enough that a change of file is rare, short enough to be freed soon.
-pub(crate) const FILE_BYTES_MAX: u64 = 64 << 20;
-/// The WAL is never larger than this, however large the volume.
-const WAL_BYTES_MAX: u64 = 2 << 30;
-/// Less room than this for the WAL in all is refused.
-pub(crate) const WAL_BYTES_MIN: u64 = 64 << 20;
-/// The cap always holds at least this many files: one written, one control reserve, two held by the checkpoint.
-pub(crate) const FILES_MIN: usize = 4;
 /// Files that are kept ready behind the one being written: the control reserve, and the next one.
 const STANDBY_FILES: usize = 2;
 /// The very first file is used when this much of it is zeroed, so that a first start is ready at once; the rest follows
@@ -33,34 +26,6 @@ const STANDBY_FILES: usize = 2;
 const FIRST_FILL_BYTES: u64 = 8 << 20;
 /// Zeros between two syncs while a file is prepared, so that commits beside it do not wait long.
 const ZERO_STEP_BYTES: u64 = 4 << 20;
-
-impl WalSizing {
-    /// The sizes on a volume of `total_bytes`; `wal_bytes_max` and `file_bytes` override the design's own.
-    pub fn for_volume(
-        total_bytes: u64,
-        wal_bytes_max: Option<u64>,
-        file_bytes: Option<u64>,
-    ) -> WalSizing {
-        let own = WAL_BYTES_MAX.min(total_bytes / 10);
-        let cap = wal_bytes_max.unwrap_or(own).max(WAL_BYTES_MIN);
-        let file_bytes = file_bytes
-            .unwrap_or(FILE_BYTES_MAX)
-            .min(cap / FILES_MIN as u64)
-            .max(4 * BLOCK_BYTES as u64)
-            / BLOCK_BYTES as u64
-            * BLOCK_BYTES as u64;
-        WalSizing {
-            file_bytes,
-            files_max: ((cap / file_bytes) as usize).clamp(FILES_MIN, MANIFEST_FILES_MAX),
-        }
-    }
-
-    /// The most bytes of frames and batches in one submit: half a file, so that the next group can hold the group's
-    /// table once more beside a submit of its own.
-    pub fn submit_bytes_max(&self) -> usize {
-        (self.file_bytes / 2) as usize - 2 * BLOCK_BYTES
-    }
-}
 
 /// One file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,10 +43,26 @@ struct State {
     generation_max: u64,
     boot: u64,
     checkpoint: Checkpoint,
-    /// The checkpoint in each manifest slot.
+    /// The oldest file that each manifest slot needs.
     slots: [u64; 2],
     /// The volume had no room for another file; tried again after the next checkpoint.
     no_room: bool,
+}
+
+impl State {
+    /// The checkpoint names the newest file that holds its group, or will hold it as its first: a file that the checkpoint
+    /// was set in may turn out to end below it.
+    fn name_holder(&mut self) {
+        let group = self.checkpoint.group;
+        let holder = self
+            .files
+            .iter()
+            .rfind(|file| file.first_group != 0 && file.first_group <= group);
+        if let Some(holder) = holder.filter(|h| h.head.generation > self.checkpoint.generation) {
+            self.checkpoint.generation = holder.head.generation;
+            self.checkpoint.first_group = holder.first_group;
+        }
+    }
 }
 
 struct Manifest {
@@ -300,17 +281,19 @@ impl Files {
             .file
             .write_at(&slot.encode(), position, Durability::Synced)?;
         manifest.number = number;
-        self.state.lock().slots[index] = slot.checkpoint.group;
+        self.state.lock().slots[index] = slot.checkpoint.generation;
         Ok(())
     }
 
     /// Recovery has read groups from this file.
     pub(crate) fn used(&self, generation: u64, first_group: u64) {
-        for file in &mut self.state.lock().files {
+        let mut state = self.state.lock();
+        for file in &mut state.files {
             if file.head.generation == generation {
                 file.first_group = first_group;
             }
         }
+        state.name_holder();
     }
 
     /// Counts one start more, durably, and returns its number.
@@ -378,7 +361,9 @@ impl Files {
         let mut state = self.state.lock();
         let file = state.files.iter_mut().find(|file| file.first_group == 0)?;
         file.first_group = first_group;
-        Some(file.head)
+        let head = file.head;
+        state.name_holder();
+        Some(head)
     }
 
     /// Room for groups in the files that stand by, in bytes, and what of all room only control writes may use.
@@ -474,12 +459,12 @@ impl Files {
             return (None, false, false, generation);
         }
         let oldest = state.files.front().filter(|file| file.first_group != 0);
-        let next = state.files.get(1).map_or(0, |file| file.first_group);
-        let freed_at = oldest.filter(|_| next != 0).map(|file| (file.head, next));
-        let slots = state.slots[0].min(state.slots[1]);
-        match freed_at {
-            Some((head, next)) if next <= slots => (Some(head), false, false, generation),
-            Some((_, next)) if next <= state.checkpoint.group => (None, true, false, generation),
+        let needed = state.slots[0].min(state.slots[1]);
+        match oldest.map(|file| file.head) {
+            Some(head) if head.generation < needed => (Some(head), false, false, generation),
+            Some(head) if head.generation < state.checkpoint.generation => {
+                (None, true, false, generation)
+            }
             _ => {
                 let may_grow = state.files.len() < self.sizing.files_max && !state.no_room;
                 (None, false, may_grow, generation)

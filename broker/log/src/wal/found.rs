@@ -14,7 +14,7 @@ use super::format::{FileHead, ManifestSlot, SlotRead};
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) slot: ManifestSlot,
-    /// Checkpoints of both slots; an unreadable slot counts as the other.
+    /// The oldest file that each slot needs; an unreadable slot counts as the other.
     pub(crate) slots: [u64; 2],
     pub(crate) files: Vec<FoundFile>,
     /// Length of the very first file while it is still being zeroed.
@@ -79,9 +79,9 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> Result<Option<Found>, WalOpen
              restore it, since without it nobody knows where replay must start",
         ));
     };
-    let mut checkpoints = [slot.checkpoint.group; 2];
+    let mut needed = [slot.checkpoint.generation; 2];
     for found in &slots {
-        checkpoints[(found.number % 2) as usize] = found.checkpoint.group;
+        needed[(found.number % 2) as usize] = found.checkpoint.generation;
     }
     let mut files = Vec::new();
     for generation in &generations {
@@ -103,7 +103,7 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> Result<Option<Found>, WalOpen
         .map(|file| file.length);
     Ok(Some(Found {
         slot,
-        slots: checkpoints,
+        slots: needed,
         files,
         filled,
     }))

@@ -10,6 +10,7 @@ mod readback;
 mod reader;
 mod recovery;
 mod scan;
+mod sizing;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use handle::Wal;
 pub(crate) use queue::Woken;
 pub use reader::WalReader;
 pub use recovery::WalRecovery;
+pub use sizing::WalSizing;
 pub(crate) use writer::Writer;
 
 /// A place in replay order: the group, then the frame in it.
@@ -178,15 +180,6 @@ pub trait WalSink: Send + Sync {
     }
     /// A write or sync failed. Nothing was or will be acknowledged after it; the process must end.
     fn fatal(&self, reason: &str) -> !;
-}
-
-/// Sizes of the WAL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WalSizing {
-    /// Length of each file in bytes, a multiple of 4 KiB.
-    pub file_bytes: u64,
-    /// Most files at any time.
-    pub files_max: usize,
 }
 
 /// How a WAL is opened.

@@ -12,13 +12,14 @@ use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Durability, OpenMode}
 use crate::metrics::LogMetrics;
 use crate::node::Node;
 
-use super::files::{FILES_MIN, Files, file_name};
+use super::files::{Files, file_name};
 use super::format::{MANIFEST_FILES_MAX, PreviousTable};
 use super::found::{Found, find};
 use super::handle::Wal;
 use super::queue::Queue;
 use super::readback::ReadBack;
 use super::scan::Scanner;
+use super::sizing::FILES_MIN;
 use super::source::Extent;
 use super::writer::{Cursor, Shared, Writer, own_frame};
 use super::{

@@ -64,6 +64,45 @@ fn files_are_recycled_behind_the_checkpoint_and_their_former_life_never_comes_ba
     assert!(damaged(&again.recovered).is_empty());
 }
 
+/// The checkpoint is set to the group that comes next, and that one happens to be the first of another file. Until a slot
+/// says that it is there, the file before it must stay.
+#[test]
+fn a_file_is_recycled_only_when_no_slot_names_it() {
+    let life = |disk: &SimDisk, checkpoint_behind: i64| {
+        let Ok(started) = start(disk) else { return };
+        let mut done = 0;
+        // So many that the third file is begun, and the first one may be recycled.
+        for group in 0..11 {
+            let frames = vec![append(0, group * 10, 9000)];
+            if !commit(&started, &mut done, Class::Data, frames) {
+                return;
+            }
+            let next = started.wal.durable_group() + 1;
+            if group == checkpoint_behind && started.wal.set_checkpoint(next).is_err() {
+                return;
+            }
+        }
+    };
+    for checkpoint_behind in 2..6 {
+        let whole = SimDisk::new(5);
+        life(&whole, checkpoint_behind);
+        for at in 1..=whole.operations() {
+            let disk = SimDisk::new(5);
+            disk.set_faults(SimFaults {
+                cut_at: Some(at),
+                ..SimFaults::default()
+            });
+            life(&disk, checkpoint_behind);
+            disk.power_cut();
+            if let Err(error) = start(&disk) {
+                panic!(
+                    "checkpoint behind {checkpoint_behind}, power cut at operation {at}: {error}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn without_a_checkpoint_data_waits_and_control_goes_on() {
     let disk = SimDisk::new(3);
