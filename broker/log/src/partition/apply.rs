@@ -73,15 +73,20 @@ impl Partition {
     }
 
     /// A leader epoch starts. Replay may meet one that is known from segments alone, by the first batch of it that they
-    /// hold: what was below the log start never got there. Where it began is what the frame says.
+    /// hold, or not at all: what was below the log start never got there. Where it began is what the frame says.
     pub(crate) fn epoch_durable(&self, epoch: i32, offset: i64, position: WalPosition) {
         let mut state = self.state.lock();
-        let known = state.epochs.iter_mut().find(|(known, _)| *known == epoch);
-        if let Some((_, start)) = known {
-            *start = offset.min(*start);
-        } else if state.epochs.last().is_none_or(|(last, _)| *last < epoch) {
-            state.epochs.push((epoch, offset));
-            state.epoch_queued = state.epoch_queued.max(epoch);
+        match state
+            .epochs
+            .binary_search_by_key(&epoch, |(known, _)| *known)
+        {
+            Ok(at) => state.epochs[at].1 = offset.min(state.epochs[at].1),
+            // Of one that a later truncation takes back, a segment may have the successor: it would stand too high.
+            Err(at) if state.epochs.get(at).is_none_or(|(_, next)| offset < *next) => {
+                state.epochs.insert(at, (epoch, offset));
+                state.epoch_queued = state.epoch_queued.max(epoch);
+            }
+            Err(_) => {}
         }
         self.reflected_later(&mut state, position, true);
     }
