@@ -424,7 +424,7 @@ pub(crate) fn flush(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String>
         };
         match result {
             Ok(Pass::More) if !full => {}
-            Ok(Pass::More | Pass::Done | Pass::Idle) => return Ok(()),
+            Ok(Pass::More | Pass::Done | Pass::Idle) | Err(FlushError::Deleted) => return Ok(()),
             Err(error @ FlushError::Fatal { .. }) => return Err(error.to_string()),
             Err(error @ FlushError::NoRoom { .. }) => {
                 put_off(shared, &error);
@@ -441,7 +441,7 @@ fn repair(shared: &Arc<Shared>, id: PartitionId, base: i64) -> Result<(), String
         return Ok(());
     };
     match partition.rebuild_index(base) {
-        Ok(()) => Ok(()),
+        Ok(()) | Err(FlushError::Deleted) => Ok(()),
         Err(error @ FlushError::Fatal { .. }) => Err(error.to_string()),
         Err(error @ FlushError::NoRoom { .. }) => {
             tracing::warn!(%error, "index not rebuilt");

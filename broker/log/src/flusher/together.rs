@@ -128,7 +128,7 @@ fn flush_share<'a>(
     for (partition, pass) in partitions.iter().zip(synced?) {
         match pass.and_then(|pass| pass.map_or(Ok(Pass::Idle), FlushPass::finish)) {
             Ok(Pass::More) => left.push(partition.id()),
-            Ok(Pass::Done | Pass::Idle) => {}
+            Ok(Pass::Done | Pass::Idle) | Err(FlushError::Deleted) => {}
             Err(error @ FlushError::Fatal { .. }) => return Err(error.to_string()),
             Err(error @ FlushError::NoRoom { .. }) => {
                 put_off(shared, &error);

@@ -39,7 +39,7 @@ impl Partition {
         };
         let mut table = match self.read_snapshot(snapshot) {
             Some(table) => table,
-            None => self.scan_producers(flushed),
+            None => self.scan_producers(flushed)?,
         };
         for batch in &tail {
             if let Ok(header) = batch.header() {
@@ -54,22 +54,25 @@ impl Partition {
         &self,
         snapshot: Option<SnapshotRef>,
         batches: &[TailBatch],
-    ) -> Option<ProducerTable> {
+    ) -> Result<Option<ProducerTable>, ReadError> {
         let headers: Vec<BatchHeader> = batches
             .iter()
             .filter_map(|b| b.header().ok())
             .filter(|h| h.producer_id >= 0)
             .collect();
-        let newest = headers.iter().map(|h| h.max_timestamp).max()?;
+        let newest = headers.iter().map(|h| h.max_timestamp).max();
+        let (Some(newest), Some(first)) = (newest, batches.first()) else {
+            return Ok(None);
+        };
         let mut table = match self.read_snapshot(snapshot) {
             Some(table) => table,
-            None => self.scan_producers(batches.first()?.base_offset),
+            None => self.scan_producers(first.base_offset)?,
         };
         for header in &headers {
             record(&mut table, header);
         }
         table.expire(newest, PRODUCER_EXPIRATION_MS);
-        Some(table)
+        Ok(Some(table))
     }
 
     /// The table of a snapshot (none yet: empty); `None` when its file is damaged, which is told.
@@ -107,8 +110,9 @@ impl Partition {
         None
     }
 
-    /// The table from the batches themselves, up to `end`; damaged ranges are told and left out.
-    pub(crate) fn scan_producers(&self, end: i64) -> ProducerTable {
+    /// The table from the batches themselves, up to `end`; damaged ranges are told and left out. Whatever else keeps it
+    /// from being read is an error: a table without half of the batches would be believed.
+    pub(crate) fn scan_producers(&self, end: i64) -> Result<ProducerTable, ReadError> {
         let mut table = ProducerTable::new();
         let mut from = self.log_start();
         while from < end {
@@ -117,16 +121,11 @@ impl Partition {
             });
             match result {
                 Err(ReadError::Corrupt { range }) if range.to >= from => from = range.to + 1,
-                Ok(())
-                | Err(
-                    ReadError::Corrupt { .. }
-                    | ReadError::OutOfRange { .. }
-                    | ReadError::Deleted
-                    | ReadError::Io { .. },
-                ) => break,
+                Ok(()) => break,
+                Err(error) => return Err(error),
             }
         }
-        table
+        Ok(table)
     }
 }
 

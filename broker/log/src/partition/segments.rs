@@ -13,7 +13,7 @@ use super::format::{
     Tails, decode_idx, encode_idx, encode_sum,
 };
 use super::tail::TailBatch;
-use super::{Partition, State};
+use super::{Partition, ReadError, State};
 use crate::disk::{DiskFile, Durability};
 use crate::files::{FileKey, Files, Kind, is_medium_error, is_no_room, read_up_to};
 use crate::wal::WalPosition;
@@ -38,6 +38,9 @@ pub(crate) enum FlushError {
     /// A write or sync failed: the process must end.
     #[error("cannot write {}: {error}", .path.display())]
     Fatal { path: PathBuf, error: io::Error },
+    /// The partition was deleted meanwhile: its folder is left as it is, since a crash may still take the deletion back.
+    #[error("the partition is deleted")]
+    Deleted,
 }
 
 impl FlushError {
@@ -46,6 +49,17 @@ impl FlushError {
             FlushError::NoRoom { path, error }
         } else {
             FlushError::Fatal { path, error }
+        }
+    }
+
+    /// What was to be written could not be read from `path`.
+    pub(crate) fn unread(path: PathBuf, error: &ReadError) -> Self {
+        match error {
+            ReadError::Deleted => FlushError::Deleted,
+            ReadError::OutOfRange { .. } | ReadError::Corrupt { .. } | ReadError::Io { .. } => {
+                let error = io::Error::other(error.to_string());
+                FlushError::Fatal { path, error }
+            }
         }
     }
 }
@@ -161,7 +175,10 @@ impl Partition {
     }
 
     pub(super) fn write_snapshot(&self, plan: &mut Plan) -> Result<(), FlushError> {
-        let Some(table) = self.table_after(plan.manifest.snapshot, &plan.batches) else {
+        let table = self
+            .table_after(plan.manifest.snapshot, &plan.batches)
+            .map_err(|e| FlushError::unread(self.snapshot_path(1), &e))?;
+        let Some(table) = table else {
             return Ok(());
         };
         let offset = plan.manifest.next_offset;

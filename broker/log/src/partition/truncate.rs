@@ -245,7 +245,9 @@ impl Partition {
         let bases = manifest.segments.iter().map(|s| s.base_offset);
         let dropped: Vec<i64> = bases.filter(|base| *base >= to).collect();
         if manifest.snapshot.is_some_and(|s| s.offset > to) {
-            let table = self.scan_producers(to);
+            let table = self
+                .scan_producers(to)
+                .map_err(|e| FlushError::unread(self.snapshot_path(1), &e))?;
             self.store_snapshot(&mut manifest, to, &table)?;
         }
         manifest.segments.retain(|s| s.base_offset < to);

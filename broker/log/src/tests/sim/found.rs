@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use keelson_protocol::batch::BatchHeader;
+use keelson_protocol::builder::BatchBuilder;
+use keelson_state::producers::{ProducerBatch, Verdict};
 
 use super::life::sim_options;
 use super::stepped::{Dead, Stepped};
@@ -28,7 +31,14 @@ fn flush(stepped: &mut Stepped) -> Result<(), Dead> {
 }
 
 fn put(partition: &Partition, records: u64, epoch: i32) {
-    let bytes = batch(&mut Rng::new(records), 1_000, records, 40);
+    send(
+        partition,
+        batch(&mut Rng::new(records), 1_000, records, 40),
+        epoch,
+    );
+}
+
+fn send(partition: &Partition, bytes: Bytes, epoch: i32) {
     let header = BatchHeader::parse(&bytes).unwrap();
     let batch = ProducedBatch {
         bytes,
@@ -65,6 +75,42 @@ fn cut_a_flush(before: impl Fn(&mut Stepped, &Partition), check: impl Fn(&Partit
             return;
         }
     }
+}
+
+/// A truncation is carried out while a deletion is queued: a crash takes the deletion back, and the producers that the
+/// truncation left must be known. Seed 2319.
+#[test]
+fn a_deletion_that_is_only_queued_costs_no_producer() {
+    cut_a_flush(
+        |stepped, partition| {
+            for sequence in 0..2 {
+                let mut builder = BatchBuilder::new(1_000).producer(7, 0, sequence);
+                builder.push(None, Some(b"value"));
+                send(partition, builder.build(), 0);
+            }
+            stepped.write().unwrap();
+            flush(stepped).unwrap();
+            stepped.log.truncate(partition, 1, Box::new(|| {})).unwrap();
+            stepped.write().unwrap();
+            let entry = Entry::DeletePartition(partition.id());
+            stepped.log.commit(vec![entry], Box::new(|| {})).unwrap();
+        },
+        |partition, what| {
+            assert_eq!(partition.next_offset(), 1, "{what}");
+            let first = ProducerBatch {
+                producer_id: 7,
+                epoch: 0,
+                base_sequence: 0,
+                last_sequence: 0,
+            };
+            let verdict = partition.producers().unwrap().check(&first);
+            let duplicate = Verdict::Duplicate {
+                base_offset: 0,
+                last_offset: 0,
+            };
+            assert_eq!(verdict, Ok(duplicate), "{what}");
+        },
+    );
 }
 
 /// A first flush whose last slot is lost is taken back from the segment, which begins at the log start. Seed 96.
