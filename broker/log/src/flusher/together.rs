@@ -109,7 +109,9 @@ fn flush_share<'a>(
         Some(pass) => {
             // Writing needs a core and waits for nothing: many threads at once would take the cores from the commits.
             let _one_writes = one.lock();
-            pass.write().map(Some)
+            let written = pass.write().map(Some);
+            std::thread::yield_now();
+            written
         }
         None => Ok(None),
     };
