@@ -40,11 +40,11 @@ pub const BATCH_LENGTH_OVERHEAD_BYTES: usize = LEADER_EPOCH;
 /// The only batch format that is stored.
 pub const MAGIC_V2: i8 = 2;
 
-const ATTRIBUTE_CODEC_MASK: i16 = 0x07;
+pub(crate) const ATTRIBUTE_CODEC_MASK: i16 = 0x07;
 const ATTRIBUTE_LOG_APPEND_TIME: i16 = 0x08;
 const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
 const ATTRIBUTE_CONTROL: i16 = 0x20;
-const ATTRIBUTE_DELETE_HORIZON: i16 = 0x40;
+pub(crate) const ATTRIBUTE_DELETE_HORIZON: i16 = 0x40;
 
 /// Why bytes are not a record batch that can be kept or served.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -290,6 +290,11 @@ impl BatchHeader {
     /// True if compaction has set a delete horizon in the base timestamp.
     pub fn has_delete_horizon(&self) -> bool {
         self.attributes & ATTRIBUTE_DELETE_HORIZON != 0
+    }
+
+    /// When the tombstones in it may go (KIP-534), Unix time in ms; compaction has set it at its first pass over them.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        self.has_delete_horizon().then_some(self.base_timestamp)
     }
 
     /// Who set the timestamps.

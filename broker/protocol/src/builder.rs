@@ -1,10 +1,11 @@
-//! Builds uncompressed v2 batches, for internal topics and for tests.
+//! Builds uncompressed v2 batches, for internal topics and for tests; and records, for [`crate::compact`].
 //!
 //! Owns nothing but a buffer. Never used for what a producer sent: those bytes stay as they are.
 
 use bytes::Bytes;
 
 use crate::batch::{BATCH_HEADER_BYTES, BatchHeader, MAGIC_V2, seal};
+use crate::records::Record;
 
 /// Collects records into one batch.
 #[derive(Debug, Clone)]
@@ -124,6 +125,22 @@ pub fn empty_batch(base_offset: i64, last_offset: i64, leader_epoch: i32) -> Byt
     let mut batch = vec![0; BATCH_HEADER_BYTES];
     seal(&mut batch, &header);
     Bytes::from(batch)
+}
+
+/// A record as it stands in a batch: offset and timestamp as deltas to the batch's.
+pub(crate) fn put_record(out: &mut Vec<u8>, record: &Record<'_>, timestamp_delta: i64) {
+    let mut body = vec![0]; // attributes
+    put_varlong(&mut body, timestamp_delta);
+    put_varlong(&mut body, i64::from(record.offset_delta));
+    put_nullable(&mut body, record.key);
+    put_nullable(&mut body, record.value);
+    put_varlong(&mut body, record.headers().count() as i64);
+    for header in record.headers() {
+        put_nullable(&mut body, Some(header.key));
+        put_nullable(&mut body, header.value);
+    }
+    put_varlong(out, body.len() as i64);
+    out.extend_from_slice(&body);
 }
 
 /// Zigzag varint; the 32-bit and 64-bit forms of a small value are the same bytes.

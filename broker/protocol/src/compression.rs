@@ -6,7 +6,7 @@
 //! xerial framing of snappy-java (Java, kafka-python); the LZ4 frame format with the correct header checksum (KIP-57);
 //! zstd frames (RFC 8878, KIP-110).
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use crate::batch::BatchError;
 
@@ -71,6 +71,40 @@ impl Compression {
     }
 }
 
+/// Compresses records as clients do, for a batch that compaction builds anew; at each codec's default level.
+pub(crate) fn compress(codec: Compression, data: &[u8]) -> io::Result<Vec<u8>> {
+    match codec {
+        Compression::None => Ok(data.to_vec()),
+        Compression::Gzip => {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            out.write_all(data)?;
+            out.finish()
+        }
+        Compression::Snappy => xerial(data),
+        Compression::Lz4 => {
+            let mut out = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            out.write_all(data)?;
+            out.finish().map_err(io::Error::other)
+        }
+        Compression::Zstd => zstd::stream::encode_all(data, zstd::DEFAULT_COMPRESSION_LEVEL),
+    }
+}
+
+/// Snappy in snappy-java's framing, which every client reads.
+fn xerial(data: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = XERIAL_MAGIC.to_vec();
+    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
+    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
+    let mut encoder = snap::raw::Encoder::new();
+    for block in data.chunks(XERIAL_BLOCK_BYTES) {
+        let block = encoder.compress_vec(block).map_err(io::Error::other)?;
+        let length = i32::try_from(block.len()).map_err(io::Error::other)?;
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&block);
+    }
+    Ok(out)
+}
+
 /// Reads what compressed data decompress to. The caller limits how much it takes.
 pub(crate) enum Decompressor<'a> {
     None(&'a [u8]),
@@ -111,6 +145,10 @@ impl Read for Decompressor<'_> {
 /// First bytes of snappy-java's framing: magic, then version and compatible version (4 bytes each).
 const XERIAL_MAGIC: [u8; 8] = *b"\x82SNAPPY\0";
 const XERIAL_HEADER_BYTES: usize = 16;
+/// Version, and the oldest version that reads it.
+const XERIAL_VERSION: i32 = 1;
+/// Bytes that snappy-java puts into one block.
+const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
 /// A snappy element of 3 bytes gives at most 64: no honest block promises more than this many times its size.
 const SNAPPY_RATIO_MAX: usize = 22;
 /// Largest raw block: a block has to be decompressed at once, so it bounds the memory that one batch takes.

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod batch;
 pub mod builder;
+pub mod compact;
 pub mod compression;
 mod error_names;
 pub mod frame;
