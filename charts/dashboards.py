@@ -209,6 +209,12 @@ def recovery_and_disk(b):
             [{"expr": f"rate(keelson_log_scrub_bytes_total{{{BROKER}}}[$__rate_interval])", "legend": "{{instance}}"}], width=12)
     b.graph("End of the last full background check", "When every byte had last been read and checked; 0 means never.", "dateTimeAsIso",
             [{"expr": f"keelson_log_scrub_last_full_pass_timestamp_seconds{{{BROKER}}} * 1000", "legend": "{{instance}}"}], width=12, minimum=None)
+    b.graph("Compaction", "Bytes that compaction reads and writes per second. Nothing while no compacted topic is written to.", "Bps",
+            [{"expr": f"rate(keelson_log_compaction_read_bytes_total{{{BROKER}}}[$__rate_interval])", "legend": "{{instance}} read"},
+             {"expr": f"rate(keelson_log_compaction_written_bytes_total{{{BROKER}}}[$__rate_interval])", "legend": "{{instance}} written"}], width=12)
+    b.graph("Compactions", "Partitions that were compacted, and compactions that were given up: the latter stay at 0.", "ops",
+            [{"expr": f"rate(keelson_log_compactions_total{{{BROKER}}}[$__rate_interval])", "legend": "{{instance}} done"},
+             {"expr": f"rate(keelson_log_compaction_failures_total{{{BROKER}}}[$__rate_interval])", "legend": "{{instance}} given up"}], width=12)
 
 
 def log_health():

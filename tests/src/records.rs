@@ -112,6 +112,23 @@ pub fn single_value_position(batch: &[u8], value_bytes: usize) -> usize {
     batch.len() - 1 - value_bytes
 }
 
+/// The offset after the last whole batch in a fetch answer; a batch that compaction emptied counts, too.
+pub fn next_offset(mut bytes: &[u8]) -> Option<i64> {
+    let mut next = None;
+    while bytes.len() >= BATCH_HEADER_BYTES {
+        let base = i64::from_be_bytes(bytes[..8].try_into().expect("eight bytes"));
+        let length = u32::from_be_bytes(bytes[8..12].try_into().expect("four bytes"));
+        let delta = i32::from_be_bytes(bytes[23..27].try_into().expect("four bytes"));
+        let end = 12 + usize::try_from(length).expect("a length fits");
+        if bytes.len() < end {
+            break;
+        }
+        next = Some(base + i64::from(delta) + 1);
+        bytes = &bytes[end..];
+    }
+    next
+}
+
 /// Offsets and values of all whole, uncompressed batches in a fetch answer.
 ///
 /// # Panics

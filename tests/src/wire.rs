@@ -305,12 +305,11 @@ impl Wire {
             if next >= fetched.high_watermark {
                 return Ok(records);
             }
-            let read = fetched.records();
-            let (last, _) = read
-                .last()
-                .unwrap_or_else(|| panic!("nothing at {next} below {}", fetched.high_watermark));
             let from = next;
-            next = last + 1;
+            next = crate::records::next_offset(&fetched.bytes)
+                .filter(|next| *next > from)
+                .unwrap_or_else(|| panic!("nothing at {from} below {}", fetched.high_watermark));
+            let read = fetched.records();
             records.extend(read.into_iter().filter(|(offset, _)| *offset >= from));
         }
     }

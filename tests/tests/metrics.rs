@@ -25,6 +25,8 @@ const FAMILIES: &[(&str, &str, bool)] = &[
     ("keelson_wal_recovery_duration_seconds", "gauge", false),
     ("keelson_log_quarantined_ranges", "gauge", true),
     ("keelson_log_quarantined_records", "gauge", true),
+    ("keelson_log_compactions_total", "counter", true),
+    ("keelson_log_compaction_failures_total", "counter", true),
     ("keelson_wal_health", "gauge", false),
     ("keelson_fetch_invariant_violations_total", "counter", true),
     ("keelson_disk_free_bytes", "gauge", false),

@@ -208,7 +208,7 @@ fn other_keys_and_bad_values_are_refused_with_the_reason() {
     let broker = Broker::start();
     let mut wire = Wire::connect(broker.bootstrap());
     let cases = [
-        ("cleanup.policy", "compact"),
+        ("cleanup.policy", "shrink"),
         ("compression.type", "gzip"),
         ("min.insync.replicas", "2"),
         ("no.such.key", "1"),
@@ -233,7 +233,7 @@ fn other_keys_and_bad_values_are_refused_with_the_reason() {
             ("compression.type", "producer"),
         ],
     );
-    let (error, message) = alter(&mut wire, "orders", "cleanup.policy", "compact");
+    let (error, message) = alter(&mut wire, "orders", "cleanup.policy", "shrink");
     assert_eq!(error, Some(ResponseError::InvalidConfig), "{message}");
     assert!(message.contains("cleanup.policy"), "{message}");
 }

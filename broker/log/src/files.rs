@@ -14,6 +14,7 @@ use crate::disk::{Disk, DiskFile, Durability, OpenMode};
 use crate::ids::PartitionId;
 use crate::options::{EXTENT_CACHE_BYTES_MAX, OPEN_FILES_MAX};
 use crate::partition::extent::Extent;
+use crate::partition::format::SegmentEntry;
 use crate::partition::slots::{MANIFEST, Slots};
 
 /// Folder of all partitions, below the data directory.
@@ -50,31 +51,44 @@ impl Kind {
 pub(crate) struct FileKey {
     pub(crate) partition: PartitionId,
     pub(crate) base_offset: i64,
+    /// How often compaction has written the segment anew.
+    pub(crate) generation: u32,
     pub(crate) kind: Kind,
 }
 
 impl FileKey {
-    /// The file's name in the partition's folder: Kafka's twenty digits.
+    /// The file's name in the partition's folder: Kafka's twenty digits, and the generation if compaction wrote it.
     pub(crate) fn name(&self) -> String {
-        format!("{:020}.{}", self.base_offset, self.kind.extension())
+        let (base, extension) = (self.base_offset, self.kind.extension());
+        match self.generation {
+            0 => format!("{base:020}.{extension}"),
+            generation => format!("{base:020}-{generation}.{extension}"),
+        }
     }
 
     /// Reads a name back.
     pub(crate) fn parse(partition: PartitionId, name: &str) -> Option<Self> {
-        let (base, extension) = name.split_once('.')?;
+        let (segment, extension) = name.split_once('.')?;
+        let (base, generation) = segment.split_once('-').unwrap_or((segment, "0"));
         let kind = Kind::ALL
             .into_iter()
             .find(|kind| kind.extension() == extension)?;
         let key = FileKey {
             partition,
             base_offset: base.parse().ok()?,
+            generation: generation.parse().ok()?,
             kind,
         };
         (key.name() == name).then_some(key)
     }
 }
 
-type ExtentKey = (PartitionId, i64, u64);
+/// Partition, base offset and generation of the segment, position in it.
+type ExtentKey = (PartitionId, i64, u32, u64);
+
+fn extent_key(log: &FileKey, position: u64) -> ExtentKey {
+    (log.partition, log.base_offset, log.generation, position)
+}
 
 /// Access to the files of all partitions of a volume.
 pub(crate) struct Files {
@@ -167,24 +181,26 @@ impl Files {
         self.disk.open(&self.path(key), OpenMode::Create)
     }
 
-    /// Unlinks the three files of a segment; those that are not there are fine.
-    pub(crate) fn unlink_segment(
+    /// Unlinks all files of segments with these base offsets but those of a generation that is `listed`.
+    pub(crate) fn unlink_segments(
         &self,
         partition: PartitionId,
-        base_offset: i64,
+        bases: &[i64],
+        listed: &[SegmentEntry],
     ) -> io::Result<()> {
-        for kind in Kind::ALL {
-            let key = FileKey {
-                partition,
-                base_offset,
-                kind,
+        let dir = self.partition_dir(partition);
+        for entry in self.disk.list(&dir)? {
+            let Some(key) = FileKey::parse(partition, &entry.name) else {
+                continue;
             };
-            self.open.lock().remove(&key);
-            self.unlink(&self.path(&key))?;
+            let is_listed = |s: &SegmentEntry| s.key(partition, key.kind) == key;
+            if bases.contains(&key.base_offset) && !listed.iter().any(is_listed) {
+                self.open.lock().remove(&key);
+                self.unlink(&self.path(&key))?;
+            }
         }
-        self.extents
-            .lock()
-            .retain(|(id, base, _)| (*id, *base) != (partition, base_offset));
+        let mut extents = self.extents.lock();
+        extents.retain(|(id, base, _, _)| *id != partition || !bases.contains(base));
         Ok(())
     }
 
@@ -199,29 +215,18 @@ impl Files {
     /// Forgets what is cached of a partition.
     pub(crate) fn forget(&self, partition: PartitionId) {
         self.open.lock().retain(|key| key.partition != partition);
-        self.extents.lock().retain(|(id, _, _)| *id != partition);
+        self.extents.lock().retain(|(id, _, _, _)| *id != partition);
     }
 
-    pub(crate) fn cached_extent(
-        &self,
-        partition: PartitionId,
-        base: i64,
-        position: u64,
-    ) -> Option<Arc<Extent>> {
-        self.extents.lock().get(&(partition, base, position))
+    pub(crate) fn cached_extent(&self, log: &FileKey, position: u64) -> Option<Arc<Extent>> {
+        self.extents.lock().get(&extent_key(log, position))
     }
 
-    pub(crate) fn cache_extent(
-        &self,
-        partition: PartitionId,
-        base: i64,
-        position: u64,
-        extent: &Arc<Extent>,
-    ) {
+    pub(crate) fn cache_extent(&self, log: &FileKey, position: u64, extent: &Arc<Extent>) {
         let weight = extent.weight_bytes();
         self.extents
             .lock()
-            .insert((partition, base, position), Arc::clone(extent), weight);
+            .insert(extent_key(log, position), Arc::clone(extent), weight);
     }
 
     /// Makes the folder of a partition, and those above it. Returns the folders that gained a name: they must be synced
@@ -402,14 +407,25 @@ mod tests {
         let key = FileKey {
             partition,
             base_offset: 42,
+            generation: 0,
             kind: Kind::Idx,
         };
         assert_eq!(key.name(), "00000000000000000042.idx");
         assert_eq!(FileKey::parse(partition, &key.name()), Some(key));
+        let compacted = FileKey {
+            generation: 7,
+            ..key
+        };
+        assert_eq!(compacted.name(), "00000000000000000042-7.idx");
+        let parsed = FileKey::parse(partition, &compacted.name());
+        assert_eq!(parsed, Some(compacted));
         for bad in [
             "42.idx",
             "00000000000000000042.tmp",
             "00000000000000000042",
+            "00000000000000000042-0.idx",
+            "00000000000000000042-07.idx",
+            "00000000000000000042-.idx",
             "manifest",
         ] {
             assert_eq!(FileKey::parse(partition, bad), None, "{bad}");

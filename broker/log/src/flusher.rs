@@ -462,6 +462,8 @@ fn bury(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String> {
     // Asked for here, on the thread that flushes: a pass that was under way may have made the folder only then.
     let slots = partition.state.lock().slots.clone();
     if slots.exist() {
+        // A compaction sees that the partition is deleted, and ends.
+        let _no_other_files = partition.compaction.lock();
         let removed = shared.files.remove_partition(id, slots);
         removed.map_err(|e| format!("cannot delete the folder of {id}: {e}"))?;
     }

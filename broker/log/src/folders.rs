@@ -145,12 +145,17 @@ fn tidy_folder(
     let files = &shared.files;
     let dir = files.partition_dir(id);
     let manifest = &slots.manifest;
-    let listed = |base: i64| manifest.segments.iter().any(|s| s.base_offset == base);
+    let listed = |key: &FileKey| {
+        manifest
+            .segments
+            .iter()
+            .any(|s| s.key(id, key.kind) == *key)
+    };
     let mut unlinked = false;
     for name in names {
         let path = dir.join(name);
         match FileKey::parse(id, name) {
-            Some(key) if listed(key.base_offset) => {}
+            Some(key) if listed(&key) => {}
             Some(key)
                 if manifest.created.contains(&key.base_offset)
                     || manifest.dropped.contains(&key.base_offset) =>
@@ -179,11 +184,7 @@ fn tidy_folder(
             (Kind::Sum, segment.sum_bytes),
             (Kind::Idx, segment.idx_bytes),
         ] {
-            let key = FileKey {
-                partition: id,
-                base_offset: segment.base_offset,
-                kind,
-            };
+            let key = segment.key(id, kind);
             if let Some(problem) = fit_length(shared, &key, listed, end)? {
                 problems.push(problem);
             }
@@ -212,11 +213,7 @@ fn restore_tails(shared: &Shared, manifest: &Manifest) -> io::Result<Vec<Problem
         (Kind::Idx, &manifest.tails.idx, last.idx_bytes),
     ];
     for (kind, tail, total) in tails.into_iter().filter(|(_, tail, _)| !tail.is_empty()) {
-        let key = FileKey {
-            partition: manifest.partition,
-            base_offset: last.base_offset,
-            kind,
-        };
+        let key = last.key(manifest.partition, kind);
         let Some(position) = total.checked_sub(tail.len() as u64) else {
             continue;
         };
@@ -238,7 +235,7 @@ fn restore_tails(shared: &Shared, manifest: &Manifest) -> io::Result<Vec<Problem
         let is_stale = kind == Kind::Sum
             && bytes[..read]
                 .chunks(SUM_ENTRY_BYTES)
-                .all(|entry| decode_sum(last.base_offset, entry).is_ok());
+                .all(|entry| decode_sum(last.seed(), entry).is_ok());
         let differs = bytes
             .iter()
             .zip(tail)
@@ -316,7 +313,11 @@ fn fit_length(
 }
 
 /// Moves a file or folder that nobody lists to `quarantine/`.
-fn set_aside(shared: &Shared, path: &Path, partition: Option<PartitionId>) -> io::Result<Problem> {
+pub(crate) fn set_aside(
+    shared: &Shared,
+    path: &Path,
+    partition: Option<PartitionId>,
+) -> io::Result<Problem> {
     move_to_quarantine(shared, path)?;
     Ok(UnhealthyRange {
         partition,

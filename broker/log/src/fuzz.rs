@@ -244,12 +244,14 @@ pub fn partition_manifest_specimen() -> Vec<u8> {
     });
     for base_offset in [10, SEGMENT_BASE] {
         manifest.segments.push(SegmentEntry {
-            base_offset,
             log_bytes: 9_000,
             sum_bytes: 80,
             idx_bytes: 96,
+            generation: u32::from(base_offset == 10),
+            cleaned: base_offset == 10,
             first_timestamp: 1_000,
             max_timestamp: 2_000,
+            ..SegmentEntry::empty(base_offset)
         });
     }
     manifest.epochs = vec![(0, 0), (2, 150)];

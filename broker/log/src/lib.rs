@@ -7,8 +7,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod accept;
+mod background;
 mod budget;
 mod cache;
+mod compactor;
 pub mod disk;
 pub mod dump;
 mod files;
@@ -43,7 +45,10 @@ pub use log::{Entry, Hooks, Identity, Log, OpenError, open, open_on};
 pub use losses::AcceptedLoss;
 pub use metrics::{HealthState, LogMetrics, Reason, Source, Stage};
 pub use offline::read_partition;
-pub use options::{FLUSH_PENDING_BYTES, Options, PartitionConfig, SCRUB_BYTES_PER_SECOND};
+pub use options::{
+    COMPACTION_BYTES_PER_SECOND, COMPACTION_MEMORY_BYTES, CompactionConfig, FLUSH_PENDING_BYTES,
+    Options, PartitionConfig, SCRUB_BYTES_PER_SECOND,
+};
 pub use partition::{
     AppendError, Appended, Observer, Partition, ProducedBatch, ReadError, ReadOutcome, ReadRequest,
     TruncateError,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::budget::{Reservation, TailBudget};
+use crate::compactor::Compactor;
 use crate::disk::{Disk, RealDisk};
 use crate::flusher::{self, Stop};
 use crate::folders;
@@ -90,6 +91,7 @@ pub struct Log {
     identity: Identity,
     flusher: Mutex<Option<JoinHandle<()>>>,
     scrubber: Scrubber,
+    compactor: Compactor,
     /// Commits are made one after the other.
     commits: Mutex<()>,
 }
@@ -120,8 +122,9 @@ pub fn open_on(
         message: format!("cannot start the flusher: {e}"),
     })?;
     publish(&shared);
-    let mut log = Log {
+    let log = Log {
         scrubber: Scrubber::new(&shared),
+        compactor: Compactor::new(),
         shared,
         identity,
         flusher: Mutex::new(Some(thread)),
@@ -129,6 +132,9 @@ pub fn open_on(
     };
     log.scrubber.start(&log.shared).map_err(|e| OpenError {
         message: format!("cannot start the scrubber: {e}"),
+    })?;
+    log.compactor.start(&log.shared).map_err(|e| OpenError {
+        message: format!("cannot start the compactor: {e}"),
     })?;
     Ok(log)
 }
@@ -139,6 +145,7 @@ impl Log {
     pub(crate) fn by_hand(shared: &Arc<Shared>, identity: Identity) -> Log {
         Log {
             scrubber: Scrubber::new(shared),
+            compactor: Compactor::new(),
             shared: Arc::clone(shared),
             identity,
             flusher: Mutex::new(None),
@@ -325,6 +332,7 @@ impl Log {
     pub fn shutdown(&self) {
         self.shared.close();
         self.scrubber.stop();
+        self.compactor.stop();
         let deadline = Instant::now() + STOP_DRAIN_MAX;
         let partitions: Vec<Arc<Partition>> =
             self.shared.partitions.read().values().cloned().collect();
@@ -348,6 +356,7 @@ impl Log {
         };
         self.shared.close();
         self.scrubber.stop();
+        self.compactor.stop();
         self.shared.flusher.stop(how);
         if thread.join().is_err() {
             tracing::error!("the flusher ended by a panic");

@@ -174,12 +174,49 @@ pub struct LogMetrics {
     pub scrub_last_full_pass: Gauge,
     /// `keelson_log_scrub_bytes_total`.
     pub scrub_bytes: IntCounter,
+    /// What compaction did.
+    pub compaction: CompactionMetrics,
     /// `keelson_disk_free_bytes`.
     pub disk_free_bytes: IntGauge,
     /// `keelson_disk_total_bytes`.
     pub disk_total_bytes: IntGauge,
     /// `keelson_tail_memory_bytes`.
     pub tail_memory_bytes: IntGauge,
+}
+
+/// The families of compaction.
+pub struct CompactionMetrics {
+    /// `keelson_log_compactions_total`.
+    pub done: IntCounter,
+    /// `keelson_log_compaction_failures_total`.
+    pub failures: IntCounter,
+    /// `keelson_log_compaction_read_bytes_total`.
+    pub read_bytes: IntCounter,
+    /// `keelson_log_compaction_written_bytes_total`.
+    pub written_bytes: IntCounter,
+}
+
+impl CompactionMetrics {
+    fn register(r: &Families<'_>) -> Result<Self, prometheus::Error> {
+        Ok(CompactionMetrics {
+            done: r.counter(
+                "keelson_log_compactions_total",
+                "Compactions of a partition that came to their end",
+            )?,
+            failures: r.counter(
+                "keelson_log_compaction_failures_total",
+                "Compactions given up: damage, no room, or a result that did not read back",
+            )?,
+            read_bytes: r.counter(
+                "keelson_log_compaction_read_bytes_total",
+                "Bytes of batches read by compaction",
+            )?,
+            written_bytes: r.counter(
+                "keelson_log_compaction_written_bytes_total",
+                "Bytes of batches written by compaction",
+            )?,
+        })
+    }
 }
 
 /// Families with labels: only this module knows these.
@@ -272,6 +309,7 @@ impl LogMetrics {
                 "keelson_log_scrub_bytes_total",
                 "Bytes read by the background pass",
             )?,
+            compaction: CompactionMetrics::register(&r)?,
             disk_free_bytes: r.gauge("keelson_disk_free_bytes", "Free bytes of the data volume")?,
             disk_total_bytes: r.gauge("keelson_disk_total_bytes", "Size of the data volume")?,
             tail_memory_bytes: r.gauge(

@@ -4,6 +4,7 @@
 //! keys, this module holds values.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A partition is flushed to its segment when this many bytes wait (256 KiB: one large sequential write).
@@ -20,6 +21,12 @@ pub(crate) const EXTENT_CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// What the scrubber reads per second unless told otherwise: 8 MiB/s see 690 GB a day, and leave a disk to its clients.
 pub const SCRUB_BYTES_PER_SECOND: u64 = 8 * 1024 * 1024;
+
+/// What compaction reads and writes per second unless told otherwise: it must not be felt by clients.
+pub const COMPACTION_BYTES_PER_SECOND: f64 = 32.0 * 1024.0 * 1024.0;
+
+/// Memory for the newest offsets of keys unless told otherwise: about a million keys in one pass.
+pub const COMPACTION_MEMORY_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Commit groups that a start reads back before it samples: enough to see a sick disk or a new version's mistake at once.
 const READ_BACK_GROUPS: u64 = 5_000;
@@ -51,6 +58,12 @@ pub struct Options {
     pub disk_reserve_bytes: Option<u64>,
     /// So many groups of a start are read back from the WAL, all of them; a sample of the later ones. 0: none.
     pub read_back_groups: u64,
+    /// Bytes that compaction reads and writes per second (`log.cleaner.io.max.bytes.per.second`).
+    pub compaction_bytes_per_second: f64,
+    /// Memory for the newest offsets of keys (`log.cleaner.dedupe.buffer.size`); more keys take more passes.
+    pub compaction_memory_bytes: u64,
+    /// How long compaction rests when there is nothing to clean (`log.cleaner.backoff.ms`); zero: it never runs.
+    pub compaction_pause: Duration,
     /// Bytes per second that the scrubber reads (`keelson.scrub.bytes.per.second`); 0: it does not run.
     pub scrub_bytes_per_second: u64,
 }
@@ -71,13 +84,16 @@ impl Options {
             wal_background: true,
             disk_reserve_bytes: None,
             read_back_groups: READ_BACK_GROUPS,
+            compaction_bytes_per_second: COMPACTION_BYTES_PER_SECOND,
+            compaction_memory_bytes: COMPACTION_MEMORY_BYTES,
+            compaction_pause: Duration::from_secs(15),
             scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
         }
     }
 }
 
 /// Segment and retention settings of one partition. Negative retention means "no limit", as in Kafka.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PartitionConfig {
     /// A segment rolls before it would exceed this size (`segment.bytes`).
     pub segment_bytes: u64,
@@ -87,6 +103,32 @@ pub struct PartitionConfig {
     pub retention_ms: i64,
     /// Oldest segments are deleted while the rest is still at least this large (`retention.bytes`); negative: never.
     pub retention_bytes: i64,
+    /// How the partition is compacted (`cleanup.policy` with `compact`), if it is.
+    pub compaction: Option<Arc<CompactionConfig>>,
+}
+
+/// When and how a partition is compacted: Kafka's keys of the same names.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CompactionConfig {
+    /// Compaction begins once more than this part of what could be cleaned is dirty (`min.cleanable.dirty.ratio`).
+    pub min_cleanable_dirty_ratio: f64,
+    /// Segments with a record younger than this are left alone (`min.compaction.lag.ms`).
+    pub min_lag_ms: i64,
+    /// Compaction begins whatever the ratio once a dirty segment is older than this (`max.compaction.lag.ms`).
+    pub max_lag_ms: i64,
+    /// Tombstones go this long after the first pass over them (`delete.retention.ms`).
+    pub delete_retention_ms: i64,
+}
+
+impl Default for CompactionConfig {
+    fn default() -> Self {
+        CompactionConfig {
+            min_cleanable_dirty_ratio: 0.5,
+            min_lag_ms: 0,
+            max_lag_ms: i64::MAX,
+            delete_retention_ms: 24 * 60 * 60 * 1000,
+        }
+    }
 }
 
 impl Default for PartitionConfig {
@@ -96,6 +138,7 @@ impl Default for PartitionConfig {
             segment_ms: 7 * 24 * 60 * 60 * 1000,
             retention_ms: 7 * 24 * 60 * 60 * 1000,
             retention_bytes: -1,
+            compaction: None,
         }
     }
 }

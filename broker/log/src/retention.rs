@@ -89,12 +89,10 @@ mod tests {
 
     fn segment(base_offset: i64, log_bytes: u64, max_timestamp: i64) -> SegmentEntry {
         SegmentEntry {
-            base_offset,
             log_bytes,
-            sum_bytes: 0,
-            idx_bytes: 0,
             first_timestamp: 0,
             max_timestamp,
+            ..SegmentEntry::empty(base_offset)
         }
     }
 

@@ -11,6 +11,7 @@ use keelson_state::producers::ProducerTable;
 
 use crate::disk::{Durability, OpenMode};
 use crate::files::{FileKey, Files, Kind, is_medium_error, read_up_to};
+use crate::folders::set_aside;
 use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
 use crate::partition::extent::{SegmentReader, SegmentView};
@@ -19,6 +20,7 @@ use crate::partition::format::{
     decode_idx, decode_producers, decode_sum, encode_producers, encode_sum,
 };
 use crate::partition::producers::record;
+use crate::partition::segments::record_timestamp;
 use crate::partition::slots::Slots;
 use crate::partition::walk::{Expect, walk};
 use crate::shared::Shared;
@@ -31,23 +33,29 @@ pub(crate) fn from_files(
     shared: &Arc<Shared>,
     id: PartitionId,
     names: &[String],
-    problems: &mut [UnhealthyRange],
+    problems: &mut Vec<UnhealthyRange>,
 ) -> io::Result<Slots> {
     let mut manifest = Manifest::empty(id);
-    let mut bases: Vec<i64> = names
+    let keys = names.iter().filter_map(|name| FileKey::parse(id, name));
+    let mut keys: Vec<FileKey> = keys.collect();
+    keys.sort_unstable_by_key(|key| (key.base_offset, key.generation));
+    let logs: Vec<FileKey> = keys
         .iter()
-        .filter_map(|name| FileKey::parse(id, name))
-        .filter(|key| key.kind == Kind::Log)
-        .map(|key| key.base_offset)
+        .filter(|k| k.kind == Kind::Log)
+        .copied()
         .collect();
-    bases.sort_unstable();
-    manifest.log_start = bases.first().copied().unwrap_or(0);
+    manifest.log_start = logs.first().map_or(0, |key| key.base_offset);
     manifest.next_offset = manifest.log_start;
     let mut producers = Producers::newest(&shared.files, id)?;
-    for base in bases {
-        manifest.next_offset = manifest.next_offset.max(base);
-        manifest.segments.push(empty_segment(base));
-        extend(&shared.files, &mut manifest, &mut producers)?;
+    for key in &logs {
+        add_segment(shared, &mut manifest, &mut producers, key)?;
+    }
+    for key in keys {
+        // The other half of a compaction, before or after its swap: what it holds is in the segments that were chosen.
+        let is_listed = |s: &SegmentEntry| s.key(id, key.kind) == key;
+        if !manifest.segments.iter().any(is_listed) {
+            problems.push(set_aside(shared, &shared.files.path(&key), Some(id))?);
+        }
     }
     // Offsets up to the snapshot were assigned, whether a segment still holds them or not.
     let assigned = producers.snapshot.map_or(0, |snapshot| snapshot.offset);
@@ -68,20 +76,49 @@ pub(crate) fn from_files(
     Ok(slots)
 }
 
+/// Takes a segment's file into a manifest that is made from files, in order of base offset and generation. Of two files
+/// over the same offsets the older one counts, which has all that the compacted one has, unless it does not reach as far.
+fn add_segment(
+    shared: &Shared,
+    manifest: &mut Manifest,
+    producers: &mut Producers,
+    key: &FileKey,
+) -> io::Result<()> {
+    let before = manifest.clone();
+    let is_again = |s: &SegmentEntry| s.base_offset == key.base_offset;
+    if manifest.segments.last().is_some_and(is_again) {
+        manifest.segments.pop();
+        manifest.next_offset = key.base_offset;
+    }
+    if manifest.next_offset > key.base_offset {
+        *manifest = before;
+        return Ok(());
+    }
+    manifest.next_offset = key.base_offset;
+    manifest.segments.push(SegmentEntry {
+        generation: key.generation,
+        ..SegmentEntry::empty(key.base_offset)
+    });
+    extend(&shared.files, manifest, producers)?;
+    let is_better = manifest.next_offset > before.next_offset;
+    if !is_better && before.segments.last().is_some_and(is_again) {
+        *manifest = before;
+    }
+    Ok(())
+}
+
 /// Whether the last segment has more than its manifest counts, or one that it names as created is there: a flush that a
 /// crash cut short, or one whose slot the disk lost.
 pub(crate) fn has_more(files: &Files, manifest: &Manifest) -> io::Result<bool> {
     let last = manifest.segments.last();
-    let counted = last.map(|s| (s.base_offset, s.log_bytes));
-    let created = manifest.created.iter().map(|base| (*base, 0));
-    for (base_offset, log_bytes) in counted.into_iter().chain(created) {
-        let key = FileKey {
-            partition: manifest.partition,
-            base_offset,
-            kind: Kind::Log,
-        };
+    let created = manifest
+        .created
+        .iter()
+        .map(|base| SegmentEntry::empty(*base));
+    for segment in last.copied().into_iter().chain(created) {
+        let key = segment.key(manifest.partition, Kind::Log);
         match files.disk().open(&files.path(&key), OpenMode::Read) {
-            Ok(file) if file.len()? > log_bytes => return Ok(true),
+            Ok(file) if file.len()? > segment.log_bytes => return Ok(true),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
@@ -106,11 +143,13 @@ pub(crate) fn roll_forward(
     let mut unused = Vec::new();
     for base in std::mem::take(&mut manifest.created) {
         if manifest.segments.iter().any(|s| s.base_offset == base) {
+            // What compaction was about to write anew; the files of the listed generation count.
+            unused.push(base);
             continue;
         }
         let before = manifest.clone();
         if base >= manifest.next_offset {
-            manifest.segments.push(empty_segment(base));
+            manifest.segments.push(SegmentEntry::empty(base));
             manifest.next_offset = base;
             extend(&shared.files, &mut manifest, &mut producers)?;
         }
@@ -212,17 +251,6 @@ impl Producers {
     }
 }
 
-fn empty_segment(base_offset: i64) -> SegmentEntry {
-    SegmentEntry {
-        base_offset,
-        log_bytes: 0,
-        sum_bytes: 0,
-        idx_bytes: 0,
-        first_timestamp: -1,
-        max_timestamp: i64::MIN,
-    }
-}
-
 /// Takes intact extents behind the last segment's counted length into the manifest.
 fn extend(files: &Files, manifest: &mut Manifest, producers: &mut Producers) -> io::Result<()> {
     let Some(mut segment) = manifest.segments.pop() else {
@@ -258,7 +286,11 @@ fn extend(files: &Files, manifest: &mut Manifest, producers: &mut Producers) -> 
             }
             producers.note(header);
         }
-        let newest = extent.batches.iter().map(|p| p.header.max_timestamp).max();
+        let newest = extent
+            .batches
+            .iter()
+            .map(|p| record_timestamp(&p.header))
+            .max();
         segment.max_timestamp = segment.max_timestamp.max(newest.unwrap_or(i64::MIN));
         if segment.log_bytes == 0 {
             segment.first_timestamp = extent
@@ -272,11 +304,7 @@ fn extend(files: &Files, manifest: &mut Manifest, producers: &mut Producers) -> 
     }
     segment.idx_bytes = index_bytes(files, manifest.partition, &segment)?;
     for kind in Kind::ALL {
-        let key = FileKey {
-            partition: manifest.partition,
-            base_offset: segment.base_offset,
-            kind,
-        };
+        let key = segment.key(manifest.partition, kind);
         files.open_or_make(&key)?.sync_data()?;
     }
     files
@@ -296,16 +324,12 @@ fn write_again(
     sum: &SumEntry,
     bytes: &[u8],
 ) -> io::Result<()> {
-    let entry = encode_sum(segment.base_offset, sum);
+    let entry = encode_sum(segment.seed(), sum);
     for (kind, bytes, position) in [
         (Kind::Log, bytes, sum.position),
         (Kind::Sum, &entry[..], segment.sum_bytes),
     ] {
-        let key = FileKey {
-            partition,
-            base_offset: segment.base_offset,
-            kind,
-        };
+        let key = segment.key(partition, kind);
         let file = files.open_or_make(&key)?;
         file.write_at(bytes, position, Durability::Later)?;
     }
@@ -321,13 +345,9 @@ fn entry_behind(
     next: i64,
 ) -> io::Result<Option<SumEntry>> {
     let mut bytes = [0; SUM_ENTRY_BYTES];
-    let mut key = FileKey {
-        partition,
-        base_offset: segment.base_offset,
-        kind: Kind::Sum,
-    };
+    let mut key = segment.key(partition, Kind::Sum);
     let read = read_entry(files, &key, &mut bytes, segment.sum_bytes)?;
-    let stored = decode_sum(segment.base_offset, &bytes[..read]).ok();
+    let stored = decode_sum(segment.seed(), &bytes[..read]).ok();
     if stored.is_some_and(|sum| sum.position == segment.log_bytes && sum.base_offset >= next) {
         return Ok(stored);
     }
@@ -374,16 +394,12 @@ pub(crate) fn index_bytes(
     partition: PartitionId,
     segment: &SegmentEntry,
 ) -> io::Result<u64> {
-    let key = FileKey {
-        partition,
-        base_offset: segment.base_offset,
-        kind: Kind::Idx,
-    };
+    let key = segment.key(partition, Kind::Idx);
     let mut bytes = [0; IDX_ENTRY_BYTES];
     let mut counted = 0;
     loop {
         let read = read_entry(files, &key, &mut bytes, counted)?;
-        match decode_idx(segment.base_offset, &bytes[..read]) {
+        match decode_idx(segment.seed(), &bytes[..read]) {
             Ok(entry) if entry.position < segment.log_bytes => counted += IDX_ENTRY_BYTES as u64,
             Ok(_) | Err(_) => return Ok(counted),
         }

@@ -6,11 +6,9 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
+use crate::background::{Background, Pace};
 use crate::files::Kind;
 use crate::ids::PartitionId;
 use crate::metrics::{Reason, Stage};
@@ -22,29 +20,9 @@ use crate::shared::{Shared, now_ms};
 const PASS_PERIOD: Duration = Duration::from_secs(3600);
 /// After a pass that could not see everything (no descriptor, an index under repair) the next one begins so soon.
 const RETRY_PERIOD: Duration = Duration::from_secs(60);
-/// Pauses are not shorter than this: what is owed adds up first.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-
 /// The thread and how it is ended.
 pub(crate) struct Scrubber {
-    stop: Arc<Stop>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Stop {
-    ended: Mutex<bool>,
-    wake: Condvar,
-}
-
-impl Stop {
-    /// Waits; true when the scrubber is to end.
-    fn wait(&self, time: Duration) -> bool {
-        let deadline = Instant::now() + time;
-        let mut ended = self.ended.lock();
-        while !*ended && !self.wake.wait_until(&mut ended, deadline).timed_out() {}
-        *ended
-    }
+    thread: Background,
 }
 
 impl Scrubber {
@@ -56,34 +34,24 @@ impl Scrubber {
             shared.metrics.scrub_last_full_pass.set(seconds);
         }
         Scrubber {
-            stop: Arc::new(Stop::default()),
-            thread: Mutex::new(None),
+            thread: Background::new("scrubber"),
         }
     }
 
     /// Starts the thread; a rate of 0 starts none.
-    pub(crate) fn start(&mut self, shared: &Arc<Shared>) -> io::Result<()> {
-        if shared.options.scrub_bytes_per_second > 0 {
-            let pass = Pass {
-                shared: Arc::clone(shared),
-                stop: Arc::clone(&self.stop),
-                owed: Duration::ZERO,
-            };
-            let builder = std::thread::Builder::new().name("scrubber".to_owned());
-            *self.thread.lock() = Some(builder.spawn(move || pass.run())?);
+    pub(crate) fn start(&self, shared: &Arc<Shared>) -> io::Result<()> {
+        let rate = shared.options.scrub_bytes_per_second;
+        if rate == 0 {
+            return Ok(());
         }
-        Ok(())
+        let shared = Arc::clone(shared);
+        self.thread
+            .start(rate as f64, move |pace| Pass { shared, pace }.run())
     }
 
     /// Ends the thread; waits for the read it is in.
     pub(crate) fn stop(&self) {
-        *self.stop.ended.lock() = true;
-        self.stop.wake.notify_all();
-        if let Some(thread) = self.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the scrubber ended by a panic");
-        }
+        self.thread.stop();
     }
 }
 
@@ -100,9 +68,7 @@ enum Seen {
 
 struct Pass {
     shared: Arc<Shared>,
-    stop: Arc<Stop>,
-    /// Time that the bytes read so far must still take.
-    owed: Duration,
+    pace: Pace,
 }
 
 impl Pass {
@@ -121,7 +87,7 @@ impl Pass {
                     PASS_PERIOD
                 }
             };
-            if self.stop.wait(period.saturating_sub(began.elapsed())) {
+            if self.pace.wait(period.saturating_sub(began.elapsed())) {
                 return;
             }
         }
@@ -197,22 +163,12 @@ impl Pass {
             let bytes = extent.bytes.len() as u64;
             drop(extent);
             self.shared.metrics.scrub_bytes.inc_by(bytes);
-            if self.pause(bytes) {
+            if self.pace.pause(bytes) || self.shared.has_failed() {
                 return Ok(Seen::Ended);
             }
         }
         partition.note_end(view, next, Stage::Scrub);
         Ok(Seen::All)
-    }
-
-    /// Takes the time that these bytes may take; true when the scrubber is to end.
-    fn pause(&mut self, bytes: u64) -> bool {
-        let rate = self.shared.options.scrub_bytes_per_second as f64;
-        self.owed += Duration::from_secs_f64(bytes as f64 / rate);
-        if self.owed < PAUSE_MIN {
-            return self.shared.has_failed();
-        }
-        self.stop.wait(std::mem::take(&mut self.owed)) || self.shared.has_failed()
     }
 }
 

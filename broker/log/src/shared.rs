@@ -132,6 +132,7 @@ impl Shared {
             segment_ms: i64::MAX,
             retention_ms: -1,
             retention_bytes: -1,
+            compaction: None,
         }
     }
 

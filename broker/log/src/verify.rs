@@ -356,11 +356,7 @@ impl Pass<'_> {
         position: u64,
         reason: Reason,
     ) -> Result<(), VerifyError> {
-        let key = FileKey {
-            partition: view.partition,
-            base_offset: view.entry.base_offset,
-            kind,
-        };
+        let key = view.entry.key(view.partition, kind);
         self.problem(&Place {
             file: self.directory.files.told(&key),
             position,
@@ -390,7 +386,7 @@ impl Pass<'_> {
                 .manifest
                 .segments
                 .iter()
-                .any(|s| s.base_offset == view.entry.base_offset)
+                .any(|s| s.is_same_file(&view.entry))
         });
         if !listed {
             return Ok(());
@@ -440,7 +436,7 @@ impl Pass<'_> {
         for name in self.directory.names(id)? {
             let known = match FileKey::parse(id, &name) {
                 Some(key) => {
-                    manifest.segments.iter().any(|s| s.base_offset == key.base_offset)
+                    manifest.segments.iter().any(|s| s.key(id, key.kind) == key)
                         || manifest.created.contains(&key.base_offset)
                         || manifest.dropped.contains(&key.base_offset)
                         // Beside a running broker: made after the manifest was read.
@@ -450,7 +446,9 @@ impl Pass<'_> {
                     [MANIFEST, MANIFEST_NEW, "producers.1", "producers.2"].contains(&name.as_str())
                 }
             };
-            if !known {
+            // Beside a running broker, a compaction may have gone on since the manifest was read.
+            let now = || Ok::<_, VerifyError>(self.directory.manifest(id)?.and_then(|l| l.slots));
+            if !known && now()?.is_some_and(|slots| slots.manifest.seq == manifest.seq) {
                 let path = self.directory.files.partition_dir(id).join(&name);
                 let file = self.directory.files.relative(&path);
                 self.problem(&Place {

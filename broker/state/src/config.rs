@@ -139,10 +139,19 @@ fn check_value(key: &TopicKey, value: &str) -> Result<(), ConfigError> {
     }
     match key.rule {
         Rule::Range { min, max } => check_number(key.name, value, min, max).map(|_| ()),
+        Rule::Ratio => {
+            let ratio = value.trim().parse::<f64>().ok();
+            let reason = match ratio {
+                Some(ratio) if (0.0..=1.0).contains(&ratio) => return Ok(()),
+                Some(_) => "Value must be from 0 to 1",
+                None => "Not a number",
+            };
+            Err(bad_value(key.name, value, reason.to_owned()))
+        }
         Rule::OneOf(words) => {
             let given = match key.kind {
                 Kind::List => list_elements(value),
-                Kind::Boolean | Kind::String | Kind::Int | Kind::Long => vec![value],
+                Kind::Boolean | Kind::String | Kind::Int | Kind::Long | Kind::Double => vec![value],
             };
             if given.is_empty() || given.iter().any(|word| !words.contains(word)) {
                 return Err(bad_value(
@@ -362,8 +371,21 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// How a topic is compacted, as values in force.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CompactionSettings {
+    /// `min.cleanable.dirty.ratio`.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`.
+    pub min_lag_ms: i64,
+    /// `max.compaction.lag.ms`.
+    pub max_lag_ms: i64,
+    /// `delete.retention.ms`.
+    pub delete_retention_ms: i64,
+}
+
 /// The configuration of a topic as values in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TopicSettings {
     /// `retention.ms`; −1 is no limit.
     pub retention_ms: i64,
@@ -377,41 +399,53 @@ pub struct TopicSettings {
     pub max_message_bytes: i32,
     /// `message.timestamp.type`.
     pub timestamp_type: TimestampType,
+    /// `cleanup.policy` names `delete`.
+    pub deletes: bool,
+    /// `cleanup.policy` names `compact`.
+    pub compaction: Option<CompactionSettings>,
 }
 
 /// The values in force of one topic. Values were validated when they were set, so one that is not lawful here (it can
 /// only come from data of another version) falls back to the broker's default.
 pub fn settings(topic: &BTreeMap<String, String>, statics: &StaticConfig) -> TopicSettings {
-    let long = |name: &'static str| -> i64 {
+    let text = |name: &'static str| -> String {
         let key = find(name).expect("the names below are in the table");
         let set = topic
             .get(name)
             .filter(|value| check_value(key, value).is_ok());
         let value = set.cloned().or_else(|| broker_default(key, statics).0);
-        value
-            .and_then(|value| value.trim().parse().ok())
-            .expect("defaults and validated values are whole numbers")
+        value.expect("the keys below have defaults")
+    };
+    let long = |name: &'static str| -> i64 {
+        let number = text(name).trim().parse();
+        number.expect("defaults and validated values are whole numbers")
     };
     let int = |name: &'static str| {
         i32::try_from(long(name)).expect("the rule of an INT keeps it in 32 bits")
     };
-    let stamp = topic.get("message.timestamp.type").cloned().or_else(|| {
-        broker_default(
-            find("message.timestamp.type").expect("in the table"),
-            statics,
-        )
-        .0
-    });
+    let policy = text("cleanup.policy");
+    let policy = list_elements(&policy);
+    let compaction = CompactionSettings {
+        min_cleanable_dirty_ratio: text("min.cleanable.dirty.ratio")
+            .trim()
+            .parse()
+            .expect("defaults and validated values are numbers"),
+        min_lag_ms: long("min.compaction.lag.ms"),
+        max_lag_ms: long("max.compaction.lag.ms"),
+        delete_retention_ms: long("delete.retention.ms"),
+    };
     TopicSettings {
         retention_ms: long("retention.ms"),
         retention_bytes: long("retention.bytes"),
         segment_bytes: int("segment.bytes"),
         segment_ms: long("segment.ms"),
         max_message_bytes: int("max.message.bytes"),
-        timestamp_type: match stamp.as_deref() {
-            Some("LogAppendTime") => TimestampType::LogAppendTime,
-            Some(_) | None => TimestampType::CreateTime,
+        timestamp_type: match text("message.timestamp.type").as_str() {
+            "LogAppendTime" => TimestampType::LogAppendTime,
+            _ => TimestampType::CreateTime,
         },
+        deletes: policy.contains(&"delete"),
+        compaction: policy.contains(&"compact").then_some(compaction),
     }
 }
 

@@ -222,6 +222,12 @@ impl ProducerTable {
         self.producers.insert(batch.producer_id, producer);
     }
 
+    /// Last offset of the newest batch that is remembered of a producer.
+    pub fn last_offset(&self, producer_id: i64) -> Option<i64> {
+        let newest = self.producers.get(&producer_id)?.batches.last();
+        newest.map(|batch| batch.last_offset)
+    }
+
     fn evict_oldest(&mut self) {
         let mut ages: Vec<(i64, i64)> = self
             .producers

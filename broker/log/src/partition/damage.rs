@@ -9,7 +9,7 @@ use std::sync::Arc;
 use keelson_protocol::BATCH_HEADER_BYTES;
 use keelson_protocol::builder::empty_batch;
 
-use super::extent::SegmentView;
+use super::extent::{BadEntry, Extent, SegmentReader, SegmentView};
 use super::read::{ReadOutcome, ReadRequest};
 use super::walk::Hole;
 use super::{Partition, State};
@@ -17,6 +17,7 @@ use crate::files::Kind;
 use crate::health::UnhealthyRange;
 use crate::losses::{GivenUp, uncovered};
 use crate::metrics::{Reason, Source, Stage};
+use crate::shared::now_ms;
 
 impl Partition {
     /// Base offsets of the segments that there are now.
@@ -63,6 +64,101 @@ impl Partition {
     /// Inclusive ranges that have no bytes in any segment: they were lost in the WAL, and perhaps given up since.
     pub(crate) fn gaps(&self, state: &State) -> Arc<[(i64, i64)]> {
         gaps(&state.quarantined, self.given_up())
+    }
+
+    /// Enters what is damaged in an extent into the quarantine, each range once.
+    pub(crate) fn note_extent(&self, view: &SegmentView, extent: &Extent, stage: Stage) {
+        for hole in &extent.holes {
+            // What a truncation takes back is nobody's loss.
+            if hole.to >= self.log_start() && hole.from < self.next_offset() {
+                self.enter_hole(view, extent.position + hole.at as u64, *hole, stage);
+            }
+        }
+        if extent.sum_is_wrong && self.lists(view) {
+            let place = (Kind::Sum, extent.position);
+            self.note_small_file(view, place, Reason::ExtentCrc, stage);
+        }
+    }
+
+    pub(crate) fn hole_range(
+        &self,
+        view: &SegmentView,
+        extent: &Extent,
+        hole: Hole,
+        stage: Stage,
+    ) -> UnhealthyRange {
+        self.enter_hole(view, extent.position + hole.at as u64, hole, stage)
+    }
+
+    pub(crate) fn enter_hole(
+        &self,
+        view: &SegmentView,
+        position: u64,
+        hole: Hole,
+        stage: Stage,
+    ) -> UnhealthyRange {
+        let mut range = self.place(view, (Kind::Log, position), hole.reason, stage);
+        range.from = hole.from.max(self.log_start());
+        range.to = hole.to.min(self.next_offset() - 1);
+        let mut state = self.state.lock();
+        if !self.is_deleted() && lists(&state, view) {
+            self.enter(&mut state, &range);
+        }
+        range
+    }
+
+    /// Whether a segment still belongs to the partition; its files go only after it does not.
+    pub(crate) fn lists(&self, view: &SegmentView) -> bool {
+        !self.is_deleted() && lists(&self.state.lock(), view)
+    }
+
+    /// A range of no offsets at a place in a segment's file.
+    pub(crate) fn place(
+        &self,
+        view: &SegmentView,
+        (kind, position): (Kind, u64),
+        reason: Reason,
+        stage: Stage,
+    ) -> UnhealthyRange {
+        let key = view.entry.key(view.partition, kind);
+        let source = match kind {
+            Kind::Log => Source::Segment,
+            Kind::Sum | Kind::Idx => Source::Index,
+        };
+        UnhealthyRange {
+            partition: Some(view.partition),
+            from: view.entry.base_offset,
+            to: view.entry.base_offset - 1,
+            file: self.shared().files.told(&key),
+            position,
+            reason,
+            source,
+            stage,
+            since_ms: now_ms(),
+        }
+    }
+
+    pub(crate) fn finish_reader(&self, reader: &SegmentReader<'_>, stage: Stage) {
+        let (records, bytes) = reader.decoded;
+        if bytes > 0 {
+            self.shared().metrics.decoded(stage, records, bytes);
+        }
+        if reader.bad.is_empty() || !self.lists(reader.view()) {
+            return;
+        }
+        for BadEntry { kind_is_sum, entry } in &reader.bad {
+            let kind = if *kind_is_sum { Kind::Sum } else { Kind::Idx };
+            let position = entry * reader.entry_bytes(kind);
+            let place = self.place(reader.view(), (kind, position), Reason::SlotCrc, stage);
+            self.shared().health.repaired(&place);
+        }
+        self.request_repair(reader.view());
+    }
+
+    pub(crate) fn request_repair(&self, view: &SegmentView) {
+        self.shared()
+            .flusher
+            .request_repair(self.id(), view.entry.base_offset);
     }
 
     /// A segment's extents end at `next`: what its manifest counts beyond is lost.
@@ -149,6 +245,15 @@ impl Partition {
         let found = epochs.find(|(_, start)| *start <= offset);
         found.map_or(-1, |(epoch, _)| *epoch)
     }
+}
+
+/// A segment that a truncation cut is shorter than before, for good: what comes after goes to another one.
+fn lists(state: &State, view: &SegmentView) -> bool {
+    let entry = &view.entry;
+    let segments = &state.slots.manifest.segments;
+    segments
+        .iter()
+        .any(|s| s.is_same_file(entry) && s.log_bytes >= entry.log_bytes)
 }
 
 /// Inclusive ranges without bytes, ascending: in quarantine, or given up.

@@ -124,11 +124,7 @@ impl<'a> SegmentReader<'a> {
     }
 
     pub(crate) fn key(&self, kind: Kind) -> FileKey {
-        FileKey {
-            partition: self.view.partition,
-            base_offset: self.view.entry.base_offset,
-            kind,
-        }
+        self.view.entry.key(self.view.partition, kind)
     }
 
     /// Number of extents.
@@ -202,7 +198,7 @@ impl<'a> SegmentReader<'a> {
     pub(crate) fn stored_sum(&mut self, number: u64) -> io::Result<Option<SumEntry>> {
         let mut bytes = [0; SUM_ENTRY_BYTES];
         let read = self.read_entry(Kind::Sum, number * SUM_ENTRY_BYTES as u64, &mut bytes)?;
-        let decoded = decode_sum(self.view.entry.base_offset, &bytes[..read]);
+        let decoded = decode_sum(self.view.entry.seed(), &bytes[..read]);
         let fits = |sum: &SumEntry| {
             sum.position + u64::from(sum.length) <= self.view.entry.log_bytes
                 && sum.end_offset <= self.view.end_offset
@@ -258,12 +254,12 @@ impl<'a> SegmentReader<'a> {
     /// Extent `number` (or the damaged run it is in), verified, and the number of the extent behind it.
     pub(crate) fn load(&mut self, number: u64) -> io::Result<(Arc<Extent>, u64)> {
         let (sum, last) = self.sum(number)?;
-        let (id, base) = (self.view.partition, self.view.entry.base_offset);
+        let log = self.key(Kind::Log);
         // A truncation may have cut it since.
         let fits = |extent: &Arc<Extent>| {
             extent.bytes.len() == sum.length as usize && extent.end_offset == sum.end_offset
         };
-        let cached = || self.files.cached_extent(id, base, sum.position);
+        let cached = || self.files.cached_extent(&log, sum.position);
         if !self.past_caches
             && let Some(extent) = cached().filter(fits)
         {
@@ -276,7 +272,7 @@ impl<'a> SegmentReader<'a> {
             });
         let extent = Arc::new(self.read_extent(&sum, stored)?);
         if !self.past_caches {
-            self.files.cache_extent(id, base, sum.position, &extent);
+            self.files.cache_extent(&log, sum.position, &extent);
         }
         Ok((extent, last + 1))
     }
@@ -380,7 +376,7 @@ impl<'a> SegmentReader<'a> {
     pub(crate) fn idx(&mut self, number: u64) -> io::Result<Option<IdxEntry>> {
         let mut bytes = [0; IDX_ENTRY_BYTES];
         let read = self.read_entry(Kind::Idx, number * IDX_ENTRY_BYTES as u64, &mut bytes)?;
-        match decode_idx(self.view.entry.base_offset, &bytes[..read]) {
+        match decode_idx(self.view.entry.seed(), &bytes[..read]) {
             Ok(idx) if idx.position < self.view.entry.log_bytes => Ok(Some(idx)),
             Ok(_) | Err(_) => {
                 self.note(BadEntry {

@@ -12,17 +12,21 @@
 //!                             56  log start i64         104  sum tail u32, idx tail u32 (bytes)
 //!                                                       112  segments, epochs, created, dropped, quarantined,
 //!                                                            sum tail, idx tail; CRC u32
-//!   segment (48)  base i64, log bytes u64, sum bytes u64, idx bytes u64, first timestamp i64, max timestamp i64
+//!   segment (48)  base i64, log bytes u64, sum bytes u64, idx bytes u32, generation u32 (bit 31: cleaned),
+//!                 first timestamp i64, max timestamp i64
 //!   epoch (12)    epoch i32, start offset i64
-//!   created, dropped (8)      base i64 of a segment
+//!   created, dropped (8)      base i64 of a segment: of its files, only those of a listed generation count
 //!   sum tail, idx tail        the newest entries of the last segment's .sum and .idx, which may not be synced there yet
 //!   quarantined   from i64, to i64, position u64, since i64, then stage, source, reason, file: length u8 and text
-//! <base>.sum (40)  position u64, base offset i64, end offset i64, length u32, CRC u32, batches u32, entry CRC u32
-//! <base>.idx (32)  offset i64, position u64, max timestamp before it i64, zero u32, entry CRC u32
+//! <base>[-<generation>].log, .sum, .idx: the generation is 0, and not in the name, until compaction writes a segment anew
+//! .sum (40)        position u64, base offset i64, end offset i64, length u32, CRC u32, batches u32, entry CRC u32
+//! .idx (32)        offset i64, position u64, max timestamp before it i64, zero u32, entry CRC u32
 //! producers.1, .2  magic "KEELPROD", version u16, zero u16, length u32, offset i64, table bytes, CRC u32
 //! ```
-//! The entry CRC of `.sum` and `.idx` is seeded with the segment's base offset: an entry of another segment never fits.
+//! The entry CRC of `.sum` and `.idx` is seeded with the segment's base offset + generation * 0x9E3779B97F4A7C15 (mod 2^64):
+//! an entry of another segment, or of the same one before it was compacted, never fits.
 
+use crate::files::{FileKey, Kind};
 use crate::health::UnhealthyRange;
 use crate::ids::{PartitionId, TopicId};
 use crate::metrics::{Reason, Source, Stage};
@@ -32,6 +36,10 @@ const VERSION: u16 = 1;
 const MANIFEST_MAGIC: &[u8; 8] = b"KEELMANI";
 const PRODUCERS_MAGIC: &[u8; 8] = b"KEELPROD";
 const FLAG_DELETED: u16 = 1;
+/// Beside a segment's generation: compaction has seen all of it.
+const CLEANED: u32 = 1 << 31;
+/// Spreads generations over the seeds of entry checksums, so that none is another segment's base offset.
+const GENERATION_STRIDE: u64 = 0x9E37_79B9_7F4A_7C15;
 const CRC_BYTES: usize = 4;
 /// Bytes of a slot before its lists.
 const SLOT_FIXED_BYTES: usize = 112;
@@ -58,9 +66,50 @@ pub(crate) struct SegmentEntry {
     pub(crate) log_bytes: u64,
     pub(crate) sum_bytes: u64,
     pub(crate) idx_bytes: u64,
+    /// How often compaction has written it anew; part of its files' names. Below 2^31.
+    pub(crate) generation: u32,
+    /// Compaction has compared all its records with those behind them.
+    pub(crate) cleaned: bool,
     /// Timestamp that `segment.ms` counts from.
     pub(crate) first_timestamp: i64,
     pub(crate) max_timestamp: i64,
+}
+
+impl SegmentEntry {
+    /// A segment of which nothing is written yet.
+    pub(crate) fn empty(base_offset: i64) -> Self {
+        SegmentEntry {
+            base_offset,
+            log_bytes: 0,
+            sum_bytes: 0,
+            idx_bytes: 0,
+            generation: 0,
+            cleaned: false,
+            first_timestamp: -1,
+            max_timestamp: i64::MIN,
+        }
+    }
+
+    /// One of its files.
+    pub(crate) fn key(&self, partition: PartitionId, kind: Kind) -> FileKey {
+        FileKey {
+            partition,
+            base_offset: self.base_offset,
+            generation: self.generation,
+            kind,
+        }
+    }
+
+    /// What the checksums of its small files' entries begin with.
+    pub(crate) fn seed(&self) -> i64 {
+        let spread = u64::from(self.generation).wrapping_mul(GENERATION_STRIDE);
+        self.base_offset.wrapping_add(spread as i64)
+    }
+
+    /// Whether this is the same piece of log, in the same files.
+    pub(crate) fn is_same_file(&self, other: &SegmentEntry) -> bool {
+        (self.base_offset, self.generation) == (other.base_offset, other.generation)
+    }
 }
 
 /// Which producer snapshot file counts, and the offset it is as of.
@@ -165,7 +214,8 @@ pub(crate) fn encode_manifest(m: &Manifest) -> Vec<u8> {
         put_i64(&mut out, s.base_offset);
         put_u64(&mut out, s.log_bytes);
         put_u64(&mut out, s.sum_bytes);
-        put_u64(&mut out, s.idx_bytes);
+        put_u32(&mut out, s.idx_bytes as u32);
+        put_u32(&mut out, s.generation | if s.cleaned { CLEANED } else { 0 });
         put_i64(&mut out, s.first_timestamp);
         put_i64(&mut out, s.max_timestamp);
     }
@@ -221,14 +271,7 @@ pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Undecodable> {
         _ => return Err(Reason::Length),
     };
     for _ in 0..counts[0] {
-        m.segments.push(SegmentEntry {
-            base_offset: c.i64()?,
-            log_bytes: c.u64()?,
-            sum_bytes: c.u64()?,
-            idx_bytes: c.u64()?,
-            first_timestamp: c.i64()?,
-            max_timestamp: c.i64()?,
-        });
+        m.segments.push(take_segment(&mut c)?);
     }
     for _ in 0..counts[1] {
         m.epochs.push((c.u32()? as i32, c.i64()?));
@@ -250,6 +293,21 @@ pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Undecodable> {
         return Err(Reason::Length);
     }
     Ok(m)
+}
+
+fn take_segment(c: &mut Cursor<'_>) -> Result<SegmentEntry, Undecodable> {
+    let (base_offset, log_bytes, sum_bytes) = (c.i64()?, c.u64()?, c.u64()?);
+    let (idx_bytes, generation) = (c.u32()?, c.u32()?);
+    Ok(SegmentEntry {
+        base_offset,
+        log_bytes,
+        sum_bytes,
+        idx_bytes: u64::from(idx_bytes),
+        generation: generation & !CLEANED,
+        cleaned: generation & CLEANED != 0,
+        first_timestamp: c.i64()?,
+        max_timestamp: c.i64()?,
+    })
 }
 
 pub(crate) fn put_range(out: &mut Vec<u8>, range: &UnhealthyRange) {
@@ -308,7 +366,7 @@ pub(crate) struct SumEntry {
 }
 
 /// Bytes of one `.sum` entry.
-pub(crate) fn encode_sum(segment_base: i64, e: &SumEntry) -> [u8; SUM_ENTRY_BYTES] {
+pub(crate) fn encode_sum(seed: i64, e: &SumEntry) -> [u8; SUM_ENTRY_BYTES] {
     let mut out = Vec::with_capacity(SUM_ENTRY_BYTES);
     put_u64(&mut out, e.position);
     put_i64(&mut out, e.base_offset);
@@ -316,13 +374,13 @@ pub(crate) fn encode_sum(segment_base: i64, e: &SumEntry) -> [u8; SUM_ENTRY_BYTE
     put_u32(&mut out, e.length);
     put_u32(&mut out, e.crc);
     put_u32(&mut out, e.batches);
-    seal_entry(segment_base, out)
+    seal_entry(seed, out)
 }
 
 /// Reads one `.sum` entry.
-pub(crate) fn decode_sum(segment_base: i64, bytes: &[u8]) -> Result<SumEntry, Undecodable> {
+pub(crate) fn decode_sum(seed: i64, bytes: &[u8]) -> Result<SumEntry, Undecodable> {
     let mut c = Cursor {
-        rest: open_entry(segment_base, bytes, SUM_ENTRY_BYTES)?,
+        rest: open_entry(seed, bytes, SUM_ENTRY_BYTES)?,
     };
     Ok(SumEntry {
         position: c.u64()?,
@@ -345,19 +403,19 @@ pub(crate) struct IdxEntry {
 }
 
 /// Bytes of one `.idx` entry.
-pub(crate) fn encode_idx(segment_base: i64, e: &IdxEntry) -> [u8; IDX_ENTRY_BYTES] {
+pub(crate) fn encode_idx(seed: i64, e: &IdxEntry) -> [u8; IDX_ENTRY_BYTES] {
     let mut out = Vec::with_capacity(IDX_ENTRY_BYTES);
     put_i64(&mut out, e.offset);
     put_u64(&mut out, e.position);
     put_i64(&mut out, e.max_timestamp_before);
     put_u32(&mut out, 0);
-    seal_entry(segment_base, out)
+    seal_entry(seed, out)
 }
 
 /// Reads one `.idx` entry.
-pub(crate) fn decode_idx(segment_base: i64, bytes: &[u8]) -> Result<IdxEntry, Undecodable> {
+pub(crate) fn decode_idx(seed: i64, bytes: &[u8]) -> Result<IdxEntry, Undecodable> {
     let mut c = Cursor {
-        rest: open_entry(segment_base, bytes, IDX_ENTRY_BYTES)?,
+        rest: open_entry(seed, bytes, IDX_ENTRY_BYTES)?,
     };
     Ok(IdxEntry {
         offset: c.i64()?,
@@ -418,21 +476,21 @@ pub(crate) fn checked_body<'a>(
     Ok(body)
 }
 
-fn entry_crc(segment_base: i64, body: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&segment_base.to_le_bytes()), body)
+fn entry_crc(seed: i64, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&seed.to_le_bytes()), body)
 }
 
-fn seal_entry<const N: usize>(segment_base: i64, mut body: Vec<u8>) -> [u8; N] {
-    let crc = entry_crc(segment_base, &body);
+fn seal_entry<const N: usize>(seed: i64, mut body: Vec<u8>) -> [u8; N] {
+    let crc = entry_crc(seed, &body);
     put_u32(&mut body, crc);
     body.try_into()
         .expect("an entry has exactly its fixed size")
 }
 
-fn open_entry(segment_base: i64, bytes: &[u8], entry_bytes: usize) -> Result<&[u8], Undecodable> {
+fn open_entry(seed: i64, bytes: &[u8], entry_bytes: usize) -> Result<&[u8], Undecodable> {
     let entry = bytes.get(..entry_bytes).ok_or(Reason::Truncated)?;
     let (body, crc) = entry.split_at(entry_bytes - CRC_BYTES);
-    if crc == entry_crc(segment_base, body).to_le_bytes() {
+    if crc == entry_crc(seed, body).to_le_bytes() {
         Ok(body)
     } else {
         Err(Reason::SlotCrc)
@@ -518,12 +576,12 @@ mod tests {
             offset: 299,
         });
         m.segments.push(SegmentEntry {
-            base_offset: 0,
             log_bytes: 4096,
             sum_bytes: 80,
             idx_bytes: 32,
             first_timestamp: 1,
             max_timestamp: 2,
+            ..SegmentEntry::empty(0)
         });
         m.epochs.push((3, 0));
         m.created.push(300);
@@ -571,6 +629,22 @@ mod tests {
             b"KEELMANI\x01\0\0\0\x50\x01\0\0\x05\0\0\0\0\0\0\0"
         );
         assert_eq!(crc32c::crc32c(&bytes[..bytes.len() - 4]), 0x294F_14E4);
+    }
+
+    #[test]
+    fn a_compacted_segment_has_its_own_names_and_seeds() {
+        let mut m = sample();
+        let before = m.segments[0];
+        m.segments[0].generation = 3;
+        m.segments[0].cleaned = true;
+        assert_eq!(decode_manifest(&encode_manifest(&m)), Ok(m.clone()));
+        let after = m.segments[0];
+        assert!(!after.is_same_file(&before));
+        let name = |s: SegmentEntry| s.key(m.partition, Kind::Sum).name();
+        assert_eq!(name(before), "00000000000000000000.sum");
+        assert_eq!(name(after), "00000000000000000000-3.sum");
+        assert_eq!(before.seed(), 0);
+        assert_ne!(after.seed(), 0);
     }
 
     #[test]

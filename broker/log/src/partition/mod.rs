@@ -4,6 +4,7 @@
 //! but this struct: no buffer, no open file.
 
 pub(crate) mod apply;
+pub(crate) mod compact;
 pub(crate) mod damage;
 pub(crate) mod extent;
 pub(crate) mod format;
@@ -11,6 +12,7 @@ pub(crate) mod pass;
 pub(crate) mod producers;
 pub(crate) mod read;
 mod rebuild;
+pub(crate) mod rewrite;
 pub(crate) mod segments;
 pub(crate) mod slots;
 pub(crate) mod tail;
@@ -150,6 +152,9 @@ pub struct Partition {
     /// The end that a truncation on its way will leave.
     truncating_to: AtomicI64,
     deleted: AtomicBool,
+    /// Held while segments are written anew beside those that count, and by whoever removes the folder; taken before
+    /// `folder`.
+    pub(crate) compaction: Mutex<()>,
     /// Held by whoever writes to the folder; taken before `state`.
     pub(crate) folder: Mutex<()>,
     pub(crate) state: Mutex<State>,
@@ -182,6 +187,8 @@ pub(crate) struct State {
     pub(crate) flush_queued: bool,
     /// A truncation on its way.
     truncation: Option<Box<Truncation>>,
+    /// Base offset of a segment that compaction is writing anew: its name stays among the created ones.
+    pub(crate) compacting: Option<i64>,
     /// The next batch goes to a new segment.
     pub(crate) roll_next: bool,
     /// Log start that retention has asked for.
@@ -215,6 +222,7 @@ impl Partition {
             manifest_dirty: false,
             flush_queued: false,
             truncation: None,
+            compacting: None,
             roll_next: false,
             retention_target: start,
             touched_group: 0,
@@ -228,6 +236,7 @@ impl Partition {
             log_start: AtomicI64::new(start),
             truncating_to: AtomicI64::new(NOT_TRUNCATING),
             deleted: AtomicBool::new(false),
+            compaction: Mutex::new(()),
             folder: Mutex::new(()),
             state: Mutex::new(state),
         }

@@ -148,7 +148,9 @@ impl<'a> FlushPass<'a> {
             .iter()
             .map(|s| s.base_offset)
             .collect();
-        plan.manifest.created.retain(|base| !listed.contains(base));
+        let compacting = partition.state.lock().compacting;
+        let created = &mut plan.manifest.created;
+        created.retain(|base| !listed.contains(base) || compacting == Some(*base));
         partition.write_slot(plan.manifest.clone())?;
         partition.unlink_dropped(&plan.manifest.dropped)
     }

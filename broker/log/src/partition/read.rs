@@ -7,14 +7,13 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use keelson_protocol::batch::BatchHeader;
+use keelson_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 
-use super::extent::{BadEntry, Extent, SegmentReader, SegmentView};
-use super::format::SegmentEntry;
+use super::extent::{Extent, SegmentReader, SegmentView};
 use super::tail::{Slices, Span};
 use super::walk::Hole;
 use super::{Partition, State};
-use crate::files::{FileKey, Kind};
+use crate::files::Kind;
 use crate::health::UnhealthyRange;
 use crate::metrics::{Reason, Source, Stage};
 use crate::shared::now_ms;
@@ -111,7 +110,51 @@ impl Partition {
         self.read_as(request, Stage::Fetch)
     }
 
+    /// What compaction emptied is answered together with the records behind it: librdkafka takes several answers in a
+    /// row without a record for one record that is too large.
     pub(crate) fn read_as(
+        &self,
+        request: ReadRequest,
+        stage: Stage,
+    ) -> Result<ReadOutcome, ReadError> {
+        let mut outcome = self.read_passing_over(request, stage)?;
+        let mut at = request;
+        while let ReadOutcome::Data {
+            chunks,
+            bytes,
+            next,
+            ..
+        } = &mut outcome
+            && *next > at.from
+            && *next < request.up_to.min(self.durable_offset())
+            && are_empty(chunks)
+            && *bytes < request.max_bytes
+        {
+            at = ReadRequest {
+                from: *next,
+                max_bytes: request.max_bytes - *bytes,
+                min_one: false,
+                ..request
+            };
+            match self.read_passing_over(at, stage) {
+                Ok(ReadOutcome::Data {
+                    chunks: more,
+                    bytes: more_bytes,
+                    next: behind,
+                    ..
+                }) => {
+                    chunks.extend(more);
+                    *bytes += more_bytes;
+                    *next = behind;
+                }
+                // Told when it is asked for by itself.
+                Ok(ReadOutcome::NeedsDisk) | Err(_) => break,
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn read_passing_over(
         &self,
         request: ReadRequest,
         stage: Stage,
@@ -141,7 +184,7 @@ impl Partition {
             Plan::Cold(view, span) => {
                 let result = self.read_cold(&view, span, stage);
                 if result.is_err() && !self.lists(&view) && self.check_range(span.from).is_ok() {
-                    // A truncation cut the segment while it was read.
+                    // A truncation cut the segment while it was read, or a compaction replaced it.
                     return self.read_as(request, stage);
                 }
                 result
@@ -312,105 +355,6 @@ impl Partition {
         Ok(Found::Nothing)
     }
 
-    /// Enters what is damaged in an extent into the quarantine, each range once.
-    pub(crate) fn note_extent(&self, view: &SegmentView, extent: &Extent, stage: Stage) {
-        for hole in &extent.holes {
-            // What a truncation takes back is nobody's loss.
-            if hole.to >= self.log_start() && hole.from < self.next_offset() {
-                self.enter_hole(view, extent.position + hole.at as u64, *hole, stage);
-            }
-        }
-        if extent.sum_is_wrong && self.lists(view) {
-            let place = (Kind::Sum, extent.position);
-            self.note_small_file(view, place, Reason::ExtentCrc, stage);
-        }
-    }
-
-    fn hole_range(
-        &self,
-        view: &SegmentView,
-        extent: &Extent,
-        hole: Hole,
-        stage: Stage,
-    ) -> UnhealthyRange {
-        self.enter_hole(view, extent.position + hole.at as u64, hole, stage)
-    }
-
-    pub(crate) fn enter_hole(
-        &self,
-        view: &SegmentView,
-        position: u64,
-        hole: Hole,
-        stage: Stage,
-    ) -> UnhealthyRange {
-        let mut range = self.place(view, (Kind::Log, position), hole.reason, stage);
-        range.from = hole.from.max(self.log_start());
-        range.to = hole.to.min(self.next_offset() - 1);
-        let mut state = self.state.lock();
-        if !self.is_deleted() && lists(&state, view) {
-            self.enter(&mut state, &range);
-        }
-        range
-    }
-
-    /// Whether a segment still belongs to the partition; its files go only after it does not.
-    pub(crate) fn lists(&self, view: &SegmentView) -> bool {
-        !self.is_deleted() && lists(&self.state.lock(), view)
-    }
-
-    /// A range of no offsets at a place in a segment's file.
-    pub(crate) fn place(
-        &self,
-        view: &SegmentView,
-        (kind, position): (Kind, u64),
-        reason: Reason,
-        stage: Stage,
-    ) -> UnhealthyRange {
-        let key = FileKey {
-            partition: view.partition,
-            base_offset: view.entry.base_offset,
-            kind,
-        };
-        let source = match kind {
-            Kind::Log => Source::Segment,
-            Kind::Sum | Kind::Idx => Source::Index,
-        };
-        UnhealthyRange {
-            partition: Some(view.partition),
-            from: view.entry.base_offset,
-            to: view.entry.base_offset - 1,
-            file: self.shared().files.told(&key),
-            position,
-            reason,
-            source,
-            stage,
-            since_ms: now_ms(),
-        }
-    }
-
-    pub(crate) fn finish_reader(&self, reader: &SegmentReader<'_>, stage: Stage) {
-        let (records, bytes) = reader.decoded;
-        if bytes > 0 {
-            self.shared().metrics.decoded(stage, records, bytes);
-        }
-        if reader.bad.is_empty() || !self.lists(reader.view()) {
-            return;
-        }
-        for BadEntry { kind_is_sum, entry } in &reader.bad {
-            let kind = if *kind_is_sum { Kind::Sum } else { Kind::Idx };
-            let position = entry * reader.entry_bytes(kind);
-            let place = self.place(reader.view(), (kind, position), Reason::SlotCrc, stage);
-            self.shared().health.repaired(&place);
-        }
-        self.request_repair(reader.view());
-    }
-
-    pub(crate) fn request_repair(&self, view: &SegmentView) {
-        self.shared()
-            .flusher
-            .request_repair(self.id(), view.entry.base_offset);
-    }
-
     /// A file could not be opened or read: it was deleted meanwhile, it is lost, or the process lacks the means.
     fn cold_failure(
         &self,
@@ -420,11 +364,7 @@ impl Partition {
         error: &io::Error,
     ) -> Result<ReadOutcome, ReadError> {
         self.check_range(span.from)?;
-        let key = FileKey {
-            partition: view.partition,
-            base_offset: view.entry.base_offset,
-            kind: Kind::Log,
-        };
+        let key = view.entry.key(view.partition, Kind::Log);
         if error.kind() != io::ErrorKind::NotFound {
             let file = self.shared().files.told(&key);
             return Err(ReadError::Io {
@@ -470,17 +410,21 @@ impl Partition {
     }
 }
 
-/// A segment that a truncation cut is shorter than before, for good: what comes after goes to another one.
-fn lists(state: &State, view: &SegmentView) -> bool {
-    let SegmentEntry {
-        base_offset,
-        log_bytes,
-        ..
-    } = view.entry;
-    let segments = &state.slots.manifest.segments;
-    segments
-        .iter()
-        .any(|s| s.base_offset == base_offset && s.log_bytes >= log_bytes)
+/// Whether there are batches, and not one of them has a record.
+fn are_empty(chunks: &[Bytes]) -> bool {
+    let mut count = 0;
+    // A batch without records is its header: chunks of anything else have other lengths.
+    let whole = |chunk: &Bytes| chunk.len().is_multiple_of(BATCH_HEADER_BYTES);
+    chunks.iter().all(whole)
+        && chunks
+            .iter()
+            .flat_map(|chunk| chunk.chunks(BATCH_HEADER_BYTES))
+            .all(|batch| {
+                count += 1;
+                let header = BatchHeader::parse(batch);
+                header.is_ok_and(|h| h.records_count == 0 && h.size() == BATCH_HEADER_BYTES)
+            })
+        && count > 0
 }
 
 /// Splits chunks of verified batches.

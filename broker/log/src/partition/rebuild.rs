@@ -8,7 +8,7 @@ use std::io;
 use super::Partition;
 use super::extent::{SegmentReader, SegmentView};
 use super::format::{IDX_ENTRY_BYTES, IdxEntry, SUM_ENTRY_BYTES, SumEntry, encode_idx, encode_sum};
-use super::segments::{FlushError, INDEX_INTERVAL_BYTES};
+use super::segments::{FlushError, INDEX_INTERVAL_BYTES, record_timestamp};
 use super::walk::Piece;
 use crate::disk::Durability;
 use crate::files::Kind;
@@ -73,11 +73,11 @@ fn derive(reader: &mut SegmentReader<'_>, view: &SegmentView) -> io::Result<Deri
         match stored {
             Some(sum) => derived
                 .sums
-                .extend_from_slice(&encode_sum(view.entry.base_offset, &sum)),
+                .extend_from_slice(&encode_sum(view.entry.seed(), &sum)),
             None => split(
                 &extent,
                 behind - number,
-                view.entry.base_offset,
+                view.entry.seed(),
                 &mut derived.sums,
             ),
         }
@@ -91,10 +91,10 @@ fn derive(reader: &mut SegmentReader<'_>, view: &SegmentView) -> io::Result<Deri
                 };
                 derived
                     .idxs
-                    .extend_from_slice(&encode_idx(view.entry.base_offset, &entry));
+                    .extend_from_slice(&encode_idx(view.entry.seed(), &entry));
                 last_indexed = Some(position);
             }
-            newest = newest.max(piece.header.max_timestamp);
+            newest = newest.max(record_timestamp(&piece.header));
         }
         number = behind;
     }
@@ -108,7 +108,7 @@ fn derive(reader: &mut SegmentReader<'_>, view: &SegmentView) -> io::Result<Deri
 }
 
 /// Entries for a run of extents whose own entries are lost: its bytes, cut at batch boundaries into as many.
-fn split(extent: &super::extent::Extent, count: u64, segment_base: i64, sums: &mut Vec<u8>) {
+fn split(extent: &super::extent::Extent, count: u64, seed: i64, sums: &mut Vec<u8>) {
     let mut at = 0;
     let mut base = extent.base_offset;
     let per_extent = extent.batches.len() as u64 / count;
@@ -125,7 +125,7 @@ fn split(extent: &super::extent::Extent, count: u64, segment_base: i64, sums: &m
             crc: crc32c::crc32c(&extent.bytes[at..end_at]),
             batches: per_extent as u32,
         };
-        sums.extend_from_slice(&encode_sum(segment_base, &entry));
+        sums.extend_from_slice(&encode_sum(seed, &entry));
         at = end_at;
         base = end;
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keelson_protocol::batch::BatchHeader;
 use keelson_state::producers::ProducerTable;
 
 use super::format::{
@@ -126,11 +127,7 @@ impl Partition {
         };
         for kind in [Kind::Sum, Kind::Idx] {
             let files = &self.shared().files;
-            let key = FileKey {
-                partition: self.id(),
-                base_offset: last.base_offset,
-                kind,
-            };
+            let key = last.key(self.id(), kind);
             let synced = files.open(&key).and_then(|file| file.sync_data());
             synced.map_err(|e| FlushError::new(files.path(&key), e))?;
         }
@@ -163,11 +160,10 @@ impl Partition {
         }
         let files = &self.shared().files;
         let dir = files.partition_dir(self.id());
-        for base in dropped {
-            files
-                .unlink_segment(self.id(), *base)
-                .map_err(|e| FlushError::new(dir.clone(), e))?;
-        }
+        let listed = self.state.lock().slots.manifest.segments.clone();
+        files
+            .unlink_segments(self.id(), dropped, &listed)
+            .map_err(|e| FlushError::new(dir.clone(), e))?;
         files
             .disk()
             .sync_dir(&dir)
@@ -241,6 +237,15 @@ impl Partition {
     }
 }
 
+/// The newest time of a batch's records; one without records (compaction leaves such) has none.
+pub(crate) fn record_timestamp(header: &BatchHeader) -> i64 {
+    if header.records_count == 0 {
+        i64::MIN
+    } else {
+        header.max_timestamp
+    }
+}
+
 /// Epochs that still matter: the newest one at or below the log start, and all later ones.
 fn epochs_from(epochs: &[(i32, i64)], log_start: i64) -> Vec<(i32, i64)> {
     let first = epochs
@@ -279,12 +284,8 @@ fn choose_segment(state: &State, manifest: &Manifest) -> (SegmentEntry, bool) {
         return (*active, false);
     }
     let segment = SegmentEntry {
-        base_offset: first.map_or(manifest.next_offset, |batch| batch.base_offset),
-        log_bytes: 0,
-        sum_bytes: 0,
-        idx_bytes: 0,
         first_timestamp: first.map_or(-1, |batch| batch.max_timestamp),
-        max_timestamp: i64::MIN,
+        ..SegmentEntry::empty(first.map_or(manifest.next_offset, |batch| batch.base_offset))
     };
     (segment, true)
 }
@@ -343,11 +344,7 @@ impl SegmentWriter<'_> {
         is_new: bool,
         batches: &[TailBatch],
     ) -> Result<Unsynced, FlushError> {
-        let key = |kind| FileKey {
-            partition: self.partition,
-            base_offset: segment.base_offset,
-            kind,
-        };
+        let key = |kind| segment.key(self.partition, kind);
         let keys = [key(Kind::Log), key(Kind::Sum), key(Kind::Idx)];
         let failed = |key: &FileKey, e| FlushError::new(self.files.path(key), e);
         let open = |key: &FileKey| {
@@ -364,18 +361,15 @@ impl SegmentWriter<'_> {
             .map_err(|e| failed(&keys[2], e))?;
         let mut build = Build::new(*segment, last_indexed);
         for batch in batches {
-            if build.is_full(batch) {
-                build.close_extent();
-                log.write_at(&build.extent, build.written, Durability::Later)
-                    .map_err(|e| failed(&keys[0], e))?;
-                build.next_extent();
+            if build.is_full(batch.size()) {
+                build.write_extent(&*log).map_err(|e| failed(&keys[0], e))?;
             }
-            build.push(batch);
+            build.push(
+                (batch.base_offset, batch.last_offset, batch.max_timestamp),
+                &[&batch.batch.prefix, &batch.batch.body],
+            );
         }
-        build.close_extent();
-        log.write_at(&build.extent, build.written, Durability::Later)
-            .map_err(|e| failed(&keys[0], e))?;
-        build.next_extent();
+        build.write_extent(&*log).map_err(|e| failed(&keys[0], e))?;
         sum.write_at(&build.sums, segment.sum_bytes, Durability::Later)
             .map_err(|e| failed(&keys[1], e))?;
         idx.write_at(&build.idxs, segment.idx_bytes, Durability::Later)
@@ -424,7 +418,7 @@ impl SegmentWriter<'_> {
             Err(e) if is_medium_error(&e) => 0,
             read => read?,
         };
-        Ok(decode_idx(segment.base_offset, &bytes[..read])
+        Ok(decode_idx(segment.seed(), &bytes[..read])
             .ok()
             .map(|entry| entry.position))
     }
@@ -460,19 +454,31 @@ impl Build {
         }
     }
 
-    fn is_full(&self, batch: &TailBatch) -> bool {
-        self.batches > 0 && self.extent.len() + batch.size() as usize > EXTENT_BYTES_MAX
+    /// Whether the extent has no room for a batch of this size.
+    pub(crate) fn is_full(&self, size: u64) -> bool {
+        self.batches > 0 && self.extent.len() + size as usize > EXTENT_BYTES_MAX
     }
 
-    fn push(&mut self, batch: &TailBatch) {
-        self.note(
-            batch.base_offset,
-            batch.last_offset,
-            batch.max_timestamp,
-            batch.size(),
-        );
-        self.extent.extend_from_slice(&batch.batch.prefix);
-        self.extent.extend_from_slice(&batch.batch.body);
+    /// Adds a batch, given in pieces, with its base offset, last offset and newest timestamp.
+    pub(crate) fn push(&mut self, (base, last, newest): (i64, i64, i64), pieces: &[&[u8]]) {
+        let size = pieces.iter().map(|piece| piece.len() as u64).sum();
+        self.note(base, last, newest, size);
+        for piece in pieces {
+            self.extent.extend_from_slice(piece);
+        }
+    }
+
+    /// Writes the extent, if there is anything in it, and begins the next one.
+    pub(crate) fn write_extent(&mut self, log: &dyn DiskFile) -> io::Result<()> {
+        if self.batches == 0 {
+            return Ok(());
+        }
+        self.close_extent();
+        log.write_at(&self.extent, self.written, Durability::Later)?;
+        self.written += self.extent.len() as u64;
+        self.extent.clear();
+        self.batches = 0;
+        Ok(())
     }
 
     /// Counts a batch of `size` bytes at the segment's end, with an index entry where one is due.
@@ -494,7 +500,7 @@ impl Build {
                 max_timestamp_before: self.segment.max_timestamp,
             };
             self.idxs
-                .extend_from_slice(&encode_idx(self.segment.base_offset, &entry));
+                .extend_from_slice(&encode_idx(self.segment.seed(), &entry));
             self.segment.idx_bytes += IDX_ENTRY_BYTES as u64;
             self.last_indexed = Some(position);
         }
@@ -518,13 +524,7 @@ impl Build {
             batches: self.batches,
         };
         self.sums
-            .extend_from_slice(&encode_sum(self.segment.base_offset, &entry));
+            .extend_from_slice(&encode_sum(self.segment.seed(), &entry));
         self.segment.sum_bytes += SUM_ENTRY_BYTES as u64;
-    }
-
-    fn next_extent(&mut self) {
-        self.written += self.extent.len() as u64;
-        self.extent.clear();
-        self.batches = 0;
     }
 }

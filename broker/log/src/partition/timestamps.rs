@@ -7,6 +7,7 @@ use keelson_protocol::batch::{BatchHeader, TimestampType};
 use keelson_protocol::records::{RecordWalker, decompressed};
 
 use super::extent::SegmentReader;
+use super::segments::record_timestamp;
 use super::walk::reason_of;
 use super::{Partition, ReadError, ReadOutcome, ReadRequest};
 use crate::files::Kind;
@@ -116,7 +117,7 @@ impl Partition {
 
     fn first_in(&self, chunks: &[Bytes], timestamp: i64) -> Result<Option<(i64, i64)>, ReadError> {
         for (header, batch) in batches(chunks) {
-            if header.max_timestamp < timestamp {
+            if record_timestamp(&header) < timestamp {
                 continue;
             }
             if let Some(found) = self.first_record(&header, &batch, timestamp)? {

@@ -14,7 +14,7 @@ use super::extent::{SegmentReader, SegmentView};
 use super::format::{
     IDX_ENTRY_BYTES, SUM_ENTRY_BYTES, SegmentEntry, SumEntry, Tails, decode_idx, encode_sum,
 };
-use super::segments::FlushError;
+use super::segments::{FlushError, record_timestamp};
 use super::tail::TailBatch;
 use super::{Partition, ReadError, ReadOutcome, ReadRequest, State};
 use crate::disk::Durability;
@@ -313,7 +313,7 @@ impl Partition {
                 crc: crc32c::crc32c(&extent.bytes[..length]),
                 batches: kept as u32,
             };
-            tail.extend_from_slice(&encode_sum(last.base_offset, &entry));
+            tail.extend_from_slice(&encode_sum(last.seed(), &entry));
             last.sum_bytes += SUM_ENTRY_BYTES as u64;
         }
         last.idx_bytes = crate::salvage::index_bytes(files, view.partition, last)?;
@@ -335,7 +335,7 @@ impl Partition {
         let at = last.idx_bytes.saturating_sub(IDX_ENTRY_BYTES as u64);
         let index = self.shared().files.open(&reader.key(Kind::Idx))?;
         let read = read_up_to(&*index, &mut bytes, at)?;
-        let (from, mut newest) = match decode_idx(last.base_offset, &bytes[..read]) {
+        let (from, mut newest) = match decode_idx(last.seed(), &bytes[..read]) {
             Ok(entry) if last.idx_bytes > 0 => (entry.offset, entry.max_timestamp_before),
             Ok(_) | Err(_) => (last.base_offset, i64::MIN),
         };
@@ -347,7 +347,7 @@ impl Partition {
             }
             for piece in extent.batches.iter().map(|p| &p.header) {
                 if piece.base_offset >= from && piece.last_offset() < to {
-                    newest = newest.max(piece.max_timestamp);
+                    newest = newest.max(record_timestamp(piece));
                 }
             }
             number = behind;

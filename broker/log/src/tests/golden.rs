@@ -39,7 +39,7 @@ struct Golden {
     make: fn(&SimDisk),
 }
 
-const ALL: [Golden; 4] = [
+const ALL: [Golden; 5] = [
     Golden {
         name: "clean-stop",
         make: clean_stop,
@@ -55,6 +55,10 @@ const ALL: [Golden; 4] = [
     Golden {
         name: "producers-and-epochs",
         make: producers_and_epochs,
+    },
+    Golden {
+        name: "compacted",
+        make: compacted,
     },
 ];
 
@@ -179,6 +183,38 @@ fn producers_and_epochs(disk: &SimDisk) {
     };
     stepped.log.commit(vec![entry], Box::new(|| {})).unwrap();
     stepped.write().unwrap();
+    stepped.stop().unwrap();
+}
+
+/// Segments of generation 1 and 2 beside one that is not compacted, tombstones with a delete horizon, batches without
+/// records, and one that only keeps its producer's sequence.
+fn compacted(disk: &SimDisk) {
+    let now_ms = 1_700_000_000_000;
+    let mut stepped = open(disk);
+    let mut number = 0;
+    for round in 0..3 {
+        for _ in 0..14 {
+            number += 1;
+            let mut builder = BatchBuilder::new(now_ms);
+            if number == 2 {
+                builder = builder.producer(7, 1, 0);
+            }
+            let value = format!("{:0100}", number);
+            builder.push(Some(&[b'k', number % 5]), Some(value.as_bytes()));
+            let value = (number % 4 > 0).then_some(&b"short"[..]);
+            builder.push(Some(&[b's', number % 3]), value);
+            put(&stepped.log, 1, builder.build(), 3);
+            stepped.write().unwrap();
+        }
+        stepped.settle().unwrap();
+        if round < 2 {
+            let partition = stepped.log.partition(partition_id(1, 0)).unwrap();
+            let mut config = config();
+            config.compaction = Some(Arc::default());
+            partition.update_config(config);
+            partition.compact(now_ms, &mut |_| false).unwrap();
+        }
+    }
     stepped.stop().unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the whole log: a model, damage byte by byte, crashes at every disk operation.
 
 mod bad_days;
+mod compaction;
 mod crash;
 mod damage;
 mod golden;

@@ -50,6 +50,7 @@ fn config() -> PartitionConfig {
         segment_ms: 60_000,
         retention_ms: -1,
         retention_bytes: -1,
+        compaction: None,
     }
 }
 

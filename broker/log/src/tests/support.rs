@@ -114,6 +114,7 @@ pub(super) fn options(dir: &Path) -> Options {
         wal_background: false,
         disk_reserve_bytes: Some(0),
         scrub_bytes_per_second: 0,
+        compaction_pause: Duration::ZERO,
         read_back_groups: 0,
         ..Options::new(dir)
     }

@@ -81,6 +81,10 @@ fn target(
     let owner = state
         .partition(index)
         .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    // The newest record of each key is meant to stay.
+    if !state.settings.deletes {
+        return Err(ErrorCode::PolicyViolation);
+    }
     let high_watermark = owner.high_watermark();
     let offset = match offset {
         HIGH_WATERMARK => high_watermark,

@@ -74,8 +74,15 @@ async fn ensure_offsets(broker: &Broker) -> Result<(), (ErrorCode, String)> {
     if broker.partitions.topic(CONSUMER_OFFSETS).is_some() {
         return Ok(());
     }
-    let partitions = broker.config.offsets_topic_partitions;
-    let made = broker.metadata.ensure_offsets_topic(partitions).await;
+    let config = &broker.config;
+    let (partitions, segment_bytes) = (
+        config.offsets_topic_partitions,
+        config.offsets_topic_segment_bytes,
+    );
+    let made = broker
+        .metadata
+        .ensure_offsets_topic(partitions, segment_bytes);
+    let made = made.await;
     made.map_err(|error| (ErrorCode::CoordinatorNotAvailable, error.to_string()))
 }
 

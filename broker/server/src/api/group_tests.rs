@@ -263,10 +263,7 @@ async fn the_first_who_asks_for_a_coordinator_makes_the_offsets_topic() {
         .partitions
         .topic("__consumer_offsets")
         .unwrap();
-    assert_eq!(
-        (topic.partitions.len(), topic.settings.retention_ms),
-        (3, -1)
-    );
+    assert_eq!((topic.partitions.len(), topic.settings.deletes), (3, false));
     let other = FindCoordinatorRequest::default()
         .with_key_type(1)
         .with_coordinator_keys(vec![text("tx")]);

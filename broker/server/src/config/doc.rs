@@ -42,6 +42,7 @@ Set at creation or with IncrementalAlterConfigs. Any other key is refused with I
 fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Boolean => "boolean",
+        Kind::Double => "double",
         Kind::String => "string",
         Kind::Int => "int",
         Kind::Long => "long",

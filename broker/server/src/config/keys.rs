@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use keelson_state::config::Kind;
+use keelson_state::config::{Kind, SEGMENT_BYTES_MIN};
 
 use super::{Config, LogFormat, listener};
 
@@ -46,6 +46,8 @@ fn boolean(value: &str) -> Result<bool, String> {
 const INT_MAX: i64 = i32::MAX as i64;
 /// Tail memory below this cannot hold one batch of Kafka's default size beside the reserve for control writes.
 const TAIL_MEMORY_BYTES_MIN: i64 = 8 * 1024 * 1024;
+/// A smaller map of keys would make passes without end.
+const CLEANER_MEMORY_BYTES_MIN: i64 = 1024 * 1024;
 
 /// Every key, in alphabetical order.
 pub static KEYS: &[Key] = &[
@@ -245,6 +247,43 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "log.cleaner.backoff.ms",
+        kind: Kind::Long,
+        default: Some("15000"),
+        doc: "How long compaction rests when no topic with cleanup.policy=compact is to be compacted.",
+        set: |config, value| {
+            config.cleaner_backoff_ms = number(value, 1, i64::MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "log.cleaner.dedupe.buffer.size",
+        kind: Kind::Long,
+        default: Some("33554432"),
+        doc: "Memory of a compaction for the newest offsets of keys, 32 bytes for each; with more keys it takes more passes.",
+        set: |config, value| {
+            config.cleaner_memory_bytes = number(value, CLEANER_MEMORY_BYTES_MIN, i64::MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "log.cleaner.io.max.bytes.per.second",
+        kind: Kind::Double,
+        default: Some("33554432"),
+        doc: "How much compaction reads and writes per second, together.",
+        set: |config, value| {
+            let rate: f64 = value
+                .trim()
+                .parse()
+                .map_err(|_| "it is not a number".to_owned())?;
+            if !(rate >= 1.0 && rate.is_finite()) {
+                return Err("it must be at least 1".to_owned());
+            }
+            config.cleaner_bytes_per_second = rate;
+            Ok(())
+        },
+    },
+    Key {
         name: "log.retention.check.interval.ms",
         kind: Kind::Long,
         default: Some("300000"),
@@ -291,6 +330,17 @@ pub static KEYS: &[Key] = &[
         doc: "Partitions of __consumer_offsets; counts only when that topic is created.",
         set: |config, value| {
             config.offsets_topic_partitions = number(value, 1, 10_000)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "offsets.topic.segment.bytes",
+        kind: Kind::Int,
+        default: Some("104857600"),
+        doc: "Segment size of __consumer_offsets, whose closed segments are compacted; counts only when that topic is \
+              created.",
+        set: |config, value| {
+            config.offsets_topic_segment_bytes = number(value, SEGMENT_BYTES_MIN, INT_MAX)?;
             Ok(())
         },
     },

@@ -111,6 +111,8 @@ pub struct Config {
     pub num_partitions: i32,
     /// `offsets.topic.num.partitions`.
     pub offsets_topic_partitions: i32,
+    /// `offsets.topic.segment.bytes`.
+    pub offsets_topic_segment_bytes: i32,
     /// `group.initial.rebalance.delay.ms`.
     pub group_initial_rebalance_delay_ms: i64,
     /// `group.min.session.timeout.ms`.
@@ -131,6 +133,12 @@ pub struct Config {
     pub retention_check_interval_ms: i64,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
+    /// `log.cleaner.backoff.ms`.
+    pub cleaner_backoff_ms: u64,
+    /// `log.cleaner.dedupe.buffer.size`.
+    pub cleaner_memory_bytes: u64,
+    /// `log.cleaner.io.max.bytes.per.second`.
+    pub cleaner_bytes_per_second: f64,
     /// `keelson.scrub.bytes.per.second`; 0 is off.
     pub scrub_bytes_per_second: u64,
     tail_memory_bytes: Option<u64>,
@@ -174,6 +182,7 @@ impl Config {
             auto_create_topics: false,
             num_partitions: 0,
             offsets_topic_partitions: 0,
+            offsets_topic_segment_bytes: 0,
             group_initial_rebalance_delay_ms: 0,
             group_min_session_timeout_ms: 0,
             group_max_session_timeout_ms: 0,
@@ -184,6 +193,9 @@ impl Config {
             fetch_max_bytes: 0,
             retention_check_interval_ms: 0,
             producer_id_expiration_ms: 0,
+            cleaner_backoff_ms: 0,
+            cleaner_memory_bytes: 0,
+            cleaner_bytes_per_second: 0.0,
             scrub_bytes_per_second: 0,
             tail_memory_bytes: None,
             log_format: LogFormat::Text,
@@ -394,6 +406,13 @@ mod tests {
         assert_eq!(
             config.scrub_bytes_per_second,
             keelson_log::SCRUB_BYTES_PER_SECOND
+        );
+        assert_eq!(
+            (config.cleaner_memory_bytes, config.cleaner_bytes_per_second),
+            (
+                keelson_log::COMPACTION_MEMORY_BYTES,
+                keelson_log::COMPACTION_BYTES_PER_SECOND
+            )
         );
     }
 

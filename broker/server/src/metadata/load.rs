@@ -99,6 +99,7 @@ pub fn load(log: &Log) -> Result<Loaded, LoadError> {
         segment_ms: i64::MAX,
         retention_ms: -1,
         retention_bytes: -1,
+        compaction: None,
     };
     let partition = log.open_partition(partition_id(), config, Arc::new(NobodyWaits));
     let mut replay = Replay {

@@ -25,9 +25,6 @@ pub use owner::spawn;
 /// Changes that may wait for the owner; whoever comes after waits in its own task.
 const QUEUE_MESSAGES_MAX: usize = 1_024;
 
-/// Segments of `__consumer_offsets`: Kafka's `offsets.topic.segment.bytes`.
-const OFFSETS_SEGMENT_BYTES: &str = "104857600";
-
 /// Why a change was not made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChangeError {
@@ -126,7 +123,11 @@ impl Metadata {
     }
 
     /// Creates `__consumer_offsets` unless it is there.
-    pub async fn ensure_offsets_topic(&self, partitions: i32) -> Result<(), ChangeError> {
+    pub async fn ensure_offsets_topic(
+        &self,
+        partitions: i32,
+        segment_bytes: i32,
+    ) -> Result<(), ChangeError> {
         let set = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
         let want = CreateTopic {
             name: CONSUMER_OFFSETS.to_owned(),
@@ -135,9 +136,8 @@ impl Metadata {
             assignments: Vec::new(),
             configs: vec![
                 // Committed offsets are never old: nothing but a tombstone takes them away.
-                set("retention.ms", "-1"),
-                set("retention.bytes", "-1"),
-                set("segment.bytes", OFFSETS_SEGMENT_BYTES),
+                set("cleanup.policy", "compact"),
+                set("segment.bytes", &segment_bytes.to_string()),
             ],
         };
         match only(self.create_topics(vec![want], true, false).await) {

@@ -9,7 +9,7 @@ mod waiters;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use keelson_log::{Log, Partition, PartitionConfig, PartitionId, TopicId};
+use keelson_log::{CompactionConfig, Log, Partition, PartitionConfig, PartitionId, TopicId};
 use keelson_state::config::{StaticConfig, TopicSettings, settings};
 use keelson_state::metadata::{Image, Topic, TopicUuid};
 use keelson_state::producers::ProducerTable;
@@ -182,10 +182,23 @@ fn recovered_producers(log: &Partition) -> ProducerTable {
 }
 
 fn partition_config(settings: &TopicSettings) -> PartitionConfig {
+    // What is only compacted is never too old or too much; and a record that is due must be in a closed segment.
+    let unless_kept = |limit: i64| if settings.deletes { limit } else { -1 };
+    let roll_ms = settings
+        .compaction
+        .map_or(i64::MAX, |compaction| compaction.max_lag_ms);
     PartitionConfig {
         segment_bytes: u64::try_from(settings.segment_bytes).unwrap_or(0),
-        segment_ms: settings.segment_ms,
-        retention_ms: settings.retention_ms,
-        retention_bytes: settings.retention_bytes,
+        segment_ms: settings.segment_ms.min(roll_ms),
+        retention_ms: unless_kept(settings.retention_ms),
+        retention_bytes: unless_kept(settings.retention_bytes),
+        compaction: settings.compaction.map(|c| {
+            Arc::new(CompactionConfig {
+                min_cleanable_dirty_ratio: c.min_cleanable_dirty_ratio,
+                min_lag_ms: c.min_lag_ms,
+                max_lag_ms: c.max_lag_ms,
+                delete_retention_ms: c.delete_retention_ms,
+            })
+        }),
     }
 }

@@ -228,6 +228,9 @@ fn options(config: &Config, args: &StartArgs) -> Options {
     options.cluster_id = config.cluster_id.clone();
     options.tail_bytes_max = config.tail_memory_bytes();
     options.scrub_bytes_per_second = config.scrub_bytes_per_second;
+    options.compaction_pause = Duration::from_millis(config.cleaner_backoff_ms);
+    options.compaction_memory_bytes = config.cleaner_memory_bytes;
+    options.compaction_bytes_per_second = config.cleaner_bytes_per_second;
     options
 }
 

@@ -20,6 +20,8 @@ pub enum Kind {
     Int,
     /// A 64-bit number.
     Long,
+    /// A number with a fraction.
+    Double,
     /// Values separated by commas; the only type that takes APPEND and SUBTRACT.
     List,
 }
@@ -32,6 +34,7 @@ impl Kind {
             Kind::String => 2,
             Kind::Int => 3,
             Kind::Long => 5,
+            Kind::Double => 6,
             Kind::List => 7,
         }
     }
@@ -80,6 +83,8 @@ pub enum Rule {
         /// Highest value.
         max: i64,
     },
+    /// A fraction from 0 to 1, both ends included.
+    Ratio,
     /// One of these words; for a list, each element is one of them.
     OneOf(&'static [&'static str]),
     /// Text of at most this many bytes.
@@ -124,9 +129,10 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         name: "cleanup.policy",
         kind: Kind::List,
         default: Some("delete"),
-        rule: Rule::OneOf(&["delete"]),
+        rule: Rule::OneOf(&["delete", "compact"]),
         synonyms: &[same_unit("log.cleanup.policy", Some("delete"))],
-        doc: "What happens to old segments. Only \"delete\" (by retention.ms and retention.bytes).",
+        doc: "What happens to old segments: \"delete\" removes them by retention.ms and retention.bytes, \"compact\" keeps \
+              the newest record of each key, and both can be set.",
     },
     TopicKey {
         name: "compression.type",
@@ -135,6 +141,20 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         rule: Rule::OneOf(&["producer"]),
         synonyms: &[same_unit("compression.type", Some("producer"))],
         doc: "Codec of stored batches. Only \"producer\": batches are stored as they were sent.",
+    },
+    TopicKey {
+        name: "delete.retention.ms",
+        kind: Kind::Long,
+        default: Some("86400000"),
+        rule: Rule::Range {
+            min: 0,
+            max: i64::MAX,
+        },
+        synonyms: &[same_unit(
+            "log.cleaner.delete.retention.ms",
+            Some("86400000"),
+        )],
+        doc: "How long compaction keeps a tombstone (a record with a key and no value) after its first pass over it.",
     },
     TopicKey {
         name: OWNER_KEY,
@@ -146,6 +166,20 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         synonyms: &[],
         doc: "The Kubernetes object that owns this topic, as <kube-system uid>/<namespace>/<name>. It can be set when \
               empty and removed, never changed to another value.",
+    },
+    TopicKey {
+        name: "max.compaction.lag.ms",
+        kind: Kind::Long,
+        default: Some("9223372036854775807"),
+        rule: Rule::Range {
+            min: 1,
+            max: i64::MAX,
+        },
+        synonyms: &[same_unit(
+            "log.cleaner.max.compaction.lag.ms",
+            Some("9223372036854775807"),
+        )],
+        doc: "A record older than this is compacted whatever min.cleanable.dirty.ratio says; segments roll no later either.",
     },
     TopicKey {
         name: "max.message.bytes",
@@ -165,6 +199,25 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         rule: Rule::OneOf(&["CreateTime", "LogAppendTime"]),
         synonyms: &[same_unit("log.message.timestamp.type", Some("CreateTime"))],
         doc: "Whether the timestamp of a record is the producer's (CreateTime) or the broker's (LogAppendTime).",
+    },
+    TopicKey {
+        name: "min.cleanable.dirty.ratio",
+        kind: Kind::Double,
+        default: Some("0.5"),
+        rule: Rule::Ratio,
+        synonyms: &[same_unit("log.cleaner.min.cleanable.ratio", Some("0.5"))],
+        doc: "Compaction begins once more than this part of the closed segments was not compacted yet.",
+    },
+    TopicKey {
+        name: "min.compaction.lag.ms",
+        kind: Kind::Long,
+        default: Some("0"),
+        rule: Rule::Range {
+            min: 0,
+            max: i64::MAX,
+        },
+        synonyms: &[same_unit("log.cleaner.min.compaction.lag.ms", Some("0"))],
+        doc: "A record younger than this is not compacted.",
     },
     TopicKey {
         name: "retention.bytes",

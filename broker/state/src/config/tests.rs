@@ -48,8 +48,25 @@ fn values_are_judged_with_reasons() {
             Some("Supported here"),
         ),
         ("cleanup.policy", "delete", None),
-        ("cleanup.policy", "compact", Some("Supported here: delete")),
-        ("cleanup.policy", "", Some("Supported here: delete")),
+        ("cleanup.policy", "compact", None),
+        ("cleanup.policy", "compact, delete", None),
+        (
+            "cleanup.policy",
+            "compact,delete,none",
+            Some("Supported here: delete, compact"),
+        ),
+        (
+            "cleanup.policy",
+            "",
+            Some("Supported here: delete, compact"),
+        ),
+        ("min.cleanable.dirty.ratio", "0.01", None),
+        ("min.cleanable.dirty.ratio", "1.5", Some("from 0 to 1")),
+        ("min.cleanable.dirty.ratio", "NaN", Some("from 0 to 1")),
+        ("min.cleanable.dirty.ratio", "half", Some("Not a number")),
+        ("delete.retention.ms", "0", None),
+        ("min.compaction.lag.ms", "-1", Some("at least 0")),
+        ("max.compaction.lag.ms", "0", Some("at least 1")),
         ("compression.type", "gzip", Some("Supported here: producer")),
         ("keelson.owner", "uid/ns/name", None),
         ("keelson.owner", "a\nb", Some("control characters")),
@@ -105,6 +122,26 @@ fn the_nearest_value_wins_and_the_chain_shows_all() {
             ("log.retention.hours", "168", Source::Default),
         ]
     );
+}
+
+#[test]
+fn the_cleanup_policy_says_what_is_done() {
+    let mut statics = StaticConfig::default();
+    let mut topic = BTreeMap::new();
+    let of = |topic: &BTreeMap<String, String>, statics: &StaticConfig| {
+        let found = settings(topic, statics);
+        (
+            found.deletes,
+            found.compaction.map(|c| c.min_cleanable_dirty_ratio),
+        )
+    };
+    assert_eq!(of(&topic, &statics), (true, None));
+    topic.insert("cleanup.policy".to_owned(), "compact".to_owned());
+    assert_eq!(of(&topic, &statics), (false, Some(0.5)));
+    topic.insert("cleanup.policy".to_owned(), "delete,compact".to_owned());
+    let key = "log.cleaner.min.cleanable.ratio";
+    statics.set(key, "0.25", &LIMITS).unwrap();
+    assert_eq!(of(&topic, &statics), (true, Some(0.25)));
 }
 
 #[test]

@@ -302,7 +302,7 @@ fn config_changes_are_judged() {
                 ..set("retention.ms", "1")
             }],
             vec![Alteration {
-                value: Some("compact".to_owned()),
+                value: Some("shrink".to_owned()),
                 ..append.clone()
             }],
             vec![Alteration {

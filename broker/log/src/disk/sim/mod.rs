@@ -29,7 +29,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{DirEntry, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode, Space};
-use world::{Change, NodeId, World};
+use world::{Change, File, NodeId, World};
 
 /// Where an acknowledged write really went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct SimFaults {
     /// The write with this operation number fails with EIO once; nothing of it is written.
     pub write_fails_at: Option<u64>,
     /// The write with this operation number is acknowledged and goes astray. A process that reads through the cache does
-    /// not notice before the power fails; a direct write is gone at once.
+    /// not notice before the power fails, one that reads past it does; a direct write is gone at once.
     pub astray_at: Option<(u64, Astray)>,
     /// Files whose path ends so cannot be read (EIO).
     pub unreadable: Vec<PathBuf>,
@@ -178,6 +178,8 @@ struct SimFile {
     life: u64,
     writable: bool,
     direct: bool,
+    /// Reads ask the platter.
+    past_cache: bool,
 }
 
 #[derive(Debug)]
@@ -209,6 +211,7 @@ impl Disk for SimDisk {
             life: world.life,
             writable: !matches!(mode, OpenMode::Read | OpenMode::ReadDirect),
             direct: mode == OpenMode::Direct,
+            past_cache: mode == OpenMode::ReadDirect,
         }))
     }
 
@@ -324,7 +327,11 @@ impl DiskFile for SimFile {
         if broken || ends_so(&self.path, &world.faults.unreadable) {
             return Err(world::eio());
         }
-        let content = world.file(self.id).map_or(&[][..], |file| &file.bytes);
+        let medium = |file: &File| file.medium();
+        let file = world.file(self.id);
+        let medium = file.filter(|_| self.past_cache).map(medium);
+        let cached = file.map_or(&[][..], |file| &file.bytes);
+        let content = medium.as_deref().unwrap_or(cached);
         let from = content.len().min(position as usize);
         let count = bytes.len().min(content.len() - from);
         bytes[..count].copy_from_slice(&content[from..from + count]);

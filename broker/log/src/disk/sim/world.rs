@@ -504,6 +504,15 @@ impl File {
         }
     }
 
+    /// What a read past the cache sees: the cache is written back first, and what went astray is not there.
+    pub(super) fn medium(&self) -> Vec<u8> {
+        let mut medium = self.platter.clone();
+        for change in &self.unsynced {
+            apply(&mut medium, change);
+        }
+        medium
+    }
+
     /// What was written stays visible until the power fails, and then it is gone.
     fn forget_unsynced(&mut self) {
         self.unsynced.clear();

@@ -103,6 +103,16 @@ fn check_here(
             "transactions are not supported by this broker".to_owned(),
         ));
     }
+    if settings.compaction.is_some()
+        && let Some(index) = validated.first_without_key
+    {
+        let message = "Compacted topic cannot accept message without key.".to_owned();
+        return Err(Refused {
+            code: ErrorCode::InvalidRecord,
+            message: message.clone(),
+            records: vec![(index, message)],
+        });
+    }
     match settings.timestamp_type {
         TimestampType::LogAppendTime => stamp(
             records,
