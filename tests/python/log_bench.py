@@ -26,6 +26,9 @@ BATCH_BYTES = 1024
 IDLE_PARTITIONS = 10_000
 GIGABYTE = 10**9
 CONTAINER_BYTES = 256 << 20
+# What the load runs beside, by the words that make it so. Of what is looked at, more than a run gets through.
+BESIDE = {"nothing": ["--no-scrub"], "scrub": []}
+BESIDE_PARTITIONS, BESIDE_BYTES = 100, 1 << 30
 BEGIN, END = "<!-- make bench-log: begin -->", "<!-- make bench-log: end -->"
 
 
@@ -131,6 +134,8 @@ def main():
         plan["wal", partitions] = lambda partitions=partitions: commits(partitions, "--wal-alone")
     for partitions in PARTITIONS:
         plan["log", partitions] = lambda partitions=partitions: commits(partitions)
+    for what, words in BESIDE.items():
+        plan["beside", what] = lambda words=words: commits(BESIDE_PARTITIONS, "--prefilled-bytes", BESIDE_BYTES, *words)
     plan["cold", 1] = lambda: measured("cold")
     plan["restart", 1] = lambda: restart(1)
     plan["restart", 1_000] = lambda: restart(1_000)
@@ -174,7 +179,7 @@ def write(result):
                 f"| {name} | {partitions:,} | {run['batches_per_second']:,.0f} | {run['groups_per_second']:,.0f} "
                 f"| {run['p50_us'] / 1e3:.2f} | {run['p99_us'] / 1e3:.2f} | {run['p999_us'] / 1e3:.2f} "
                 f"| {run['disk_bytes_per_acked_byte']:.2f} |")
-    cold = result["cold", 1]
+    cold, alone = result["cold", 1], result["beside", "nothing"]
     lines += [
         "",
         "| Measure | Result |",
@@ -183,6 +188,8 @@ def write(result):
         f"| The same files by `pread` alone | {cold['pread_mb_per_second']:,.0f} MB/s |",
         f"| Ready after kill -9, 1 GB in 1 partition | {result['restart', 1]['seconds']:.2f} s |",
         f"| Ready after kill -9, 1 GB in 1,000 partitions | {result['restart', 1_000]['seconds']:.2f} s |",
+        *(f"| p99 of commits on {BESIDE_PARTITIONS} partitions beside {what} | {result['beside', what]['p99_us'] / 1e3:.2f} ms |"
+          for what in BESIDE),
         f"| Memory per idle partition (of {IDLE_PARTITIONS:,}) | {result['idle', IDLE_PARTITIONS]['bytes']:,.0f} B |",
         f"| Peak memory, limit 256 MiB, 1,000 connections, 1,000 partitions | {result['container', 1_000]['peak_mb']:.0f} MB |",
         "",
@@ -193,6 +200,9 @@ def write(result):
     verdicts = [
         (min(wal) >= 0.75 * max(wal), f"WAL alone: slowest at {min(wal) / max(wal):.2f} of the fastest (at least 0.75)"),
         (log[-1] >= 0.6 * log[0], f"with segments: 10,000 partitions at {log[-1] / log[0]:.2f} of the rate of 1 (at least 0.6)"),
+        *((result["beside", what]["p99_us"] <= 2 * alone["p99_us"],
+           f"p99 beside {what} at {result['beside', what]['p99_us'] / alone['p99_us']:.2f} of that beside nothing (at most 2)")
+          for what in BESIDE if what != "nothing"),
         (max(restarts) < 2, f"restart in {max(restarts):.2f} s at most (below 2)"),
         (result["idle", IDLE_PARTITIONS]["bytes"] < 2_000, "an idle partition below 2 KB"),
     ]

@@ -46,11 +46,7 @@ pub(crate) fn reads(dir: &Path, bytes: u64) -> Result<Value> {
         topic: TopicId([1; 16]),
         index: 0,
     };
-    {
-        let (log, partition) = open(dir, id)?;
-        fill(&partition, bytes)?;
-        log.shutdown();
-    }
+    in_segments(dir, id, bytes)?;
     let (log, partition) = open(dir, id)?;
     let files = segment_files(dir)?;
     let (mut by_log, mut by_pread) = (Vec::new(), Vec::new());
@@ -68,6 +64,14 @@ pub(crate) fn reads(dir: &Path, bytes: u64) -> Result<Value> {
         "pread_mb_per_second": pread_rate,
         "ratio": log_rate / pread_rate,
     }))
+}
+
+/// Brings so many bytes into segments of a partition.
+pub(crate) fn in_segments(dir: &Path, id: PartitionId, bytes: u64) -> Result<()> {
+    let (log, partition) = open(dir, id)?;
+    fill(&partition, bytes)?;
+    log.shutdown();
+    Ok(())
 }
 
 fn open(dir: &Path, id: PartitionId) -> Result<(Log, Arc<Partition>)> {

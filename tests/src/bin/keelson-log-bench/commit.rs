@@ -23,6 +23,7 @@ use keelson_log::{
 use keelson_protocol::batch::BatchHeader;
 use serde_json::{Value, json};
 
+use crate::cold::in_segments;
 use crate::sized_batch;
 
 /// How long the driver waits before it looks again whether there is room.
@@ -41,6 +42,9 @@ pub(crate) struct Load {
     pub(crate) measured: Duration,
     /// Time before that, once every partition has been flushed if any is.
     pub(crate) warm_up: Duration,
+    /// Bytes that another partition holds in segments, for what runs beside the load to look at.
+    pub(crate) prefilled_bytes: u64,
+    pub(crate) scrubs: bool,
 }
 
 fn id(index: i32) -> PartitionId {
@@ -97,8 +101,19 @@ impl WalSink for Sink {
 
 /// The log with its flusher and default options.
 pub(crate) fn whole_log(dir: &Path, load: &Load) -> Result<Value> {
+    if load.prefilled_bytes > 0 {
+        let other = PartitionId {
+            topic: TopicId([2; 16]),
+            index: 0,
+        };
+        in_segments(dir, other, load.prefilled_bytes)?;
+    }
     let metrics = Arc::new(LogMetrics::unregistered());
-    let log = keelson_log::open(Options::new(dir), Arc::clone(&metrics), Arc::new(Fatal))?;
+    let mut options = Options::new(dir);
+    if !load.scrubs {
+        options.scrub_bytes_per_second = 0;
+    }
+    let log = keelson_log::open(options, Arc::clone(&metrics), Arc::new(Fatal))?;
     let (sender, receiver) = channel();
     let partitions: Vec<Arc<Partition>> = (0..load.partitions)
         .map(|index| {
@@ -130,8 +145,12 @@ pub(crate) fn whole_log(dir: &Path, load: &Load) -> Result<Value> {
         made >= load.partitions as usize
     };
     let measured = drive(load, &metrics, &receiver, append, all_flushed)?;
+    let scrubbed_bytes = metrics.scrub_bytes.get();
     log.shutdown();
-    Ok(measured.report(load))
+    if load.scrubs && load.prefilled_bytes > 0 && scrubbed_bytes >= load.prefilled_bytes {
+        bail!("the scrubber was through before the load was");
+    }
+    Ok(measured.report(load, scrubbed_bytes))
 }
 
 /// The write-ahead log alone: a checkpoint follows its writer, so that its files are used round and round.
@@ -169,7 +188,7 @@ pub(crate) fn wal_alone(dir: &Path, load: &Load) -> Result<Value> {
         measured
     })?;
     wal.shutdown();
-    Ok(measured.report(load))
+    Ok(measured.report(load, 0))
 }
 
 fn frame(index: i32, offset: i64, bytes: &Bytes) -> Frame {
@@ -205,7 +224,7 @@ struct Measured {
 }
 
 impl Measured {
-    fn report(&self, load: &Load) -> Value {
+    fn report(&self, load: &Load, scrubbed_bytes: u64) -> Value {
         let (batches, seconds) = (self.latency.len(), self.elapsed.as_secs_f64());
         let acked = batches * load.batch_bytes as u64;
         json!({
@@ -218,6 +237,7 @@ impl Measured {
             "p999_us": self.latency.value_at_quantile(0.999),
             "disk_bytes_per_acked_byte": self.disk_bytes as f64 / acked as f64,
             "waits_for_room": self.refused,
+            "scrubbed_bytes": scrubbed_bytes,
         })
     }
 }

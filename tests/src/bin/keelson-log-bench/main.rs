@@ -52,6 +52,12 @@ enum What {
         /// The write-ahead log alone: nothing goes into segments.
         #[arg(long)]
         wal_alone: bool,
+        /// Bytes that another partition holds in segments, for what runs beside the load to look at.
+        #[arg(long, default_value_t = 0)]
+        prefilled_bytes: u64,
+        /// The scrubber does not run; else it does at its default rate.
+        #[arg(long)]
+        no_scrub: bool,
     },
     /// Synchronous direct writes of one size into one preallocated file: what the disk gives.
     Disk {
@@ -98,6 +104,8 @@ fn run(args: &Args) -> Result<serde_json::Value> {
             seconds,
             warm_up,
             wal_alone,
+            prefilled_bytes,
+            no_scrub,
         } => {
             let load = commit::Load {
                 partitions,
@@ -105,6 +113,8 @@ fn run(args: &Args) -> Result<serde_json::Value> {
                 batch_bytes,
                 measured: Duration::from_secs(seconds),
                 warm_up: Duration::from_secs(warm_up),
+                prefilled_bytes,
+                scrubs: !no_scrub,
             };
             if wal_alone {
                 commit::wal_alone(&args.dir, &load)
