@@ -369,7 +369,15 @@ impl Life {
         let faults = self.disk.faults();
         self.disk.kill();
         self.disk.set_faults(faults);
-        self.start()
+        self.start()?;
+        // A stop that finds no room leaves what was queued behind: it was never acknowledged, and its offsets are given
+        // out again.
+        for part in self.parts.iter_mut().filter(|part| part.told.is_waiting()) {
+            let partition = part.partition.as_ref().expect("an open partition");
+            let seen = Seen::of(partition, 1 << 16);
+            part.told.check(&seen, "after a stop");
+        }
+        Ok(())
     }
 
     /// Takes in what is durable now.

@@ -168,6 +168,21 @@ impl Told {
         matches!(self.ops.last(), Some(Op::Truncate(_, done)) if !done.load(Ordering::Acquire))
     }
 
+    /// Whether something is not acknowledged yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.acked < self.ops.len()
+    }
+
+    /// What must be there whatever becomes of the operations that are not acknowledged: each of them may have happened.
+    pub(super) fn certain(&self) -> Content {
+        let mut content = self.acknowledged();
+        let waiting = self.ops[self.acked..].iter();
+        for op in waiting.filter(|op| matches!(op, Op::Truncate(..))) {
+            content.apply(op);
+        }
+        content
+    }
+
     /// Highest log start that there may be.
     pub(super) fn log_start_max(&self) -> i64 {
         self.asked.iter().copied().fold(self.log_start, i64::max)
