@@ -102,7 +102,7 @@ label_enum! {
         BatchHeader = "batch_header",
         /// A record batch fails its CRC-32C.
         BatchCrc = "batch_crc",
-        /// A batch is intact, but a flushed extent fails its checksum around it.
+        /// Batches are intact and fit, but the extent that they fill fails its checksum: others were written there.
         ExtentCrc = "extent_crc",
         /// Offsets do not go on where the batch before ended.
         Offsets = "offsets",

@@ -275,7 +275,7 @@ fn extend(files: &Files, manifest: &mut Manifest, producers: &mut Producers) -> 
             Err(e) if e.kind() == io::ErrorKind::NotFound => break,
             Err(e) => return Err(e),
         };
-        if !extent.holes.is_empty() || extent.sum_is_wrong {
+        if !extent.holes.is_empty() {
             break;
         }
         write_again(files, manifest.partition, &segment, &sum, &extent.bytes)?;

@@ -15,7 +15,7 @@ use crate::losses::{LOSSES, uncovered};
 use crate::metrics::{Reason, Source};
 use crate::offline::{Directory, Folder, views};
 use crate::partition::extent::{SegmentReader, SegmentView};
-use crate::partition::format::{IDX_ENTRY_BYTES, Manifest, SUM_ENTRY_BYTES, decode_producers};
+use crate::partition::format::{IDX_ENTRY_BYTES, Manifest, decode_producers};
 use crate::partition::slots::{MANIFEST, MANIFEST_NEW};
 use crate::wal::Recovered;
 
@@ -296,10 +296,6 @@ impl Pass<'_> {
                     reason: hole.reason,
                     source: Source::Segment,
                 })?;
-            }
-            if extent.sum_is_wrong {
-                let position = number * SUM_ENTRY_BYTES as u64;
-                self.index_problem(view, Kind::Sum, position, Reason::ExtentCrc)?;
             }
             next = extent.end_offset;
             number = behind;

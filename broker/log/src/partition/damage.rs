@@ -74,10 +74,6 @@ impl Partition {
                 self.enter_hole(view, extent.position + hole.at as u64, *hole, stage);
             }
         }
-        if extent.sum_is_wrong && self.lists(view) {
-            let place = (Kind::Sum, extent.position);
-            self.note_small_file(view, place, Reason::ExtentCrc, stage);
-        }
     }
 
     pub(crate) fn hole_range(

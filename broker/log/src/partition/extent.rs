@@ -28,8 +28,6 @@ pub(crate) struct Extent {
     pub(crate) bytes: Bytes,
     pub(crate) batches: Vec<Piece>,
     pub(crate) holes: Vec<Hole>,
-    /// All batches are intact, but the checksum over them is not theirs.
-    pub(crate) sum_is_wrong: bool,
 }
 
 impl Extent {
@@ -300,6 +298,16 @@ impl<'a> SegmentReader<'a> {
                 },
             );
         }
+        if has_crc && !crc_fits && walked.holes.is_empty() {
+            // Intact batches in the right places, and not those that were written: whose they are, none of them says.
+            walked.batches.clear();
+            walked.holes.push(Hole {
+                at: 0,
+                from: sum.base_offset,
+                to: sum.end_offset - 1,
+                reason: Reason::ExtentCrc,
+            });
+        }
         if read.unreadable {
             for hole in &mut walked.holes {
                 hole.reason = Reason::Io;
@@ -317,7 +325,6 @@ impl<'a> SegmentReader<'a> {
             base_offset: sum.base_offset,
             end_offset: sum.end_offset,
             bytes: Bytes::from(read.bytes),
-            sum_is_wrong: has_crc && !crc_fits && walked.holes.is_empty(),
             batches: walked.batches,
             holes: walked.holes,
         })

@@ -69,8 +69,7 @@ fn derive(reader: &mut SegmentReader<'_>, view: &SegmentView) -> io::Result<Deri
     let mut number = 0;
     while number < reader.extents() {
         let (extent, behind) = reader.load(number)?;
-        let stored = reader.stored_sum(number)?.filter(|_| !extent.sum_is_wrong);
-        match stored {
+        match reader.stored_sum(number)? {
             Some(sum) => derived
                 .sums
                 .extend_from_slice(&encode_sum(view.entry.seed(), &sum)),

@@ -569,9 +569,6 @@ fn first_wrong(extent: &Extent) -> Option<(usize, Reason)> {
     if let Some(hole) = extent.holes.first() {
         return Some((hole.at, hole.reason));
     }
-    if extent.sum_is_wrong {
-        return Some((0, Reason::ExtentCrc));
-    }
     extent.batches.iter().find_map(|piece| {
         let batch = &extent.bytes[piece.at..piece.at + piece.length];
         let walked = decompressed(batch, DECOMPRESSED_BYTES_MAX).and_then(|records| {

@@ -14,7 +14,8 @@ use super::life::sim_options;
 use super::stepped::{Dead, Stepped};
 use crate::disk::{SimDisk, SimFaults};
 use crate::flusher::by_hand::Piece;
-use crate::tests::support::{Rng, batch, open_partition, partition_id};
+use crate::metrics::{Reason, Source, Stage};
+use crate::tests::support::{Rng, batch, open_partition, partition_id, read_everything};
 use crate::{Entry, Partition, PartitionConfig, ProducedBatch};
 
 fn open(disk: &SimDisk) -> (Stepped, Arc<Partition>) {
@@ -75,6 +76,40 @@ fn cut_a_flush(before: impl Fn(&mut Stepped, &Partition), check: impl Fn(&Partit
             return;
         }
     }
+}
+
+/// A whole segment was overwritten with another one, of batches with the same offsets and the same length: its checksum
+/// knows them. Seed 1293.
+#[test]
+fn the_batches_of_another_partition_are_not_served() {
+    let disk = SimDisk::new(1293);
+    let (mut stepped, partition) = open(&disk);
+    let id = partition_id(2, 0);
+    let other = open_partition(&stepped.log, id, PartitionConfig::default());
+    for (partition, value) in [(&partition, b"this"), (&other, b"that")] {
+        let mut builder = BatchBuilder::new(1_000);
+        builder.push(None, Some(value));
+        send(partition, builder.build(), 0);
+    }
+    stepped.write().unwrap();
+    let segments = [&partition, &other].map(|partition| {
+        let folder = stepped.files().partition_dir(partition.id());
+        folder.join(format!("{:020}.log", 0))
+    });
+    drop((partition, other));
+    stepped.stop().unwrap();
+    disk.kill();
+    let foreign = disk.contents(&segments[1]).unwrap();
+    disk.overwrite(&segments[0], 0, &foreign);
+    let (stepped, partition) = open(&disk);
+    let (batches, lost) = read_everything(&partition, 1 << 16);
+    assert_eq!((batches, lost), (vec![], vec![(0, 0)]));
+    let told = |reason| {
+        let metrics = &stepped.metrics;
+        metrics.decode_errors_with(Stage::Fetch, Source::Segment, reason)
+    };
+    assert_eq!(told(Reason::ExtentCrc), 1);
+    assert_eq!(stepped.metrics.decode_errors_total(), 1);
 }
 
 /// A truncation is carried out while a deletion is queued: a crash takes the deletion back, and the producers that the

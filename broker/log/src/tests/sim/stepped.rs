@@ -8,6 +8,7 @@ use std::sync::{Arc, Once};
 use std::time::Instant;
 
 use crate::disk::SimDisk;
+use crate::files::Files;
 use crate::flusher::by_hand::{self, Piece};
 use crate::metrics::LogMetrics;
 use crate::recovery::{self, CLEAN_EXIT};
@@ -69,6 +70,10 @@ impl Stepped {
             writer: by_hand,
             unsealed: true,
         })
+    }
+
+    pub(in crate::tests) fn files(&self) -> &Files {
+        &self.shared.files
     }
 
     pub(in crate::tests) fn has_failed(&self) -> bool {
