@@ -17,9 +17,14 @@ use super::told::{Deletion, Op, Seen, Sent, Told};
 use crate::disk::SimDisk;
 use crate::flusher::by_hand::Piece;
 use crate::tests::support::{Rng, Watch, options};
-use crate::{Entry, Options, Partition, PartitionConfig, PartitionId, ProducedBatch, TopicId};
+use crate::{
+    CompactionConfig, Entry, Options, Partition, PartitionConfig, PartitionId, ProducedBatch,
+    TopicId,
+};
 
 pub(super) const DIR: &str = "/data";
+/// Keys of a partition's records.
+const KEYS: u64 = 6;
 /// Partitions at any time.
 pub(super) const PARTS: usize = 3;
 
@@ -48,6 +53,8 @@ pub(super) enum Act {
     LogStart(usize),
     /// Retention runs.
     Retain(usize),
+    /// What can be compacted is.
+    Compact(usize),
     /// The topic is deleted, and another one made.
     Delete(usize),
     /// A tail is taken back.
@@ -200,6 +207,7 @@ impl Life {
                 self.retain(number);
                 Ok(())
             }
+            Act::Compact(number) => self.compact(number),
             Act::Delete(number) => self.delete(number),
             Act::Truncate(number) => self.truncate(number),
             Act::Restart => self.restart(),
@@ -263,7 +271,9 @@ impl Life {
         };
         for _ in 0..1 + self.rng.below(3) {
             let value: Vec<u8> = (0..size).map(|_| self.rng.next() as u8).collect();
-            builder.push(None, Some(&value));
+            let key = [b'k', self.rng.below(KEYS) as u8];
+            let is_tombstone = self.rng.below(12) == 0;
+            builder.push(Some(&key), (!is_tombstone).then_some(&value));
         }
         builder.build()
     }
@@ -305,6 +315,29 @@ impl Life {
         if target > part.told.log_start {
             part.told.asked.push(target);
         }
+    }
+
+    fn compact(&mut self, number: usize) -> Result<(), Dead> {
+        let part = &mut self.parts[number];
+        if part.told.is_truncating() {
+            return Ok(());
+        }
+        let partition = Arc::clone(part.partition.as_ref().expect("an open partition"));
+        if let Some(active) = partition.segment_bases().last() {
+            part.told.may_be_compacted(*active);
+        }
+        partition.update_config(PartitionConfig {
+            compaction: Some(Arc::new(CompactionConfig {
+                min_cleanable_dirty_ratio: 0.0,
+                delete_retention_ms: 100,
+                ..CompactionConfig::default()
+            })),
+            ..config()
+        });
+        let now_ms = self.now_ms;
+        let result = self.stepped_mut().compact(&partition, now_ms);
+        partition.update_config(config());
+        result
     }
 
     fn delete(&mut self, number: usize) -> Result<(), Dead> {

@@ -29,7 +29,8 @@ pub(super) fn number(variable: &str) -> Option<u64> {
 pub(super) fn random_act(rng: &mut Rng) -> Act {
     let part = rng.below(PARTS as u64) as usize;
     match rng.below(100) {
-        0..25 => Act::Append(part),
+        0..23 => Act::Append(part),
+        23..25 => Act::Compact(part),
         25..35 => Act::Produce(part),
         35..38 => Act::Epoch(part),
         38..62 => Act::Write,

@@ -138,6 +138,16 @@ fn truncation() -> Vec<Act> {
     acts
 }
 
+fn compaction() -> Vec<Act> {
+    let mut acts = roll();
+    acts.extend([Compact(0), Epoch(0), Produce(0), Append(0), Write, Flush(0)]);
+    acts.extend(roll());
+    acts.extend([Compact(0), LogStart(0), Write, Flush(0), Truncate(0), Write]);
+    acts.extend([Flush(0), Produce(0), Append(0), Write, Flush(0), Compact(0)]);
+    acts.extend([Append(0), Write, Flush(0), Delete(0), Write, Settle]);
+    acts
+}
+
 fn checkpoint() -> Vec<Act> {
     // Several files of the WAL, so that they are left, freed and used again.
     let mut acts = Vec::new();
@@ -196,8 +206,8 @@ fn restart() -> Vec<Act> {
     acts
 }
 
-/// The workloads by name. Compaction is not among them yet.
-pub(super) fn all() -> [(&'static str, fn() -> Vec<Act>); 11] {
+/// The workloads by name.
+pub(super) fn all() -> [(&'static str, fn() -> Vec<Act>); 12] {
     [
         ("append", append),
         ("flush", flush),
@@ -206,6 +216,7 @@ pub(super) fn all() -> [(&'static str, fn() -> Vec<Act>); 11] {
         ("retention", retention),
         ("deletion", deletion),
         ("truncation", truncation),
+        ("compaction", compaction),
         ("checkpoint", checkpoint),
         ("delete_records", delete_records),
         ("producers", producers),
@@ -285,6 +296,7 @@ crash_at_every_operation!(
     retention,
     deletion,
     truncation,
+    compaction,
     checkpoint,
     delete_records,
     producers,

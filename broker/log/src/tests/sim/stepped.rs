@@ -11,11 +11,12 @@ use crate::disk::SimDisk;
 use crate::files::Files;
 use crate::flusher::by_hand::{self, Piece};
 use crate::metrics::LogMetrics;
+use crate::partition::rewrite::Stopped;
 use crate::recovery::{self, CLEAN_EXIT};
 use crate::shared::Shared;
 use crate::tests::support::Fatal;
 use crate::wal::{Wal, Woken, Writer};
-use crate::{Hooks, Log, OpenError, Options};
+use crate::{Hooks, Log, OpenError, Options, Partition};
 
 /// The process has ended, as far as the disk is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub(in crate::tests) struct Stepped {
     pub(in crate::tests) log: Log,
     pub(in crate::tests) metrics: Arc<LogMetrics>,
     pub(in crate::tests) fatal: Arc<Fatal>,
+    disk: SimDisk,
     shared: Arc<Shared>,
     writer: Option<Writer>,
     /// The last group has no witness yet.
@@ -66,6 +68,7 @@ impl Stepped {
             log: Log::by_hand(&shared, identity),
             metrics,
             fatal,
+            disk: disk.clone(),
             shared,
             writer: by_hand,
             unsealed: true,
@@ -134,6 +137,24 @@ impl Stepped {
             self.shared.fail(&reason);
             Dead
         })
+    }
+
+    /// A compaction, if it is due. What is not compacted for want of room stays as it is.
+    pub(in crate::tests) fn compact(
+        &mut self,
+        partition: &Partition,
+        now_ms: i64,
+    ) -> Result<(), Dead> {
+        match partition.compact(now_ms, &mut |_| false) {
+            Ok(()) | Err(Stopped::Changed) => Ok(()),
+            Err(Stopped::Fatal(reason)) => {
+                self.shared.fail(&reason);
+                Err(Dead)
+            }
+            Err(Stopped::NoMeans(_)) if !self.disk.is_cut() => Ok(()),
+            Err(Stopped::NoMeans(_)) => Err(Dead),
+            Err(other) => panic!("{}: {other}", partition.id()),
+        }
     }
 
     /// Everything that the flusher could do, until nothing is left that it can change.

@@ -4,11 +4,12 @@
 //! them from the first on gives, no shorter than what was acknowledged. So every acknowledged batch is there exactly
 //! once, nothing stands above a gap, and offsets, epochs and log start never go back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use keelson_protocol::batch::BatchHeader;
+use keelson_protocol::records::{RecordWalker, decompressed};
 use keelson_state::producers::{ProducerBatch, ProducerTable, Verdict};
 
 use crate::tests::support::read_everything;
@@ -95,6 +96,8 @@ pub(super) struct Told {
     /// Log starts that were asked for and may have happened.
     pub(super) asked: Vec<i64>,
     pub(super) deletion: Deletion,
+    /// Offsets of records that a compaction may have taken away.
+    removable: BTreeSet<i64>,
 }
 
 /// What a start found, for comparing two of them.
@@ -132,6 +135,21 @@ impl Told {
             log_start: 0,
             asked: Vec::new(),
             deletion: Deletion::No,
+            removable: BTreeSet::new(),
+        }
+    }
+
+    /// What lies below `end` may be compacted from now on: of each key, the newest record stays.
+    pub(super) fn may_be_compacted(&mut self, end: i64) {
+        let content = self.content(self.ops.len());
+        let mut newest: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+        let closed = content.batches.iter().filter(|batch| batch.base < end);
+        for (offset, (key, value)) in closed.flat_map(|sent| records_of(&sent.bytes)) {
+            if value.is_none() {
+                // A tombstone goes when its time has come.
+                self.removable.insert(offset);
+            }
+            self.removable.extend(newest.insert(key, offset));
         }
     }
 
@@ -260,7 +278,40 @@ impl Told {
     fn matches(&self, count: usize, seen: &Seen) -> bool {
         let content = self.content(count);
         let live = content.batches.iter().filter(|b| b.last >= seen.log_start);
-        seen.next == content.next.max(seen.log_start) && live.eq_by_bytes(&seen.batches)
+        seen.next == content.next.max(seen.log_start)
+            && (live.clone().eq_by_bytes(&seen.batches) || self.is_compacted_from(live, seen))
+    }
+
+    /// Whether what was found is what was sent, less records that a compaction may have taken away: batches go on
+    /// without a gap, and each is as it was sent, or has only records that were sent at these offsets.
+    fn is_compacted_from<'a>(&self, sent: impl Iterator<Item = &'a Sent>, seen: &Seen) -> bool {
+        let sent: Vec<&Sent> = sent.collect();
+        let whole: BTreeSet<&[u8]> = sent.iter().map(|sent| &sent.bytes[..]).collect();
+        let mut missing: BTreeMap<i64, Record> = sent
+            .iter()
+            .flat_map(|sent| records_of(&sent.bytes))
+            .collect();
+        let mut next = None;
+        for (base, bytes) in &seen.batches {
+            if next.is_some_and(|next| next != *base) {
+                return false;
+            }
+            next = Some(BatchHeader::parse(bytes).unwrap().last_offset() + 1);
+            for (offset, record) in records_of(bytes) {
+                // Batches that reach below the log start were sent as a whole or are emptied below it, too.
+                let known = missing.remove(&offset);
+                let is_below = offset < seen.log_start && known.is_none();
+                if !is_below && !whole.contains(&bytes[..]) && known != Some(record) {
+                    return false;
+                }
+            }
+        }
+        let first = seen.batches.first().map_or(seen.next, |(base, _)| *base);
+        first <= seen.log_start
+            && next.is_none_or(|next| next == seen.next)
+            && missing
+                .keys()
+                .all(|offset| *offset < seen.log_start || self.removable.contains(offset))
     }
 
     /// A producer that goes on after the start is neither refused nor does it write twice.
@@ -285,6 +336,22 @@ impl Told {
             assert_eq!(table.check(&following), Ok(Verdict::Append), "{what}: {id}");
         }
     }
+}
+
+/// Key and value.
+type Record = (Vec<u8>, Option<Vec<u8>>);
+
+fn records_of(batch: &[u8]) -> Vec<(i64, Record)> {
+    let header = BatchHeader::parse(batch).unwrap();
+    let records = decompressed(batch, 1 << 20).unwrap();
+    let walker = RecordWalker::new(&records, header.records_count);
+    let plain = walker.map(|record| {
+        let record = record.unwrap();
+        let offset = header.base_offset + i64::from(record.offset_delta);
+        let key = record.key.unwrap().to_vec();
+        (offset, (key, record.value.map(<[u8]>::to_vec)))
+    });
+    plain.collect()
 }
 
 trait EqByBytes {
