@@ -14,6 +14,7 @@ pub mod rdk;
 pub mod records;
 pub mod stage;
 pub mod strace;
+pub mod table;
 pub mod tools;
 pub mod wait;
 pub mod wire;

@@ -69,12 +69,24 @@ pub fn fresh_batch(values: &[&[u8]]) -> Vec<u8> {
 
 /// An uncompressed batch with one record per value, no keys, no producer, base offset 0.
 pub fn batch(values: &[&[u8]], timestamp_ms: i64) -> Vec<u8> {
+    let records: Vec<(Option<&[u8]>, &[u8])> = values.iter().map(|value| (None, *value)).collect();
+    keyed_batch(&records, timestamp_ms)
+}
+
+/// The same with a key and a value per record.
+pub fn keyed_batch(records: &[(Option<&[u8]>, &[u8])], timestamp_ms: i64) -> Vec<u8> {
     let mut batch = vec![0; BATCH_HEADER_BYTES];
-    for (delta, value) in values.iter().enumerate() {
+    for (delta, (key, value)) in records.iter().enumerate() {
         let mut record = vec![0]; // attributes
         put_varint(&mut record, 0); // timestamp delta
         put_varint(&mut record, i64::try_from(delta).expect("a few records"));
-        put_varint(&mut record, -1); // no key
+        match key {
+            None => put_varint(&mut record, -1),
+            Some(key) => {
+                put_varint(&mut record, i64::try_from(key.len()).expect("a key fits"));
+                record.extend_from_slice(key);
+            }
+        }
         put_varint(
             &mut record,
             i64::try_from(value.len()).expect("a value fits"),
@@ -87,7 +99,7 @@ pub fn batch(values: &[&[u8]], timestamp_ms: i64) -> Vec<u8> {
         );
         batch.extend_from_slice(&record);
     }
-    let count = i32::try_from(values.len()).expect("a few records");
+    let count = i32::try_from(records.len()).expect("a few records");
     let length = i32::try_from(batch.len() - 12).expect("a batch fits");
     batch[8..12].copy_from_slice(&length.to_be_bytes());
     batch[16] = 2; // magic

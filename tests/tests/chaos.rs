@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -13,6 +14,7 @@ use kafka_protocol::messages::{DeleteTopicsRequest, TopicName};
 use keelson_tests::load::{Ledger, Load, Stream, number};
 use keelson_tests::records::{fresh_batch, payload};
 use keelson_tests::strace::Strace;
+use keelson_tests::table::{self, TABLE, Table};
 use keelson_tests::wait::try_wait_for;
 use keelson_tests::wire::{Wire, text};
 use keelson_tests::{Broker, BrokerSetup, disk, stage, wait_until};
@@ -60,6 +62,12 @@ enum Files {
     Doomed,
     /// The manifest of a topic that has no folder yet.
     FirstManifest,
+    /// The files that compaction is about to write.
+    Anew,
+    /// The compacted topic's manifest.
+    TableManifest,
+    /// Names of its segments, for what compaction and deletions from the front leave behind.
+    TableNames,
 }
 
 /// A point at which the broker is killed.
@@ -100,12 +108,28 @@ const POINTS: &[Point] = &[
     point("retention: a segment's file goes", NAMES, Files::Names, 3),
     point("deletion: write of the last slot", WRITES, Files::Doomed, 1),
     point("deletion: a file goes", NAMES, Files::Doomed, 5),
+    point("compaction: write of a segment", WRITES, Files::Anew, 4),
+    point("compaction: sync of a segment", SYNCS, Files::Anew, 6),
+    point(
+        "compaction: write of a slot",
+        WRITES,
+        Files::TableManifest,
+        9,
+    ),
+    point("compaction: sync of a slot", SYNCS, Files::TableManifest, 9),
+    point(
+        "compaction or DeleteRecords: a file goes",
+        NAMES,
+        Files::TableNames,
+        9,
+    ),
 ];
 
 struct Chaos {
     broker: Broker,
     random: StdRng,
     ledgers: BTreeMap<String, Ledger>,
+    table: Table,
     streams: u32,
     /// Topics made to be deleted, so far.
     doomed: u32,
@@ -131,6 +155,7 @@ impl Chaos {
     fn start(seed: u64) -> Self {
         let broker = BrokerSetup::new()
             .set("log.retention.check.interval.ms", 1_000)
+            .set("log.cleaner.backoff.ms", 100)
             .start();
         let mut wire = Wire::connect(broker.bootstrap());
         let configs = [
@@ -139,22 +164,27 @@ impl Chaos {
         ];
         wire.create_topic(BUSY, BUSY_PARTITIONS, &configs);
         wire.create_topic(KEPT, 1, &[]);
+        wire.create_topic(TABLE, 1, &table::CONFIGS);
         let mut chaos = Self {
             broker,
             random: StdRng::seed_from_u64(seed),
             ledgers: BTreeMap::new(),
+            table: Table::default(),
             streams: 0,
             doomed: 0,
             reached: BTreeMap::new(),
         };
         // The first life fills segments, so that there are files for the points to be about.
         let load = chaos.load();
+        let table = chaos.write_table();
         wait_until("every partition has a segment", WITHIN, || {
             chaos.partition_folders().len() == BUSY_PARTITIONS as usize
                 && chaos.files(".log").len() > BUSY_PARTITIONS as usize
+                && chaos.table_files("-1.log").len() > 1
         });
         chaos.broker.kill9();
         load.finish(&mut chaos.ledgers);
+        chaos.table = table.join().expect("a writer does not panic");
         chaos.broker.restart();
         chaos
     }
@@ -180,14 +210,20 @@ impl Chaos {
             "round {round}: {} (call {nth}{}), {} acknowledged, {seen} there, ready in {took:?}",
             point.name,
             if reached { "" } else { ", not reached" },
-            self.ledgers.values().map(Ledger::total).sum::<u64>()
+            self.ledgers.values().map(Ledger::total).sum::<u64>() + self.table.total()
         );
+    }
+
+    fn write_table(&mut self) -> JoinHandle<Table> {
+        let wire = Wire::connect(self.broker.bootstrap());
+        std::mem::take(&mut self.table).write(wire)
     }
 
     /// Load, and for a doomed topic its deletion, until strace has killed the broker. False: the point did not come.
     fn live_until_killed(&mut self, point: Point, nth: u64, paths: &[PathBuf]) -> bool {
         let mut admin = Wire::connect(self.broker.bootstrap());
         let streams = self.streams_of_a_life(point.files == Files::FirstManifest);
+        let table_wire = Wire::connect(self.broker.bootstrap());
         let strace = (!paths.is_empty()).then(|| {
             let mut words = vec!["-e".to_owned(), format!("trace={}", point.calls)];
             words.push("-e".to_owned());
@@ -200,6 +236,7 @@ impl Chaos {
             Strace::attach(&self.broker, &words)
         });
         let load = Load::start(streams);
+        let table = std::mem::take(&mut self.table).write(table_wire);
         if point.files == Files::Doomed {
             // The answer may never come.
             let _ = admin.try_call(6, &deletion(&self.doomed_name()));
@@ -217,6 +254,7 @@ impl Chaos {
         self.broker.kill9();
         drop(strace);
         load.finish(&mut self.ledgers);
+        self.table = table.join().expect("a writer does not panic");
         let random_moment = paths.is_empty() && ended.is_some();
         random_moment || ended == Some(true)
     }
@@ -254,6 +292,7 @@ impl Chaos {
             let ledger = self.ledgers.entry(topic.to_owned()).or_default();
             seen += ledger.recount(self.broker.bootstrap(), topic, partitions);
         }
+        seen += self.table.recount(self.broker.bootstrap());
         let mut wire = Wire::connect(self.broker.bootstrap());
         assert_eq!(
             wire.list_offset(KEPT, 0, -2),
@@ -357,6 +396,35 @@ impl Chaos {
             .collect()
     }
 
+    /// Files of the compacted topic whose names end so.
+    fn table_files(&self, end: &str) -> Vec<PathBuf> {
+        let (id, _) = stage::topic(&self.broker, TABLE).expect("the table is there");
+        let folder = self.topic_folder(&id).join("0");
+        let names = names(&folder).into_iter();
+        names
+            .filter(|name| name.ends_with(end))
+            .map(|name| folder.join(name))
+            .collect()
+    }
+
+    /// What the segments that are there will be called when they are written anew, once or twice.
+    fn anew(&self) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        for log in self.table_files(".log") {
+            let stem = log
+                .file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned();
+            let (base, generation) = stem.split_once('-').unwrap_or((&stem, "0"));
+            let generation: u32 = generation.parse().expect("a generation");
+            for next in generation + 1..=generation + 2 {
+                paths.push(log.with_file_name(format!("{base}-{next}.log")));
+            }
+        }
+        paths
+    }
+
     fn paths(&self, files: Files, doomed: Option<&str>) -> Vec<PathBuf> {
         let wal = self.broker.data_dir().join("wal");
         let doomed = doomed.map(|id| self.topic_folder(id));
@@ -378,6 +446,11 @@ impl Chaos {
                 paths.push(folder);
                 paths
             }
+            Files::Anew => self.anew(),
+            Files::TableManifest => self.table_files("manifest"),
+            Files::TableNames => [".log", ".sum", ".idx"]
+                .map(|end| self.table_files(end))
+                .concat(),
             Files::FirstManifest => {
                 // strace looks at the first path of a rename only.
                 let folder = doomed.expect("a doomed topic");
