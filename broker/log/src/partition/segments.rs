@@ -89,7 +89,9 @@ impl Partition {
         manifest.log_start = self.log_start();
         manifest.epochs = epochs_from(&state.epochs, manifest.log_start);
         manifest.quarantined = state.quarantined.clone();
-        manifest.dropped = drop_segments(&mut manifest);
+        // Those of a pass that could not unlink them are still named.
+        let dropped = drop_segments(&mut manifest);
+        manifest.dropped.extend(dropped);
         manifest.next_offset = manifest.next_offset.max(manifest.log_start);
         if manifest.segments.is_empty() {
             manifest.tails = Tails::default();

@@ -240,10 +240,14 @@ impl Partition {
             (state.slots.manifest.clone(), self.segment_with(&state, to))
         };
         if manifest.next_offset <= to {
-            return Ok(());
+            // A pass without room may have written what no slot counts, or an earlier try may have got no further.
+            return self.finish_cut(false);
         }
         let bases = manifest.segments.iter().map(|s| s.base_offset);
         let dropped: Vec<i64> = bases.filter(|base| *base >= to).collect();
+        let is_cut = view
+            .as_ref()
+            .is_some_and(|view| view.entry.base_offset < to);
         if manifest.snapshot.is_some_and(|s| s.offset > to) {
             let table = self
                 .scan_producers(to)
@@ -267,17 +271,25 @@ impl Partition {
         manifest.next_offset = to;
         manifest.epochs.retain(|(_, start)| *start < to);
         clip(&mut manifest.quarantined, to);
-        manifest.dropped = dropped.clone();
-        let last = manifest.segments.last().copied();
-        let tail = manifest.tails.sum.clone();
+        manifest.dropped.extend(dropped);
         // A reader may still be in the cut segment: nothing is written over what it looks at.
         self.state.lock().roll_next = true;
         self.write_slot(manifest)?;
-        files.forget(self.id());
-        if let (Some(view), Some(last)) = (&view, last) {
-            self.shorten(view, &last, &tail)?;
+        self.finish_cut(is_cut)
+    }
+
+    /// The slot that counts less is durable: what it does not count goes, listed or not, or a later salvage could take it
+    /// for the log's. Repeating it changes nothing. `is_cut`: the last checksum entry is to be replaced, too.
+    fn finish_cut(&self, is_cut: bool) -> Result<(), FlushError> {
+        self.shared().files.forget(self.id());
+        let manifest = self.state.lock().slots.manifest.clone();
+        if let Some(last) = manifest.segments.last() {
+            self.shorten(last, &manifest.tails.sum, is_cut)?;
         }
-        self.unlink_dropped(&dropped)?;
+        let listed = |base: &i64| manifest.segments.iter().any(|s| s.base_offset == *base);
+        let begun = manifest.created.iter().filter(|base| !listed(base));
+        let gone: Vec<i64> = manifest.dropped.iter().chain(begun).copied().collect();
+        self.unlink_dropped(&gone)?;
         self.state.lock().slots.manifest.dropped = Vec::new();
         Ok(())
     }
@@ -355,27 +367,33 @@ impl Partition {
         Ok(newest)
     }
 
-    /// The slot that counts less is durable: the bytes behind it go, or a later salvage could take them for the log's.
-    fn shorten(
-        &self,
-        view: &SegmentView,
-        last: &SegmentEntry,
-        tail: &[u8],
-    ) -> Result<(), FlushError> {
+    /// Files of the last segment, as long as they count. The checksum entry is written before its file is shortened: a
+    /// volume without room has it.
+    fn shorten(&self, last: &SegmentEntry, tail: &[u8], is_cut: bool) -> Result<(), FlushError> {
         let files = &self.shared().files;
-        let reader = SegmentReader::new(files, view);
         let lengths = [last.log_bytes, last.sum_bytes, last.idx_bytes];
         for (kind, length) in Kind::ALL.into_iter().zip(lengths) {
-            let key = reader.key(kind);
-            let shortened = files.open(&key).and_then(|file| {
-                if kind == Kind::Sum {
-                    file.set_len(length - tail.len() as u64)?;
+            let key = last.key(self.id(), kind);
+            let shortened = || {
+                let file = files.open(&key)?;
+                let has_tail = kind != Kind::Sum || (!is_cut && file.len()? >= length);
+                if has_tail && file.len()? <= length {
+                    return Ok(());
+                }
+                if !has_tail {
                     file.write_at(tail, length - tail.len() as u64, Durability::Later)?;
                 }
-                file.set_len(length)?;
+                if file.len()? > length {
+                    file.set_len(length)?;
+                }
                 file.sync_data()
-            });
-            shortened.map_err(|error| FlushError::new(files.path(&key), error))?;
+            };
+            match shortened() {
+                Ok(()) => {}
+                // A start has told of it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(FlushError::new(files.path(&key), error)),
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! repaired.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use keelson_protocol::batch::BatchHeader;
@@ -110,6 +111,41 @@ fn the_batches_of_another_partition_are_not_served() {
     };
     assert_eq!(told(Reason::ExtentCrc), 1);
     assert_eq!(stepped.metrics.decode_errors_total(), 1);
+}
+
+/// A flush finds no room behind its first write, and what it wrote is taken back: no start may find it proven by its
+/// bytes. Seeds 1795843228224 and 1795843228399.
+#[test]
+fn what_a_flush_without_room_began_is_truncated_too() {
+    for full_behind in 1..40 {
+        let disk = SimDisk::new(8);
+        let (mut stepped, partition) = open(&disk);
+        put(&partition, 1, 0);
+        stepped.write().unwrap();
+        flush(&mut stepped).unwrap();
+        put(&partition, 2, 0);
+        put(&partition, 3, 0);
+        stepped.write().unwrap();
+        let full_at = disk.operations() + full_behind;
+        disk.set_faults(SimFaults {
+            full_between: Some(full_at..u64::MAX),
+            ..SimFaults::default()
+        });
+        flush(&mut stepped).unwrap();
+        let done = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&done);
+        let tell = Box::new(move || flag.store(true, Ordering::Release));
+        stepped.log.truncate(&partition, 1, tell).unwrap();
+        stepped.write().unwrap();
+        stepped.settle().unwrap();
+        let what = format!("full behind {full_behind} operations");
+        assert!(done.load(Ordering::Acquire), "{what}: it needs no room");
+        drop((partition, stepped));
+        disk.kill();
+        let (stepped, partition) = open(&disk);
+        assert_eq!(partition.next_offset(), 1, "{what}");
+        assert_eq!(stepped.metrics.decode_errors_total(), 0, "{what}");
+    }
 }
 
 /// A truncation is carried out while a deletion is queued: a crash takes the deletion back, and the producers that the
