@@ -27,6 +27,9 @@ const FORMAT_VERSION: u32 = 1;
 const HEAD_BYTES: usize = 28;
 /// A reason longer than this is cut: it must fit its slot with the ids.
 const EXIT_BYTES_MAX: usize = 2048;
+/// Each id, so that both fit a slot with the longest reason. Kafka's own cluster ids have 22 bytes.
+const ID_BYTES_MAX: usize = 512;
+const _: () = assert!(HEAD_BYTES + 2 * ID_BYTES_MAX + EXIT_BYTES_MAX + 128 <= BLOCK_BYTES);
 const NO_SLOT: &str =
     "no slot verifies: this is not a Keelson data directory, or both copies are damaged";
 /// What `last_exit` says after a clean stop.
@@ -401,6 +404,10 @@ pub(crate) fn decode(bytes: &[u8]) -> SlotRead {
         return SlotRead::OtherVersion(word(8));
     }
     let generation = u64::from(word(16)) | u64::from(word(20)) << 32;
+    if generation == u64::MAX {
+        // No start comes so far, and the next one could not count on.
+        return SlotRead::Damaged;
+    }
     parse_text(text).map_or(SlotRead::Damaged, |(identity, scrubbed_ms, exit)| {
         SlotRead::Valid(Slot {
             generation,
@@ -411,14 +418,24 @@ pub(crate) fn decode(bytes: &[u8]) -> SlotRead {
     })
 }
 
+/// An id that can be written again beside the longest exit reason.
+fn id(value: &str) -> Option<String> {
+    (value.len() <= ID_BYTES_MAX).then(|| value.to_owned())
+}
+
 fn parse_text(text: &[u8]) -> Option<(NodeIdentity, i64, String)> {
     let (mut cluster, mut broker, mut directory, mut exit) = (None, None, None, None);
     let mut scrubbed_ms = 0;
-    for line in std::str::from_utf8(text).ok()?.lines() {
+    // Nothing but the line feed ends a line: a value may end in any other character.
+    for line in std::str::from_utf8(text)
+        .ok()?
+        .strip_suffix('\n')?
+        .split('\n')
+    {
         match line.split_once('=')? {
-            ("cluster.id", value) => cluster = Some(value.to_owned()),
+            ("cluster.id", value) => cluster = Some(id(value)?),
             ("broker.id", value) => broker = Some(value.parse().ok()?),
-            ("directory.id", value) => directory = Some(value.to_owned()),
+            ("directory.id", value) => directory = Some(id(value)?),
             ("scrub", value) => scrubbed_ms = value.parse().ok()?,
             ("exit", value) => exit = Some(value.to_owned()),
             (_, _) => return None,
@@ -562,6 +579,40 @@ mod tests {
         file.write_at(&bytes, 0, Durability::Synced).unwrap();
         let newer = open(&disk).err().unwrap().to_string();
         assert!(newer.contains("has format 2"), "{newer}");
+    }
+
+    #[test]
+    fn every_slot_that_is_read_can_be_written_and_read_again() {
+        let sealed = |generation: u64, text: &str| {
+            let mut bytes = encode(&Slot {
+                generation,
+                identity: NodeIdentity {
+                    cluster_id: String::new(),
+                    broker_id: 0,
+                    directory_id: String::new(),
+                },
+                scrubbed_ms: 0,
+                exit: String::new(),
+            });
+            bytes[HEAD_BYTES..][..text.len()].copy_from_slice(text.as_bytes());
+            bytes[12..16].copy_from_slice(&(text.len() as u32).to_le_bytes());
+            let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..24]), text.as_bytes());
+            bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+            decode(&bytes)
+        };
+        let good = "cluster.id=c\r\nbroker.id=7\nexit=\ndirectory.id=\r\n";
+        let SlotRead::Valid(slot) = sealed(4, good) else {
+            panic!("a slot is read");
+        };
+        assert_eq!(slot.identity.cluster_id, "c\r");
+        assert_eq!(slot.identity.directory_id, "\r");
+        assert_eq!(decode(&encode(&slot)), SlotRead::Valid(slot));
+        let cut = good.trim_end_matches('\n');
+        assert_eq!(sealed(4, cut), SlotRead::Damaged, "the last line is cut");
+        assert_eq!(sealed(u64::MAX, good), SlotRead::Damaged);
+        let long = "x".repeat(ID_BYTES_MAX + 1);
+        let long = format!("cluster.id={long}\nbroker.id=7\nexit=\ndirectory.id=d\n");
+        assert_eq!(sealed(4, &long), SlotRead::Damaged);
     }
 
     #[test]
