@@ -333,7 +333,13 @@ impl Scanner {
         ahead: &Ahead,
     ) -> Result<(), WalOpenError> {
         let mut start = here;
-        for seq in self.expected..header.seq {
+        // A group takes a block at least: of more than fit there is nothing to be known, however many a header claims.
+        let fit = self.source.blocks_between(here, next);
+        let first = header.seq.saturating_sub(fit).max(self.expected);
+        if first > self.expected {
+            self.unknown(start, first - 1, 0)?;
+        }
+        for seq in first..header.seq {
             let copy = if seq + 1 == header.seq {
                 self.source.second_copy(ahead, seq)?
             } else {

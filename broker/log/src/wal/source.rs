@@ -240,6 +240,14 @@ impl Source {
         Ok(None)
     }
 
+    /// Blocks of the files from one place to a later one.
+    pub(crate) fn blocks_between(&self, from: Place, to: Place) -> u64 {
+        let files = self.files[from.file..to.file].iter();
+        let before = files.map(|file| file.length.min(file.head.file_bytes));
+        let bytes = (before.sum::<u64>() + to.position).saturating_sub(from.position);
+        bytes / BLOCK_BYTES as u64
+    }
+
     /// The copy of group `seq`'s frame table in the group behind it.
     pub(crate) fn second_copy(
         &mut self,

@@ -359,3 +359,21 @@ fn a_damaged_first_block_or_manifest_slot_is_mended() {
     let error = start(&disk).err().unwrap().to_string();
     assert!(error.contains("manifest"), "{error}");
 }
+
+/// Its checksum holds, so that nothing but the number itself is wrong: no disk does that.
+#[test]
+fn a_header_that_is_impossibly_far_ahead_is_told_once() {
+    let disk = written(sealed);
+    let group = groups(&disk)[&3].clone();
+    let file = path(&group);
+    let bytes = disk.contents(&file).unwrap();
+    let mut header = bytes[group.position as usize..][..GROUP_HEADER_BYTES].to_vec();
+    header[32..40].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[24..32]), &header[..76]);
+    header[76..80].copy_from_slice(&crc.to_le_bytes());
+    disk.overwrite(&file, group.position, &header);
+    let found = damaged(&read(&disk));
+    assert!((1..10).contains(&found.len()), "{found:?}");
+    let refused = start(&disk).err().unwrap().to_string();
+    assert!(refused.contains("was durable"), "{refused}");
+}
