@@ -16,17 +16,31 @@ corpus=$PWD/tests/fuzz/corpus
 targets=("$@")
 if [ ${#targets[@]} = 0 ]; then mapfile -t targets < <(sed -n 's/^ *name: "\(.*\)",$/\1/p' tests/fuzz/src/lib.rs); fi
 
-# Only this build is instrumented, so it has a target folder of its own; --target keeps build scripts out of it.
-CARGO_TARGET_DIR=$TARGET RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
--Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
--Cllvm-args=-sanitizer-coverage-trace-compares" \
-  cargo build -p keelson-fuzz --features libfuzzer --profile fuzz --target "$host"
-binary=$TARGET/$host/fuzz/keelson-fuzz
+# Decoders of bytes are guided by the numbers that they compare, too. The input of these targets is a list of damages to a
+# whole directory: nothing in it is compared with anything, and watching every comparison would take half of their time.
+declare -A guided_by=([wal_scan]=lines [recovery]=lines)
+
+# Only these builds are instrumented, so each has a target folder of its own; --target keeps build scripts out of it.
+build() { # lines | numbers
+  local flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
+  [ "$1" = lines ] || flags+=" -Cllvm-args=-sanitizer-coverage-trace-compares"
+  CARGO_TARGET_DIR=$TARGET/$1 RUSTFLAGS=$flags \
+    cargo build -p keelson-fuzz --features libfuzzer --profile fuzz --target "$host"
+}
+
+binary() { # target
+  echo "$TARGET/${guided_by[$1]:-numbers}/$host/fuzz/keelson-fuzz"
+}
+
+for guide in $(for target in "${targets[@]}"; do echo "${guided_by[$target]:-numbers}"; done | sort -u); do
+  build "$guide"
+done
 
 fuzz() { # target [libFuzzer option ...]: one run over its working corpus
   local target=$1 home=$TARGET/run/$1
   shift
-  KEELSON_FUZZ_TARGET=$target KEELSON_FUZZ_SEEDS=$home/seeds "$binary" "$@" -artifact_prefix="$home/finding-" \
+  KEELSON_FUZZ_TARGET=$target KEELSON_FUZZ_SEEDS=$home/seeds "$(binary "$target")" "$@" -artifact_prefix="$home/finding-" \
     -timeout=10 -rss_limit_mb=1024 -max_len=16384 -use_value_profile=1 -print_final_stats=1 -verbosity=0 \
     "$home/corpus" "$home/seeds" >> "$home/log" 2>&1
 }
@@ -64,7 +78,7 @@ if [ $keep = yes ]; then
   for target in "${targets[@]}"; do
     home=$TARGET/run/$target
     rm -rf "$home/small" && mkdir "$home/small"
-    KEELSON_FUZZ_TARGET=$target "$binary" -merge=1 -use_value_profile=0 "$home/small" "$home/corpus" "$home/seeds" >> "$home/log" 2>&1
+    KEELSON_FUZZ_TARGET=$target "$(binary "$target")" -merge=1 -use_value_profile=0 "$home/small" "$home/corpus" "$home/seeds" >> "$home/log" 2>&1
     rm -rf "${corpus:?}/$target" && mkdir -p "$corpus/$target"
     # The smallest 60 of them: what is kept is to be small, too.
     find "$home/small" -type f -size -8k -printf '%s %p\n' | sort -n | head -n 60 | cut -d' ' -f2 | xargs -r cp -t "$corpus/$target"

@@ -5,7 +5,7 @@
 //! A partition is flushed when it has enough pending, when tail memory is half used or too many WAL files are held back
 //! (the one with the oldest frame first), and, paced, when its oldest frame has waited long.
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod by_hand;
 mod together;
 

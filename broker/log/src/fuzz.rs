@@ -4,6 +4,7 @@
 //! never get behind a checksum), and what must hold of whatever decodes. Never decodes anything itself.
 
 mod reseal;
+mod start;
 
 use std::io::Write;
 use std::path::Path;
@@ -38,6 +39,7 @@ use reseal::{
     put, reseal_batches, reseal_counted, reseal_entry, reseal_group, reseal_node,
     reseal_wal_manifest,
 };
+pub use start::ByHand;
 
 /// Whose partition the specimens are.
 const PARTITION: PartitionId = PartitionId {

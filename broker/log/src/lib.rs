@@ -33,6 +33,8 @@ mod retention;
 mod salvage;
 mod scrub;
 mod shared;
+#[cfg(any(test, feature = "fuzz"))]
+mod stepped;
 #[cfg(test)]
 mod tests;
 pub mod verify;

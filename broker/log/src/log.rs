@@ -141,7 +141,7 @@ pub fn open_on(
 
 impl Log {
     /// A log without a flusher: whoever opened it makes every step (the simulator).
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn by_hand(shared: &Arc<Shared>, identity: Identity) -> Log {
         Log {
             scrubber: Scrubber::new(shared),

@@ -222,6 +222,8 @@ impl CompactionMetrics {
 /// Families with labels: only this module knows these.
 struct Decode {
     errors: IntCounterVec,
+    /// Its counters, all of them.
+    every_error: Vec<IntCounter>,
     records: IntCounterVec,
     bytes: IntCounterVec,
     health: GaugeVec,
@@ -229,12 +231,17 @@ struct Decode {
 
 impl Decode {
     fn register(r: &Families<'_>) -> Result<Self, prometheus::Error> {
+        let errors = r.counters(
+            "keelson_wal_decode_errors_total",
+            "Damaged ranges found, once per range",
+            &["stage", "source", "reason"],
+        )?;
+        let every_error = decode_labels().map(|(stage, source, reason)| {
+            errors.with_label_values(&[stage.label(), source.label(), reason.label()])
+        });
         Ok(Decode {
-            errors: r.counters(
-                "keelson_wal_decode_errors_total",
-                "Damaged ranges found, once per range",
-                &["stage", "source", "reason"],
-            )?,
+            every_error: every_error.collect(),
+            errors,
             records: r.counters(
                 "keelson_wal_records_decoded_total",
                 "Records decoded",
@@ -336,15 +343,7 @@ impl LogMetrics {
 
     /// Decode errors counted so far, over all labels.
     pub fn decode_errors_total(&self) -> u64 {
-        let mut sum = 0;
-        for (stage, source, reason) in decode_labels() {
-            sum += self
-                .decode
-                .errors
-                .with_label_values(&[stage.label(), source.label(), reason.label()])
-                .get();
-        }
-        sum
+        self.decode.every_error.iter().map(IntCounter::get).sum()
     }
 
     /// Decode errors counted with exactly these labels.
@@ -384,12 +383,6 @@ impl LogMetrics {
     }
 
     fn zero_all(&self) {
-        for (stage, source, reason) in decode_labels() {
-            self.decode
-                .errors
-                .with_label_values(&[stage.label(), source.label(), reason.label()])
-                .reset();
-        }
         for stage in Stage::ALL {
             self.decode
                 .records

@@ -1,31 +1,48 @@
-//! A log without threads of its own: every step of the writer and of the flusher is made by the test.
+//! A log without threads of its own: every step of the writer and of the flusher is made by the caller.
 //!
 //! Owns that all of a run happens on one thread, in the order that was asked for: the same seed then gives the same
-//! operations of the disk, down to the last byte that a power cut takes.
+//! operations of the disk, down to the last byte that a power cut takes. Only tests and fuzz targets have it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
+#[cfg(test)]
+use crate::Partition;
 use crate::disk::SimDisk;
+#[cfg(test)]
 use crate::files::Files;
 use crate::flusher::by_hand::{self, Piece};
 use crate::metrics::LogMetrics;
+#[cfg(test)]
 use crate::partition::rewrite::Stopped;
 use crate::recovery::{self, CLEAN_EXIT};
 use crate::shared::Shared;
-use crate::tests::support::Fatal;
 use crate::wal::{Wal, Woken, Writer};
-use crate::{Hooks, Log, OpenError, Options, Partition};
+use crate::{Hooks, Log, OpenError, Options};
 
 /// The process has ended, as far as the disk is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::tests) struct Dead;
+pub(crate) struct Dead;
 
-pub(in crate::tests) struct Stepped {
-    pub(in crate::tests) log: Log,
-    pub(in crate::tests) metrics: Arc<LogMetrics>,
-    pub(in crate::tests) fatal: Arc<Fatal>,
+/// Keeps the first reason why the process must end.
+#[derive(Default)]
+pub(crate) struct Fatal(pub(crate) Mutex<Option<String>>);
+
+impl Hooks for Fatal {
+    fn fatal(&self, reason: &str) {
+        self.0.lock().get_or_insert_with(|| reason.to_owned());
+    }
+
+    fn recovery_progress(&self, _: u64) {}
+}
+
+pub(crate) struct Stepped {
+    pub(crate) log: Log,
+    pub(crate) fatal: Arc<Fatal>,
+    #[cfg(test)]
     disk: SimDisk,
     shared: Arc<Shared>,
     writer: Option<Writer>,
@@ -48,16 +65,25 @@ fn keep_quiet() {
 }
 
 impl Stepped {
-    pub(in crate::tests) fn open(disk: &SimDisk, options: Options) -> Result<Stepped, OpenError> {
+    #[cfg(test)]
+    pub(crate) fn open(disk: &SimDisk, options: Options) -> Result<Stepped, OpenError> {
+        Stepped::open_counted(disk, options, Arc::new(LogMetrics::unregistered()))
+    }
+
+    /// A start that counts in `metrics`: making those takes longer than a start.
+    pub(crate) fn open_counted(
+        disk: &SimDisk,
+        options: Options,
+        metrics: Arc<LogMetrics>,
+    ) -> Result<Stepped, OpenError> {
         keep_quiet();
-        let metrics = Arc::new(LogMetrics::unregistered());
         let fatal = Arc::new(Fatal::default());
         let hooks: Arc<dyn Hooks> = Arc::clone(&fatal) as Arc<dyn Hooks>;
         let mut by_hand = None;
         let (shared, identity) = recovery::open(
             Arc::new(disk.clone()),
             options,
-            (Arc::clone(&metrics), hooks),
+            (metrics, hooks),
             |writer| {
                 let wal = Wal::by_hand(&writer);
                 by_hand = Some(writer);
@@ -66,8 +92,8 @@ impl Stepped {
         )?;
         Ok(Stepped {
             log: Log::by_hand(&shared, identity),
-            metrics,
             fatal,
+            #[cfg(test)]
             disk: disk.clone(),
             shared,
             writer: by_hand,
@@ -75,20 +101,28 @@ impl Stepped {
         })
     }
 
-    pub(in crate::tests) fn files(&self) -> &Files {
+    #[cfg(test)]
+    pub(crate) fn files(&self) -> &Files {
         &self.shared.files
     }
 
-    pub(in crate::tests) fn has_failed(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn metrics(&self) -> &LogMetrics {
+        &self.shared.metrics
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_failed(&self) -> bool {
         self.writer.is_none() || self.fatal.0.lock().is_some()
     }
 
-    pub(in crate::tests) fn reason(&self) -> String {
+    /// Why the process must end; empty when it need not.
+    pub(crate) fn reason(&self) -> String {
         self.fatal.0.lock().clone().unwrap_or_default()
     }
 
     /// One commit group of what is queued, if anything is.
-    pub(in crate::tests) fn write(&mut self) -> Result<(), Dead> {
+    pub(crate) fn write(&mut self) -> Result<(), Dead> {
         if self.shared.wal().stats().queued_bytes == 0 {
             return Ok(());
         }
@@ -96,7 +130,7 @@ impl Stepped {
     }
 
     /// The witness that an idle writer writes.
-    pub(in crate::tests) fn seal(&mut self) -> Result<(), Dead> {
+    pub(crate) fn seal(&mut self) -> Result<(), Dead> {
         self.write()?;
         if self.unsealed { self.step() } else { Ok(()) }
     }
@@ -120,11 +154,11 @@ impl Stepped {
     }
 
     /// What the flusher could do now.
-    pub(in crate::tests) fn pieces(&self) -> Vec<Piece> {
+    pub(crate) fn pieces(&self) -> Vec<Piece> {
         by_hand::pieces(&self.shared)
     }
 
-    pub(in crate::tests) fn run(&mut self, piece: Piece) -> Result<(), Dead> {
+    pub(crate) fn run(&mut self, piece: Piece) -> Result<(), Dead> {
         by_hand::run(&self.shared, piece).map_err(|reason| {
             self.shared.fail(&reason);
             Dead
@@ -132,7 +166,8 @@ impl Stepped {
     }
 
     /// One pass over all partitions together.
-    pub(in crate::tests) fn flush_together(&mut self) -> Result<(), Dead> {
+    #[cfg(test)]
+    pub(crate) fn flush_together(&mut self) -> Result<(), Dead> {
         by_hand::flush_together(&self.shared).map_err(|reason| {
             self.shared.fail(&reason);
             Dead
@@ -140,11 +175,8 @@ impl Stepped {
     }
 
     /// A compaction, if it is due. What is not compacted for want of room stays as it is.
-    pub(in crate::tests) fn compact(
-        &mut self,
-        partition: &Partition,
-        now_ms: i64,
-    ) -> Result<(), Dead> {
+    #[cfg(test)]
+    pub(crate) fn compact(&mut self, partition: &Partition, now_ms: i64) -> Result<(), Dead> {
         match partition.compact(now_ms, &mut |_| false) {
             Ok(()) | Err(Stopped::Changed) => Ok(()),
             Err(Stopped::Fatal(reason)) => {
@@ -158,7 +190,7 @@ impl Stepped {
     }
 
     /// Everything that the flusher could do, until nothing is left that it can change.
-    pub(in crate::tests) fn settle(&mut self) -> Result<(), Dead> {
+    pub(crate) fn settle(&mut self) -> Result<(), Dead> {
         loop {
             let pieces = self.pieces();
             for piece in &pieces {
@@ -171,7 +203,7 @@ impl Stepped {
     }
 
     /// A clean stop.
-    pub(in crate::tests) fn stop(mut self) -> Result<(), Dead> {
+    pub(crate) fn stop(mut self) -> Result<(), Dead> {
         self.shared.close();
         while self.shared.wal().stats().queued_bytes > 0 && !self.shared.wal().is_starved() {
             self.write()?;

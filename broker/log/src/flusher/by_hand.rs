@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+#[cfg(test)]
 use super::together::flush_in_step;
 use super::{bury, checkpoint, flush, repair};
 use crate::ids::PartitionId;
@@ -61,6 +62,7 @@ pub(crate) fn run(shared: &Arc<Shared>, piece: Piece) -> Result<(), String> {
 }
 
 /// Flushes every partition that could be flushed, all of them together.
+#[cfg(test)]
 pub(crate) fn flush_together(shared: &Arc<Shared>) -> Result<(), String> {
     let flushes = pieces(shared).into_iter().filter_map(|piece| match piece {
         Piece::Flush(id) => Some(id),

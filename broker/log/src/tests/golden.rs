@@ -13,11 +13,11 @@ use std::sync::Arc;
 use keelson_protocol::batch::BatchHeader;
 use keelson_protocol::builder::BatchBuilder;
 
-use super::sim::stepped::Stepped;
 use super::support::{Rng, batch, open_log, open_partition, partition_id, read_everything};
 use crate::disk::{Disk, RealDisk, SimDisk};
 use crate::dump::{DumpFilter, dump};
 use crate::shared::NOW_MS;
+use crate::stepped::Stepped;
 use crate::{Entry, Log, Options, Partition, PartitionConfig, ProducedBatch, TopicId};
 
 const DIR: &str = "/data";

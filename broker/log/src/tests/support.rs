@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::disk::Disk;
 use crate::metrics::LogMetrics;
+use crate::stepped::Fatal;
 use crate::{
     AppendError, Appended, Hooks, Log, Observer, OpenError, Options, Partition, PartitionConfig,
     PartitionId, ProducedBatch, ReadError, ReadOutcome, ReadRequest, TopicId, open_on,
@@ -81,18 +82,6 @@ pub(super) fn wait_until(what: &str, done: impl Fn() -> bool) {
         Watch::default().wait(done),
         "did not happen in time: {what}"
     );
-}
-
-/// Keeps the first fatal reason.
-#[derive(Default)]
-pub(super) struct Fatal(pub(super) Mutex<Option<String>>);
-
-impl Hooks for Fatal {
-    fn fatal(&self, reason: &str) {
-        self.0.lock().get_or_insert_with(|| reason.to_owned());
-    }
-
-    fn recovery_progress(&self, _: u64) {}
 }
 
 /// An open log of a test.

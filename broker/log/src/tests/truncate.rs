@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::sim::sim_options;
-use super::sim::stepped::Stepped;
 use super::support::{
     Rng, append, batch, open_log, open_partition, options, partition_id, read, read_everything,
     wait_durable, wait_until,
 };
 use crate::disk::{Disk, SimDisk, SimFaults};
+use crate::stepped::Stepped;
 use crate::{Entry, Log, Options, Partition, PartitionConfig, ReadError, TruncateError};
 
 fn config() -> PartitionConfig {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use keelson_protocol::batch::BatchHeader;
 
 use super::support::{
-    Fatal, Opened, Rng, append, batch, open_log, open_partition, options, partition_id, read,
+    Opened, Rng, append, batch, open_log, open_partition, options, partition_id, read,
     read_everything, stored, wait_durable, wait_until,
 };
 use crate::accept::{AcceptRequest, accept_loss_on};
@@ -521,8 +521,7 @@ fn a_stop_does_not_wait_for_a_slow_pass() {
     let started = std::time::Instant::now();
     opened.log.shutdown();
     assert!(started.elapsed() < Duration::from_secs(10));
-    let Fatal(reason) = opened.fatal.as_ref();
-    assert_eq!(*reason.lock(), None);
+    assert_eq!(*opened.fatal.0.lock(), None);
     drop(opened);
     let opened = volume.open(0);
     assert_eq!(opened.metrics.scrub_last_full_pass.get(), 0.0);

@@ -2,9 +2,9 @@
 //! guess where it begins. Beside each, the same damage one witness later, which is inside.
 
 use super::sim::sim_options;
-use super::sim::stepped::Stepped;
 use super::support::{Rng, append, batch, open_partition, partition_id, read_everything};
 use crate::disk::{Astray, SimDisk, SimFaults};
+use crate::stepped::Stepped;
 use crate::{PartitionConfig, PartitionId};
 
 fn id() -> PartitionId {
@@ -61,8 +61,8 @@ fn look(disk: &SimDisk) -> (i64, Vec<(i64, i64)>, u64, u64) {
     (
         partition.next_offset(),
         lost,
-        stepped.metrics.decode_errors_total(),
-        stepped.metrics.torn_tail_truncations.get(),
+        stepped.metrics().decode_errors_total(),
+        stepped.metrics().torn_tail_truncations.get(),
     )
 }
 

@@ -71,7 +71,7 @@ impl Wal {
     }
 
     /// A WAL without threads: whoever holds its writer makes the steps (the simulator).
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn by_hand(writer: &Writer) -> Wal {
         Wal {
             shared: Arc::clone(&writer.shared),

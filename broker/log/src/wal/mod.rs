@@ -26,7 +26,7 @@ use crate::ids::PartitionId;
 use crate::metrics::Reason;
 
 pub use handle::Wal;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(crate) use queue::Woken;
 pub use reader::WalReader;
 pub use recovery::WalRecovery;

@@ -3,6 +3,7 @@
 
 mod damage;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -144,22 +145,20 @@ impl World {
         Ok(self.cut)
     }
 
-    fn names(path: &Path) -> Vec<String> {
-        path.components()
-            .filter_map(|part| match part {
-                Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
-                Component::Prefix(_)
-                | Component::RootDir
-                | Component::CurDir
-                | Component::ParentDir => None,
-            })
-            .collect()
+    fn names(path: &Path) -> impl Iterator<Item = Cow<'_, str>> {
+        path.components().filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_string_lossy()),
+            Component::Prefix(_)
+            | Component::RootDir
+            | Component::CurDir
+            | Component::ParentDir => None,
+        })
     }
 
     pub(super) fn lookup(&self, path: &Path) -> Option<NodeId> {
-        Self::names(path)
-            .iter()
-            .try_fold(ROOT, |id, name| self.dir(id)?.names.get(name).copied())
+        Self::names(path).try_fold(ROOT, |id, name| {
+            self.dir(id)?.names.get(name.as_ref()).copied()
+        })
     }
 
     fn dir(&self, id: NodeId) -> Option<&Dir> {
@@ -229,7 +228,7 @@ impl World {
         let cut = self.step((2, 0, 0))?;
         let mut at = PathBuf::new();
         for name in Self::names(path) {
-            at.push(name);
+            at.push(name.as_ref());
             match self.lookup(&at) {
                 Some(id) if self.dir(id).is_none() => {
                     return Err(io::ErrorKind::NotADirectory.into());
@@ -313,13 +312,16 @@ impl World {
         Ok(dir.names.iter().map(entry).collect())
     }
 
+    /// Bytes of all files below a folder.
+    fn used_bytes(&self, id: NodeId) -> u64 {
+        match &self.nodes[id] {
+            Node::File(file) => file.bytes.len() as u64,
+            Node::Dir(dir) => dir.names.values().map(|id| self.used_bytes(*id)).sum(),
+        }
+    }
+
     pub(super) fn space(&self) -> Space {
-        let used: u64 = self
-            .files(Path::new(""))
-            .iter()
-            .filter_map(|path| self.file(self.lookup(path)?))
-            .map(|file| file.bytes.len() as u64)
-            .sum();
+        let used = self.used_bytes(ROOT);
         let total_bytes = self.faults.capacity_bytes.unwrap_or(DEFAULT_CAPACITY_BYTES);
         let free_bytes = match self.is_full() {
             true => 0,

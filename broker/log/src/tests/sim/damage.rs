@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::life::{Act, DIR, Life, sim_options};
 use super::points::{number, random_act};
-use super::stepped::Stepped;
 use super::told::{Content, Sent, Told};
 use crate::disk::{Astray, SimDisk, SimFaults};
+use crate::stepped::Stepped;
 use crate::tests::support::{Rng, read_everything};
 use crate::{Partition, PartitionId};
 
@@ -77,7 +77,7 @@ fn observe(disk: &SimDisk, truth: &[Truth], what: &str) -> Outcome {
         };
         lost_any |= check_partition(&partition, truth, what);
     }
-    let errors = stepped.metrics.decode_errors_total();
+    let errors = stepped.metrics().decode_errors_total();
     assert!(errors > 0 || !lost_any, "{what}: lost without a word");
     Outcome {
         told: u64::from(errors > 0),

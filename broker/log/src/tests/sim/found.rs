@@ -12,10 +12,10 @@ use keelson_protocol::builder::BatchBuilder;
 use keelson_state::producers::{ProducerBatch, Verdict};
 
 use super::life::sim_options;
-use super::stepped::{Dead, Stepped};
 use crate::disk::{SimDisk, SimFaults};
 use crate::flusher::by_hand::Piece;
 use crate::metrics::{Reason, Source, Stage};
+use crate::stepped::{Dead, Stepped};
 use crate::tests::support::{Rng, batch, open_partition, partition_id, read_everything};
 use crate::{Entry, Partition, PartitionConfig, ProducedBatch};
 
@@ -106,11 +106,11 @@ fn the_batches_of_another_partition_are_not_served() {
     let (batches, lost) = read_everything(&partition, 1 << 16);
     assert_eq!((batches, lost), (vec![], vec![(0, 0)]));
     let told = |reason| {
-        let metrics = &stepped.metrics;
+        let metrics = stepped.metrics();
         metrics.decode_errors_with(Stage::Fetch, Source::Segment, reason)
     };
     assert_eq!(told(Reason::ExtentCrc), 1);
-    assert_eq!(stepped.metrics.decode_errors_total(), 1);
+    assert_eq!(stepped.metrics().decode_errors_total(), 1);
 }
 
 /// A flush finds no room behind its first write, and what it wrote is taken back: no start may find it proven by its
@@ -144,7 +144,7 @@ fn what_a_flush_without_room_began_is_truncated_too() {
         disk.kill();
         let (stepped, partition) = open(&disk);
         assert_eq!(partition.next_offset(), 1, "{what}");
-        assert_eq!(stepped.metrics.decode_errors_total(), 0, "{what}");
+        assert_eq!(stepped.metrics().decode_errors_total(), 0, "{what}");
     }
 }
 

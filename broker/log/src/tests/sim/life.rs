@@ -12,10 +12,10 @@ use keelson_protocol::batch::{BatchHeader, patch_offset_and_epoch};
 use keelson_protocol::builder::BatchBuilder;
 use keelson_state::producers::ProducerTable;
 
-use super::stepped::{Dead, Stepped};
 use super::told::{Deletion, Op, Seen, Sent, Told};
 use crate::disk::SimDisk;
 use crate::flusher::by_hand::Piece;
+use crate::stepped::{Dead, Stepped};
 use crate::tests::support::{Rng, Watch, options};
 use crate::{
     CompactionConfig, Entry, Options, Partition, PartitionConfig, PartitionId, ProducedBatch,
@@ -485,7 +485,7 @@ impl Life {
             let partition = stepped.log.partition(id).expect("listed");
             seen.push((id, Seen::of(&partition, step_bytes)));
         }
-        let errors = stepped.metrics.decode_errors_total();
+        let errors = stepped.metrics().decode_errors_total();
         assert_eq!(errors, 0, "{what}: {:?}", stepped.log.health());
         drop(stepped);
         self.disk.kill();

@@ -1,10 +1,9 @@
-//! Crashes in simulation: a log on a simulated disk, on one thread, so that a seed replays everything.
+//! Crashes in simulation: a log on a simulated disk, on one thread ([`crate::stepped`]), so that a seed replays everything.
 //!
 //! `make sim` runs [`points::random_lives`] and the scripts for long; `make test` runs them for a while.
 //!
 //! | File | What |
 //! |---|---|
-//! | `stepped` | a log whose writer and flusher take their steps when they are told to |
 //! | `told` | what clients were told, and the invariants |
 //! | `life` | what can be done to a log, and the check after a crash |
 //! | `scripts` | scripted workloads: a crash at every disk operation of each |
@@ -17,7 +16,6 @@ mod found;
 mod life;
 mod points;
 mod scripts;
-pub(super) mod stepped;
 mod told;
 
 pub(super) use life::sim_options;
