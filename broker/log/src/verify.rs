@@ -3,6 +3,8 @@
 //! One line per problem: `file`, `position`, `topic`, `partition`, `offsets`, `reason`. A torn tail is reported and is no
 //! problem.
 
+mod spans;
+
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,7 +19,8 @@ use crate::offline::{Directory, Folder, views};
 use crate::partition::extent::{SegmentReader, SegmentView};
 use crate::partition::format::{IDX_ENTRY_BYTES, Manifest, decode_producers};
 use crate::partition::slots::{MANIFEST, MANIFEST_NEW};
-use crate::wal::Recovered;
+use crate::wal::{FrameBody, Recovered};
+use spans::Spans;
 
 /// What a pass found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,7 +70,7 @@ pub(crate) fn verify_directory(
         out,
         report: Report::default(),
         told: BTreeSet::new(),
-        deleted: BTreeSet::new(),
+        spans: Spans::default(),
     };
     if let Some(reason) = directory.losses_damage {
         pass.problem(&Place::file(LOSSES.to_owned(), reason, Source::Snapshot))?;
@@ -81,6 +84,7 @@ pub(crate) fn verify_directory(
             }
         }
     }
+    pass.never_flushed()?;
     Ok(pass.report)
 }
 
@@ -114,8 +118,8 @@ struct Pass<'a> {
     report: Report,
     /// Lost ranges that were told, so that WAL and manifest do not tell the same twice.
     told: BTreeSet<(PartitionId, i64, i64)>,
-    /// Partitions that the WAL deletes: their folders are on the way out.
-    deleted: BTreeSet<PartitionId>,
+    /// What the WAL says of offsets. The folders of partitions that it deletes are on the way out.
+    spans: Spans,
 }
 
 impl Pass<'_> {
@@ -176,19 +180,10 @@ impl Pass<'_> {
             };
             let file = group.file.display().to_string();
             self.report.bytes += group.length;
-            for frame in &group.frames {
-                match &frame.frame.body {
-                    crate::wal::FrameBody::Append { .. } => self.report.batches += 1,
-                    crate::wal::FrameBody::DeletePartition => {
-                        self.deleted.insert(frame.frame.partition);
-                    }
-                    crate::wal::FrameBody::Truncate { .. }
-                    | crate::wal::FrameBody::LogStart { .. }
-                    | crate::wal::FrameBody::EpochStart { .. }
-                    | crate::wal::FrameBody::Seal
-                    | crate::wal::FrameBody::Boot { .. } => {}
-                }
-            }
+            let bodies = group.frames.iter().map(|frame| &frame.frame.body);
+            let batches = bodies.filter(|body| matches!(body, FrameBody::Append { .. }));
+            self.report.batches += batches.count() as u64;
+            self.spans.group(&group);
             for lost in &group.lost {
                 self.problem(&Place {
                     file: file.clone(),
@@ -211,7 +206,7 @@ impl Pass<'_> {
     }
 
     fn partition(&mut self, id: PartitionId) -> Result<(), VerifyError> {
-        if self.deleted.contains(&id) {
+        if self.spans.is_deleted(id) {
             return Ok(());
         }
         let before = self.directory.manifest(id)?;
@@ -267,8 +262,49 @@ impl Pass<'_> {
                 source: range.source,
             })?;
         }
+        self.missing(id, &self.spans.missing(&manifest))?;
         self.snapshot(id, &manifest)?;
         self.unlisted(id, &manifest)
+    }
+
+    /// Offsets that neither a segment nor the WAL holds.
+    fn missing(&mut self, id: PartitionId, ranges: &[(i64, i64)]) -> Result<(), VerifyError> {
+        let files = &self.directory.files;
+        let file = files.relative(&files.partition_dir(id));
+        ranges.iter().try_for_each(|offsets| {
+            self.problem(&Place {
+                partition: Some(id),
+                offsets: Some(*offsets),
+                ..Place::file(file.clone(), Reason::Offsets, Source::Wal)
+            })
+        })
+    }
+
+    /// Partitions that are only in the WAL: it must hold them from their first offset on.
+    fn never_flushed(&mut self) -> Result<(), VerifyError> {
+        let missing = |spans: &Spans, id| spans.missing(&Manifest::empty(id));
+        let ids: Vec<PartitionId> = self.spans.partitions().collect();
+        for id in ids {
+            let found = missing(&self.spans, id);
+            if found.is_empty()
+                || self.spans.is_deleted(id)
+                || self.directory.manifest(id)?.is_some()
+            {
+                continue;
+            }
+            // Beside a running broker, a deletion may have taken the folder since the WAL was read.
+            let mut now = Spans::default();
+            let mut scan = self.directory.wal()?;
+            while let Some(step) = scan.next()? {
+                if let Recovered::Group(group) = step {
+                    now.group(&group);
+                }
+            }
+            if !now.is_deleted(id) && missing(&now, id) == found {
+                self.missing(id, &found)?;
+            }
+        }
+        Ok(())
     }
 
     fn segment(&mut self, view: &SegmentView, log_start: i64) -> Result<(), VerifyError> {

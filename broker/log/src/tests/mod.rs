@@ -5,6 +5,7 @@ mod compaction;
 mod crash;
 mod damage;
 mod golden;
+mod impossible;
 mod model;
 mod readback;
 mod regressions;
