@@ -353,7 +353,9 @@ pub(crate) fn read_salvaging(
     position: u64,
     length: usize,
 ) -> io::Result<Salvaged> {
-    let mut bytes = vec![0; length];
+    // What is claimed may be more than there is, and takes memory.
+    let there = file.len()?.saturating_sub(position);
+    let mut bytes = vec![0; usize::try_from(there).map_or(length, |there| length.min(there))];
     match read_up_to(file, &mut bytes, position) {
         Ok(done) => {
             bytes.truncate(done);
@@ -365,8 +367,7 @@ pub(crate) fn read_salvaging(
         Err(e) if !is_medium_error(&e) => return Err(e),
         Err(_) => {}
     }
-    let end = length.min(file.len()?.saturating_sub(position) as usize);
-    bytes.truncate(end);
+    let end = bytes.len();
     for start in (0..end).step_by(BLOCK_BYTES) {
         let block = &mut bytes[start..end.min(start + BLOCK_BYTES)];
         match read_up_to(file, block, position + start as u64) {

@@ -189,7 +189,7 @@ impl IndexCursor {
         extent: &Extent,
     ) -> io::Result<()> {
         let end = extent.position + extent.bytes.len() as u64;
-        while !self.damaged && self.next < reader.idx_entries() {
+        while !self.damaged && self.next < reader.idx_entries()? {
             let Some(entry) = reader.idx(self.next)? else {
                 self.damaged = true;
                 break;

@@ -349,7 +349,11 @@ impl Pass<'_> {
         view: &SegmentView,
         positions: &BTreeSet<(u64, i64)>,
     ) -> Result<(), VerifyError> {
-        let count = view.entry.idx_bytes / IDX_ENTRY_BYTES as u64;
+        let count = reader.idx_entries()?;
+        if count < reader.idx_listed() {
+            let position = count * IDX_ENTRY_BYTES as u64;
+            self.index_problem(view, Kind::Idx, position, Reason::Truncated)?;
+        }
         for number in 0..count {
             let position = number * IDX_ENTRY_BYTES as u64;
             if let Some(entry) = reader.idx(number)?

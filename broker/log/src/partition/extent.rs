@@ -3,7 +3,9 @@
 //! Owns cold reads. Trusts nothing: an extent must match its checksum and every batch its own, `.sum` and `.idx` entries
 //! carry checksums and are replaced by what their neighbours imply when they fail. Never writes.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -64,7 +66,7 @@ pub(crate) struct SegmentReader<'a> {
     files: &'a Files,
     view: &'a SegmentView,
     /// Entries found damaged on the way.
-    pub(crate) bad: Vec<BadEntry>,
+    pub(crate) bad: BTreeSet<BadEntry>,
     /// Records and bytes decoded, not counting what came from the cache.
     pub(crate) decoded: (u64, u64),
     /// Batches are read from the medium: neither our cache of extents nor the page cache answers or is filled.
@@ -78,7 +80,7 @@ impl<'a> SegmentReader<'a> {
         SegmentReader {
             files,
             view,
-            bad: Vec::new(),
+            bad: BTreeSet::new(),
             decoded: (0, 0),
             past_caches: false,
             direct: None,
@@ -161,9 +163,14 @@ impl<'a> SegmentReader<'a> {
         if let Some(sum) = self.stored_sum(number)? {
             return Ok((sum, number));
         }
+        let absent = self.absent_sums()?;
         let (mut first, mut last) = (number, number);
         let mut before = None;
         while first > 0 {
+            if absent.contains(&(first - 1)) {
+                first = absent.start;
+                continue;
+            }
             before = self.stored_sum(first - 1)?;
             if before.is_some() {
                 break;
@@ -172,6 +179,10 @@ impl<'a> SegmentReader<'a> {
         }
         let mut behind = None;
         while last + 1 < self.extents() {
+            if absent.contains(&(last + 1)) {
+                last = absent.end - 1;
+                continue;
+            }
             behind = self.stored_sum(last + 1)?;
             if behind.is_some() {
                 break;
@@ -185,11 +196,28 @@ impl<'a> SegmentReader<'a> {
             position,
             base_offset: before.map_or(entry.base_offset, |b| b.end_offset),
             end_offset: behind.map_or(self.view.end_offset, |b| b.base_offset),
-            length: end.saturating_sub(position) as u32,
+            length: u32::try_from(end.saturating_sub(position)).unwrap_or(u32::MAX),
             crc: 0,
             batches: 0,
         };
         Ok((sum, last))
+    }
+
+    /// Numbers of entries that are nowhere: behind the end of the file, and before what the manifest holds. A list that
+    /// was cut short, or a manifest that claims too much, is not looked through entry by entry.
+    fn absent_sums(&self) -> io::Result<Range<u64>> {
+        let held = self.view.tails.as_deref().map_or(0, |t| t.sum.len() as u64);
+        let first_held = self.extents().saturating_sub(held / SUM_ENTRY_BYTES as u64);
+        Ok(self.stored_entries(Kind::Sum)?..first_held)
+    }
+
+    /// Entries that there are in a file, the last one perhaps in part.
+    fn stored_entries(&self, kind: Kind) -> io::Result<u64> {
+        match self.files.open(&self.key(kind)) {
+            Ok(file) => Ok(file.len()?.div_ceil(self.entry_bytes(kind))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(e),
+        }
     }
 
     /// The entry as it is stored; `None` when it does not decode or contradicts the manifest.
@@ -205,18 +233,12 @@ impl<'a> SegmentReader<'a> {
         match decoded {
             Ok(sum) if fits(&sum) => Ok(Some(sum)),
             Ok(_) | Err(_) => {
-                self.note(BadEntry {
+                self.bad.insert(BadEntry {
                     kind_is_sum: true,
                     entry: number,
                 });
                 Ok(None)
             }
-        }
-    }
-
-    fn note(&mut self, bad: BadEntry) {
-        if !self.bad.contains(&bad) {
-            self.bad.push(bad);
         }
     }
 
@@ -335,7 +357,7 @@ impl<'a> SegmentReader<'a> {
         let end = sum.position + u64::from(sum.length);
         let (first, _) = self.idx_search(|idx| idx.position < sum.position)?;
         let mut anchors = Vec::new();
-        for number in first..self.idx_entries() {
+        for number in first..self.idx_entries()? {
             let Some(idx) = self.idx(number)? else {
                 continue;
             };
@@ -355,7 +377,7 @@ impl<'a> SegmentReader<'a> {
         &mut self,
         below: impl Fn(&IdxEntry) -> bool,
     ) -> io::Result<(u64, Option<IdxEntry>)> {
-        let (mut low, mut high) = (0, self.idx_entries());
+        let (mut low, mut high) = (0, self.idx_entries()?);
         let mut last_below = None;
         while low < high {
             let middle = low + (high - low) / 2;
@@ -376,7 +398,18 @@ impl<'a> SegmentReader<'a> {
         Ok((low, last_below))
     }
 
-    pub(crate) fn idx_entries(&self) -> u64 {
+    /// Index entries that can be read. Where the file is too short, those that only the manifest holds do not count: the
+    /// index is a help, and is made anew.
+    pub(crate) fn idx_entries(&self) -> io::Result<u64> {
+        let listed = self.idx_listed();
+        let held = self.view.tails.as_deref().map_or(0, |t| t.idx.len() as u64);
+        let first_held = listed.saturating_sub(held / IDX_ENTRY_BYTES as u64);
+        let stored = self.stored_entries(Kind::Idx)?;
+        Ok(if stored < first_held { stored } else { listed })
+    }
+
+    /// Index entries that the manifest counts.
+    pub(crate) fn idx_listed(&self) -> u64 {
         self.view.entry.idx_bytes / IDX_ENTRY_BYTES as u64
     }
 
@@ -386,7 +419,7 @@ impl<'a> SegmentReader<'a> {
         match decode_idx(self.view.entry.seed(), &bytes[..read]) {
             Ok(idx) if idx.position < self.view.entry.log_bytes => Ok(Some(idx)),
             Ok(_) | Err(_) => {
-                self.note(BadEntry {
+                self.bad.insert(BadEntry {
                     kind_is_sum: false,
                     entry: number,
                 });

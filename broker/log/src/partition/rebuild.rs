@@ -5,6 +5,8 @@
 
 use std::io;
 
+use keelson_protocol::BATCH_HEADER_BYTES;
+
 use super::Partition;
 use super::extent::{SegmentReader, SegmentView};
 use super::format::{IDX_ENTRY_BYTES, IdxEntry, SUM_ENTRY_BYTES, SumEntry, encode_idx, encode_sum};
@@ -73,6 +75,12 @@ fn derive(reader: &mut SegmentReader<'_>, view: &SegmentView) -> io::Result<Deri
             Some(sum) => derived
                 .sums
                 .extend_from_slice(&encode_sum(view.entry.seed(), &sum)),
+            None if (behind - number) as usize > extent.bytes.len() / BATCH_HEADER_BYTES => {
+                // Each extent has a batch at least.
+                return Err(io::Error::other(
+                    "it has room for fewer extents than are listed",
+                ));
+            }
             None => split(
                 &extent,
                 behind - number,

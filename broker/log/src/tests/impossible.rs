@@ -119,3 +119,28 @@ fn verify_tells_what_a_folder_held_that_is_gone() {
     );
     assert_eq!(lost(&disk), [(0, 5)], "a start finds the same");
 }
+
+#[test]
+fn a_manifest_that_claims_more_entries_than_any_disk_holds_costs_no_time() {
+    for (sum_bytes, idx_bytes) in [(40 << 40, 64), (80, 32 << 40), (40 << 40, 32 << 40)] {
+        let disk = disk();
+        let files = files(&disk);
+        let loaded = Slots::load(&files, id()).unwrap().unwrap();
+        let mut slots = loaded.slots.unwrap();
+        let mut manifest = slots.manifest.clone();
+        manifest.segments[0].sum_bytes = sum_bytes;
+        manifest.segments[0].idx_bytes = idx_bytes;
+        slots.write(&files, manifest).unwrap();
+        let (problems, said) = verified(&disk);
+        assert!(problems > 0, "{said}");
+        let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
+        let partition = open_partition(&stepped.log, id(), config());
+        assert_eq!(
+            read_everything(&partition, 1).1,
+            [],
+            "the batches are whole"
+        );
+        stepped.settle().unwrap();
+        assert_eq!(stepped.reason(), "");
+    }
+}
