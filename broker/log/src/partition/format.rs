@@ -47,6 +47,8 @@ const SLOT_FIXED_BYTES: usize = 112;
 const PRODUCERS_FIXED_BYTES: usize = 24;
 /// A slot starts on a block of its own, so that one torn block costs one slot.
 pub(crate) const SLOT_ALIGN_BYTES: usize = 4096;
+/// No file of a segment is longer: Kafka's segment.bytes ends at 2 GiB.
+const FILE_BYTES_MAX: u64 = 1 << 40;
 /// A slot beyond this is refused by the decoder: about 300,000 segments.
 pub(crate) const SLOT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one `.sum` entry.
@@ -289,7 +291,7 @@ pub(crate) fn decode_manifest(bytes: &[u8]) -> Result<Manifest, Undecodable> {
         sum: c.bytes(tails.0)?,
         idx: c.bytes(tails.1)?,
     };
-    if !c.rest.is_empty() {
+    if !c.rest.is_empty() || !is_possible(&m) {
         return Err(Reason::Length);
     }
     Ok(m)
@@ -308,6 +310,17 @@ fn take_segment(c: &mut Cursor<'_>) -> Result<SegmentEntry, Undecodable> {
         first_timestamp: c.i64()?,
         max_timestamp: c.i64()?,
     })
+}
+
+/// Numbers that can be counted on from, and lengths that a file can have: a checksum that holds does not make them so.
+fn is_possible(m: &Manifest) -> bool {
+    let numbers = [m.seq, m.applied_group];
+    let lengths = m.segments.iter().flat_map(|s| [s.log_bytes, s.sum_bytes]);
+    let bases = m.segments.iter().map(|s| s.base_offset);
+    let offsets = [m.log_start, m.next_offset].into_iter().chain(bases);
+    numbers.into_iter().all(|number| number <= i64::MAX as u64)
+        && lengths.into_iter().all(|length| length <= FILE_BYTES_MAX)
+        && offsets.into_iter().all(|offset| offset < i64::MAX)
 }
 
 pub(crate) fn put_range(out: &mut Vec<u8>, range: &UnhealthyRange) {
@@ -383,7 +396,7 @@ pub(crate) fn decode_sum(seed: i64, bytes: &[u8]) -> Result<SumEntry, Undecodabl
         rest: open_entry(seed, bytes, SUM_ENTRY_BYTES)?,
     };
     Ok(SumEntry {
-        position: c.u64()?,
+        position: c.position()?,
         base_offset: c.i64()?,
         end_offset: c.i64()?,
         length: c.u32()?,
@@ -419,7 +432,7 @@ pub(crate) fn decode_idx(seed: i64, bytes: &[u8]) -> Result<IdxEntry, Undecodabl
     };
     Ok(IdxEntry {
         offset: c.i64()?,
-        position: c.u64()?,
+        position: c.position()?,
         max_timestamp_before: c.i64()?,
     })
 }
@@ -531,6 +544,14 @@ impl Cursor<'_> {
 
     pub(crate) fn u32(&mut self) -> Result<u32, Undecodable> {
         Ok(u32::from_le_bytes(self.take()?))
+    }
+
+    /// A place in a file of a segment.
+    fn position(&mut self) -> Result<u64, Undecodable> {
+        let position = self.u64()?;
+        (position <= FILE_BYTES_MAX)
+            .then_some(position)
+            .ok_or(Reason::Offsets)
     }
 
     fn u64(&mut self) -> Result<u64, Undecodable> {

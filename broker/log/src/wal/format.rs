@@ -197,7 +197,7 @@ impl GroupHeader {
             && get_u32(bytes, 8) == FORMAT_VERSION
             && header.generation == file.generation
             && header.position == position
-            && header.seq > 0;
+            && (1..=i64::MAX as u64).contains(&header.seq);
         (ours && fits).then_some(header)
     }
 

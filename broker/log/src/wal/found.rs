@@ -31,6 +31,26 @@ pub(crate) struct FoundFile {
     pub(crate) length: u64,
 }
 
+/// No group, start, generation or slot has a higher number: a forged one, although its checksum holds, could not be counted
+/// on from.
+const COUNT_MAX: u64 = i64::MAX as u64;
+
+fn is_possible(slot: &ManifestSlot) -> bool {
+    let at = &slot.checkpoint;
+    let counted = [
+        slot.number,
+        slot.boot,
+        at.group,
+        at.generation,
+        at.first_group,
+    ];
+    let generations = slot.files.iter().map(|(generation, _)| *generation);
+    counted
+        .into_iter()
+        .chain(generations)
+        .all(|number| number <= COUNT_MAX)
+}
+
 fn refused(path: &Path, reason: impl Into<String>) -> WalOpenError {
     WalOpenError::Refused {
         path: path.to_owned(),
@@ -46,7 +66,10 @@ fn list(disk: &dyn Disk, dir: &Path) -> Result<(Vec<u64>, bool), WalOpenError> {
         if entry.name == "manifest" {
             manifest = true;
         } else if let Some(stem) = entry.name.strip_suffix(".wal") {
-            let generation = stem.parse().ok().filter(|g| file_name(*g) == entry.name);
+            let generation = stem
+                .parse()
+                .ok()
+                .filter(|g| *g <= COUNT_MAX && file_name(*g) == entry.name);
             generations.push(generation.ok_or_else(|| {
                 refused(&dir.join(&entry.name), "this is not the name of a WAL file")
             })?);
@@ -173,7 +196,8 @@ fn read_manifest(disk: &dyn Disk, path: &Path) -> Result<(Vec<ManifestSlot>, boo
             Err(_) => block.fill(0xff),
         }
         match ManifestSlot::decode(&block) {
-            SlotRead::Valid(slot) => slots.push(slot),
+            SlotRead::Valid(slot) if is_possible(&slot) => slots.push(slot),
+            SlotRead::Valid(_) => damaged = true,
             SlotRead::Empty => {}
             SlotRead::Damaged => damaged = true,
             SlotRead::OtherVersion(version) => {
