@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(of(4, 10), [0..1, 1..2, 2..3, 3..4]);
         assert_eq!(of(4, 200), [0..2, 2..4]);
         assert_eq!(of(4, 319), [0..3, 3..4]);
-        assert_eq!(of(4, 320), [0..4]);
+        assert_eq!(of(4, 320), vec![0..4; 1]);
         let far = [
             segment(0, 1, false, 0),
             segment(1 << 31, 1, false, 0),

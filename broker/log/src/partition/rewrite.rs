@@ -112,6 +112,9 @@ enum Fate {
     Gone,
 }
 
+/// Takes a batch; false: no more.
+type Each<'a> = &'a mut dyn FnMut(&BatchHeader, &[u8]) -> Result<bool, Stopped>;
+
 impl Partition {
     /// How much of what could be cleaned is dirty, if the partition is to be compacted now.
     pub(crate) fn dirty_ratio(&self, now_ms: i64) -> Option<f64> {
@@ -204,12 +207,7 @@ impl Partition {
     }
 
     /// Calls `each` with every batch of a segment, from the medium, until it says no; returns whether it never did.
-    fn each_in(
-        &self,
-        view: &SegmentView,
-        ends: Ends<'_>,
-        each: &mut dyn FnMut(&BatchHeader, &[u8]) -> Result<bool, Stopped>,
-    ) -> Result<bool, Stopped> {
+    fn each_in(&self, view: &SegmentView, ends: Ends<'_>, each: Each<'_>) -> Result<bool, Stopped> {
         let mut reader = SegmentReader::past_caches(&self.shared().files, view);
         let (mut number, mut next) = (0, view.entry.base_offset);
         while number < reader.extents() {

@@ -206,8 +206,11 @@ fn restart() -> Vec<Act> {
     acts
 }
 
-/// The workloads by name.
-pub(super) fn all() -> [(&'static str, fn() -> Vec<Act>); 12] {
+/// A workload and its name.
+type Script = (&'static str, fn() -> Vec<Act>);
+
+/// All workloads.
+pub(super) fn all() -> [Script; 12] {
     [
         ("append", append),
         ("flush", flush),
