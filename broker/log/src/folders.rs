@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::Durability;
+use crate::disk::{DirEntry, Durability};
 use crate::files::{FileKey, Kind, QUARANTINE_DIR, is_medium_error, read_up_to};
 use crate::flusher;
 use crate::health::UnhealthyRange;
@@ -114,7 +114,7 @@ fn load_folder(
         problems.extend(restore_tails(shared, &slots.manifest)?);
         crate::salvage::roll_forward(shared, id, &mut slots, damaged)?;
     }
-    tidy_folder(shared, id, &mut slots, &names, problems)?;
+    tidy_folder(shared, id, &mut slots, problems)?;
     Ok(Some(slots))
 }
 
@@ -139,7 +139,6 @@ fn tidy_folder(
     shared: &Arc<Shared>,
     id: PartitionId,
     slots: &mut Slots,
-    names: &[String],
     problems: &mut Vec<Problem>,
 ) -> io::Result<()> {
     let files = &shared.files;
@@ -152,9 +151,10 @@ fn tidy_folder(
             .any(|s| s.key(id, key.kind) == *key)
     };
     let mut unlinked = false;
-    for name in names {
-        let path = dir.join(name);
-        match FileKey::parse(id, name) {
+    // Listed now: what was tried above may have made files.
+    for DirEntry { name, .. } in files.disk().list(&dir)? {
+        let path = dir.join(&name);
+        match FileKey::parse(id, &name) {
             Some(key) if listed(&key) => {}
             Some(key)
                 if manifest.created.contains(&key.base_offset)

@@ -111,9 +111,12 @@ fn add_segment(
 /// crash cut short, or one whose slot the disk lost.
 pub(crate) fn has_more(files: &Files, manifest: &Manifest) -> io::Result<bool> {
     let last = manifest.segments.last();
+    // Of a listed base, compaction was about to write another generation, which is nothing that a flush began.
+    let is_listed = |base: &&i64| manifest.segments.iter().any(|s| s.base_offset == **base);
     let created = manifest
         .created
         .iter()
+        .filter(|base| !is_listed(base))
         .map(|base| SegmentEntry::empty(*base));
     for segment in last.copied().into_iter().chain(created) {
         let key = segment.key(manifest.partition, Kind::Log);

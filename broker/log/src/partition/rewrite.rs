@@ -3,7 +3,7 @@
 //! Owns the order of steps: the new files are named in a slot; written, synced, and their folder synced; read back from
 //! the medium through the decoder that reads use; then one slot replaces the old segments by the new one; then the old files
 //! are unlinked. Until that slot, nothing that counts is touched, and a crash leaves only what a start removes. Never runs
-//! on a partition with a range in quarantine.
+//! on a partition with a range in quarantine. What is durable counts as committed, as it is on one broker.
 //!
 //! Offsets stay: a batch keeps its first and last offset whatever is taken out of it, and a run of batches of which
 //! nothing is left becomes one batch without records. So batches go on without a gap, and a read of any offset leads on.

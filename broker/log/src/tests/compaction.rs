@@ -664,3 +664,37 @@ fn what_happens_meanwhile_ends_it_without_harm() {
         }
     }
 }
+
+#[test]
+fn a_segment_that_a_flush_has_only_named_beside_a_compaction_leaves_nothing() {
+    let mut fixture = Fixture::new(12);
+    fixture.fill(60, 6);
+    let mut record = BatchBuilder::new(NOW_MS);
+    record.push(Some(b"large"), Some(&[7; 1_900]));
+    let record = record.build();
+    let mut steps = 0;
+    let cut = fixture.partition.compact(NOW_MS, &mut |_| {
+        steps += 1;
+        let is_announced = fixture.partition.state.lock().compacting.is_some();
+        if is_announced && fixture.partition.state.lock().slots.manifest.created.len() == 1 {
+            // The next pass names a new segment, and then the process is killed.
+            let appended = append(&fixture.partition, &record).unwrap();
+            wait_durable(&fixture.partition, appended.last_offset + 1);
+            drop(fixture.partition.begin_pass().unwrap());
+            let created = fixture.partition.state.lock().slots.manifest.created.len();
+            assert_eq!(created, 2);
+            fixture.disk.set_faults(SimFaults {
+                cut_at: Some(fixture.disk.operations() + 1),
+                ..SimFaults::default()
+            });
+        }
+        false
+    });
+    assert!(cut.is_err(), "{steps}");
+    for _ in 0..2 {
+        fixture = fixture.restart();
+        assert_eq!(fixture.opened.metrics.decode_errors_total(), 0);
+        fixture.flush();
+    }
+    fixture.verify();
+}

@@ -324,7 +324,8 @@ impl Life {
         }
         let partition = Arc::clone(part.partition.as_ref().expect("an open partition"));
         if let Some(active) = partition.segment_bases().last() {
-            part.told.may_be_compacted(*active);
+            part.told
+                .may_be_compacted(*active, partition.durable_offset());
         }
         partition.update_config(PartitionConfig {
             compaction: Some(Arc::new(CompactionConfig {
@@ -361,11 +362,12 @@ impl Life {
         }
         let content = part.told.content(part.told.ops.len());
         let lowest = part.told.log_start_max();
+        let committed = part.told.compacted_to;
         let choices: Vec<i64> = content
             .batches
             .iter()
             .map(|batch| batch.base)
-            .filter(|base| *base > lowest)
+            .filter(|base| *base > lowest && *base >= committed)
             .collect();
         // Mostly a short tail, as it is with real ones.
         let back = 1 + self.rng.below(6) as usize;

@@ -98,6 +98,8 @@ pub(super) struct Told {
     pub(super) deletion: Deletion,
     /// Offsets of records that a compaction may have taken away.
     removable: BTreeSet<i64>,
+    /// The end when a compaction ran: all of that was committed, and is never taken back.
+    pub(super) compacted_to: i64,
 }
 
 /// What a start found, for comparing two of them.
@@ -136,11 +138,13 @@ impl Told {
             asked: Vec::new(),
             deletion: Deletion::No,
             removable: BTreeSet::new(),
+            compacted_to: 0,
         }
     }
 
     /// What lies below `end` may be compacted from now on: of each key, the newest record stays.
-    pub(super) fn may_be_compacted(&mut self, end: i64) {
+    pub(super) fn may_be_compacted(&mut self, end: i64, durable: i64) {
+        self.compacted_to = self.compacted_to.max(durable);
         let content = self.content(self.ops.len());
         let mut newest: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
         let closed = content.batches.iter().filter(|batch| batch.base < end);
