@@ -27,7 +27,7 @@ IDLE_PARTITIONS = 10_000
 GIGABYTE = 10**9
 CONTAINER_BYTES = 256 << 20
 # What the load runs beside, by the words that make it so. Of what is looked at, more than a run gets through.
-BESIDE = {"nothing": ["--no-scrub"], "scrub": []}
+BESIDE = {"nothing": ["--no-scrub"], "scrub": [], "compaction": ["--no-scrub", "--compact"]}
 BESIDE_PARTITIONS, BESIDE_BYTES = 100, 1 << 30
 BEGIN, END = "<!-- make bench-log: begin -->", "<!-- make bench-log: end -->"
 

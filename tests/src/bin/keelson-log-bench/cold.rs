@@ -7,24 +7,29 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use keelson_log::{
-    Hooks, Log, LogMetrics, Observer, Options, Partition, PartitionConfig, PartitionId,
-    ProducedBatch, ReadOutcome, ReadRequest, TopicId,
+    AppendError, Hooks, Log, LogMetrics, Observer, Options, Partition, PartitionConfig,
+    PartitionId, ProducedBatch, ReadOutcome, ReadRequest, TopicId,
 };
 use keelson_protocol::batch::BatchHeader;
 use rustix::fs::Advice;
 use serde_json::{Value, json};
 
-use crate::sized_batch;
+use keelson_tests::records::{keyed_batch, now_ms, payload};
 
-/// A usual batch of a producer under load.
-const BATCH_BYTES: usize = 16 * 1024;
+/// A usual batch of a producer under load: 16 KiB.
+const RECORDS_PER_BATCH: u64 = 16;
+const RECORD_BYTES: usize = 1000;
+/// Segments of a size that a test has several of.
+const SEGMENT_BYTES: u64 = 64 << 20;
 /// What a consumer asks of one partition (`max.partition.fetch.bytes`).
 const FETCH_BYTES: u64 = 1 << 20;
 /// What the log reads at once.
 const PREAD_BYTES: usize = 256 * 1024;
 
-struct Nobody;
+/// Watches nothing, and ends the program when the log fails, as a broker would.
+pub(crate) struct Nobody;
 
 impl Observer for Nobody {
     fn durable(&self, _: i64) {}
@@ -66,7 +71,7 @@ pub(crate) fn reads(dir: &Path, bytes: u64) -> Result<Value> {
     }))
 }
 
-/// Brings so many bytes into segments of a partition.
+/// Brings so many bytes into segments of a partition. Each key is there twice.
 pub(crate) fn in_segments(dir: &Path, id: PartitionId, bytes: u64) -> Result<()> {
     let (log, partition) = open(dir, id)?;
     fill(&partition, bytes)?;
@@ -77,27 +82,48 @@ pub(crate) fn in_segments(dir: &Path, id: PartitionId, bytes: u64) -> Result<()>
 fn open(dir: &Path, id: PartitionId) -> Result<(Log, Arc<Partition>)> {
     let metrics = Arc::new(LogMetrics::unregistered());
     let log = keelson_log::open(Options::new(dir), metrics, Arc::new(Nobody))?;
-    let partition = log.open_partition(id, PartitionConfig::default(), Arc::new(Nobody));
+    let config = PartitionConfig {
+        segment_bytes: SEGMENT_BYTES,
+        ..PartitionConfig::default()
+    };
+    let partition = log.open_partition(id, config, Arc::new(Nobody));
     Ok((log, partition))
 }
 
 fn fill(partition: &Partition, bytes: u64) -> Result<()> {
-    let batch = sized_batch(BATCH_BYTES);
-    let header = BatchHeader::parse(&batch).context("a batch of our own")?;
-    let mut written = 0;
+    let keys = (bytes / RECORD_BYTES as u64 / 2).max(1);
+    let value = payload(RECORD_BYTES, 0, 0);
+    let (mut written, mut number) = (0, 0);
     while written < bytes {
-        let produced = ProducedBatch {
-            bytes: batch.clone(),
-            header,
-            pin: None,
-        };
-        match partition.append(produced, 0) {
-            Ok(_) => written += batch.len() as u64,
-            Err(keelson_log::AppendError::TailFull) => std::thread::yield_now(),
-            Err(error) => return Err(error.into()),
+        let chosen: Vec<[u8; 8]> = (number..number + RECORDS_PER_BATCH)
+            .map(|n| (n % keys).to_be_bytes())
+            .collect();
+        let records: Vec<(Option<&[u8]>, &[u8])> = chosen
+            .iter()
+            .map(|key| (Some(&key[..]), &value[..]))
+            .collect();
+        let batch = Bytes::from(keyed_batch(&records, now_ms()));
+        while !append(partition, &batch)? {
+            std::thread::yield_now();
         }
+        written += batch.len() as u64;
+        number += RECORDS_PER_BATCH;
     }
     Ok(())
+}
+
+/// False when there is no room for now.
+fn append(partition: &Partition, batch: &Bytes) -> Result<bool> {
+    let produced = ProducedBatch {
+        bytes: batch.clone(),
+        header: BatchHeader::parse(batch).context("a batch of our own")?,
+        pin: None,
+    };
+    match partition.append(produced, 0) {
+        Ok(_) => Ok(true),
+        Err(AppendError::TailFull) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn segment_files(dir: &Path) -> Result<Vec<PathBuf>> {

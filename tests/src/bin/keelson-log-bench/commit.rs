@@ -17,13 +17,13 @@ use keelson_log::disk::{Disk, RealDisk};
 use keelson_log::node::{Node, NodeOptions};
 use keelson_log::wal::{Batch, Class, DurableGroup, Frame, FrameBody, Wal, WalOptions, WalSink};
 use keelson_log::{
-    AppendError, Hooks, LogMetrics, Observer, Options, Partition, PartitionConfig, PartitionId,
+    AppendError, LogMetrics, Observer, Options, Partition, PartitionConfig, PartitionId,
     ProducedBatch, TopicId,
 };
 use keelson_protocol::batch::BatchHeader;
 use serde_json::{Value, json};
 
-use crate::cold::in_segments;
+use crate::cold::{Nobody, in_segments};
 use crate::sized_batch;
 
 /// How long the driver waits before it looks again whether there is room.
@@ -45,6 +45,7 @@ pub(crate) struct Load {
     /// Bytes that another partition holds in segments, for what runs beside the load to look at.
     pub(crate) prefilled_bytes: u64,
     pub(crate) scrubs: bool,
+    pub(crate) compacts: bool,
 }
 
 fn id(index: i32) -> PartitionId {
@@ -54,16 +55,12 @@ fn id(index: i32) -> PartitionId {
     }
 }
 
-/// Ends the program, as a broker would.
-struct Fatal;
-
-impl Hooks for Fatal {
-    fn fatal(&self, reason: &str) {
-        eprintln!("keelson-log-bench: {reason}");
-        std::process::exit(1);
+/// The partition that is there for what runs beside the load.
+fn other() -> PartitionId {
+    PartitionId {
+        topic: TopicId([2; 16]),
+        index: 0,
     }
-
-    fn recovery_progress(&self, _: u64) {}
 }
 
 /// Tells the driver how many batches of a partition became durable; each holds one record.
@@ -102,18 +99,25 @@ impl WalSink for Sink {
 /// The log with its flusher and default options.
 pub(crate) fn whole_log(dir: &Path, load: &Load) -> Result<Value> {
     if load.prefilled_bytes > 0 {
-        let other = PartitionId {
-            topic: TopicId([2; 16]),
-            index: 0,
-        };
-        in_segments(dir, other, load.prefilled_bytes)?;
+        in_segments(dir, other(), load.prefilled_bytes)?;
+    }
+    if load.prefilled_bytes == 0 && load.compacts {
+        bail!("there is nothing to compact without --prefilled-bytes");
     }
     let metrics = Arc::new(LogMetrics::unregistered());
     let mut options = Options::new(dir);
     if !load.scrubs {
         options.scrub_bytes_per_second = 0;
     }
-    let log = keelson_log::open(options, Arc::clone(&metrics), Arc::new(Fatal))?;
+    options.compaction_pause = LOOK_AGAIN;
+    let log = keelson_log::open(options, Arc::clone(&metrics), Arc::new(Nobody))?;
+    if load.compacts {
+        let config = PartitionConfig {
+            compaction: Some(Arc::default()),
+            ..PartitionConfig::default()
+        };
+        log.open_partition(other(), config, Arc::new(Nobody));
+    }
     let (sender, receiver) = channel();
     let partitions: Vec<Arc<Partition>> = (0..load.partitions)
         .map(|index| {
@@ -150,7 +154,11 @@ pub(crate) fn whole_log(dir: &Path, load: &Load) -> Result<Value> {
     if load.scrubs && load.prefilled_bytes > 0 && scrubbed_bytes >= load.prefilled_bytes {
         bail!("the scrubber was through before the load was");
     }
-    Ok(measured.report(load, scrubbed_bytes))
+    let compacted_bytes = metrics.compaction.read_bytes.get();
+    if load.compacts && (compacted_bytes == 0 || metrics.compaction.done.get() > 0) {
+        bail!("the compaction did not run beside all of the load: {compacted_bytes} bytes");
+    }
+    Ok(measured.report(load, scrubbed_bytes, compacted_bytes))
 }
 
 /// The write-ahead log alone: a checkpoint follows its writer, so that its files are used round and round.
@@ -188,7 +196,7 @@ pub(crate) fn wal_alone(dir: &Path, load: &Load) -> Result<Value> {
         measured
     })?;
     wal.shutdown();
-    Ok(measured.report(load, 0))
+    Ok(measured.report(load, 0, 0))
 }
 
 fn frame(index: i32, offset: i64, bytes: &Bytes) -> Frame {
@@ -224,7 +232,7 @@ struct Measured {
 }
 
 impl Measured {
-    fn report(&self, load: &Load, scrubbed_bytes: u64) -> Value {
+    fn report(&self, load: &Load, scrubbed_bytes: u64, compacted_bytes: u64) -> Value {
         let (batches, seconds) = (self.latency.len(), self.elapsed.as_secs_f64());
         let acked = batches * load.batch_bytes as u64;
         json!({
@@ -238,6 +246,7 @@ impl Measured {
             "disk_bytes_per_acked_byte": self.disk_bytes as f64 / acked as f64,
             "waits_for_room": self.refused,
             "scrubbed_bytes": scrubbed_bytes,
+            "compacted_bytes": compacted_bytes,
         })
     }
 }

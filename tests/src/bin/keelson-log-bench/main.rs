@@ -58,6 +58,9 @@ enum What {
         /// The scrubber does not run; else it does at its default rate.
         #[arg(long)]
         no_scrub: bool,
+        /// That partition is compacted, at the default rate; half of its records are out of date.
+        #[arg(long)]
+        compact: bool,
     },
     /// Synchronous direct writes of one size into one preallocated file: what the disk gives.
     Disk {
@@ -106,6 +109,7 @@ fn run(args: &Args) -> Result<serde_json::Value> {
             wal_alone,
             prefilled_bytes,
             no_scrub,
+            compact,
         } => {
             let load = commit::Load {
                 partitions,
@@ -115,6 +119,7 @@ fn run(args: &Args) -> Result<serde_json::Value> {
                 warm_up: Duration::from_secs(warm_up),
                 prefilled_bytes,
                 scrubs: !no_scrub,
+                compacts: compact,
             };
             if wal_alone {
                 commit::wal_alone(&args.dir, &load)
