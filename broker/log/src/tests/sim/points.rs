@@ -13,7 +13,7 @@ use crate::tests::support::Rng;
 /// Runs of one life.
 const RUNS: usize = 6;
 /// Random points in `make test`, a few seconds of them; the scripts add some thousands.
-const POINTS: u64 = 700;
+const POINTS: u64 = 2_000;
 /// Seeds of the scripts, beside the one of `make test`, per 100,000 points.
 const SCRIPT_SEEDS: u64 = 12;
 
