@@ -334,7 +334,15 @@ impl Rewrite<'_> {
             Err(Stopped::NoMeans(_)) if self.manifest(sources).is_err() => Err(Stopped::Changed),
             Err(stopped) => Err(stopped),
         };
-        self.discard(&target)?;
+        self.give_up(&target, result)
+    }
+
+    /// What was written is not needed any more. After a failed sync nobody knows which slot counts: the process ends, and
+    /// the next start removes what its slot does not list.
+    fn give_up(&self, target: &SegmentEntry, result: Result<(), Stopped>) -> Result<(), Stopped> {
+        if !matches!(result, Err(Stopped::Fatal(_))) {
+            self.discard(target)?;
+        }
         result
     }
 
@@ -417,10 +425,11 @@ impl Rewrite<'_> {
                 Ok(())
             })
         };
-        if swapped.is_err() && self.partition.state.lock().compacting.is_some() {
-            self.discard(&entry)?;
+        let is_open = self.partition.state.lock().compacting.is_some();
+        match swapped {
+            Err(_) if is_open => self.give_up(&entry, swapped),
+            swapped => swapped,
         }
-        swapped
     }
 
     /// Writes the new segment, synced and read back; `None` when it is what the old one was.
