@@ -321,10 +321,17 @@ impl Partition {
         let mut taken = Slices::default();
         let mut number = reader.extent_with(span.from)?;
         let mut next = span.from;
+        let is_lost = |next: i64| {
+            let is_gap = view
+                .gaps
+                .iter()
+                .any(|(from, to)| (*from..=*to).contains(&next));
+            is_gap || self.given_up().is_some_and(|g| g.behind(next) > next)
+        };
         while number < reader.extents() && next < span.up_to {
             let (extent, behind) = reader.load(number)?;
             self.note_extent(view, &extent, stage);
-            match take(&extent, span, next, &mut taken) {
+            match take(&extent, (span, next, is_lost(next)), &mut taken) {
                 Taken::All(offset) => next = offset.max(next),
                 Taken::Full => break,
                 Taken::Hole(hole) if taken.first.is_none() => {
@@ -464,7 +471,7 @@ enum Taken {
 }
 
 /// Takes batches of an extent from offset `next` on, as one slice.
-fn take(extent: &Extent, span: Span, next: i64, taken: &mut Slices) -> Taken {
+fn take(extent: &Extent, (span, next, is_lost): (Span, i64, bool), taken: &mut Slices) -> Taken {
     let start = extent
         .batches
         .partition_point(|p| p.header.last_offset() < next);
@@ -480,7 +487,7 @@ fn take(extent: &Extent, span: Span, next: i64, taken: &mut Slices) -> Taken {
         }
         let size = piece.length as u64;
         let first = taken.first.is_none() && run.is_none();
-        if first && base >= span.up_to {
+        if first && base >= span.up_to && is_lost {
             // The offsets wanted are nowhere: in quarantine, or given up. An empty answer would say that there are none.
             end = Taken::Hole(Hole {
                 at: piece.at,
