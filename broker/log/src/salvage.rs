@@ -14,6 +14,7 @@ use crate::files::{FileKey, Files, Kind, is_medium_error, read_up_to};
 use crate::folders::set_aside;
 use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
+use crate::partition::epochs;
 use crate::partition::extent::{SegmentReader, SegmentView};
 use crate::partition::format::{
     IDX_ENTRY_BYTES, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry, Tails,
@@ -260,7 +261,7 @@ fn extend(files: &Files, manifest: &mut Manifest, producers: &mut Producers) -> 
         return Ok(());
     };
     let mut next = manifest.next_offset;
-    while let Some(sum) = entry_behind(files, manifest.partition, &segment, next)? {
+    while let Some((sum, is_vouched)) = entry_behind(files, manifest.partition, &segment, next)? {
         let view = SegmentView {
             partition: manifest.partition,
             entry: SegmentEntry {
@@ -283,10 +284,8 @@ fn extend(files: &Files, manifest: &mut Manifest, producers: &mut Producers) -> 
         }
         write_again(files, manifest.partition, &segment, &sum, &extent.bytes)?;
         for header in extent.batches.iter().map(|p| &p.header) {
-            let epoch = header.partition_leader_epoch;
-            if manifest.epochs.last().is_none_or(|(last, _)| *last < epoch) {
-                manifest.epochs.push((epoch, header.base_offset));
-            }
+            let start = (header.partition_leader_epoch, header.base_offset);
+            epochs::note(&mut manifest.epochs, start, is_vouched);
             producers.note(header);
         }
         let newest = extent
@@ -340,19 +339,20 @@ fn write_again(
 }
 
 /// The `.sum` entry behind those that count: as it stands there, or as the batches behind the counted ones imply it,
-/// since that file is not synced with each flush.
+/// since that file is not synced with each flush. The second value: its checksum was made when the batches were written.
 fn entry_behind(
     files: &Files,
     partition: PartitionId,
     segment: &SegmentEntry,
     next: i64,
-) -> io::Result<Option<SumEntry>> {
+) -> io::Result<Option<(SumEntry, bool)>> {
     let mut bytes = [0; SUM_ENTRY_BYTES];
     let mut key = segment.key(partition, Kind::Sum);
     let read = read_entry(files, &key, &mut bytes, segment.sum_bytes)?;
     let stored = decode_sum(segment.seed(), &bytes[..read]).ok();
-    if stored.is_some_and(|sum| sum.position == segment.log_bytes && sum.base_offset >= next) {
-        return Ok(stored);
+    let fits = |sum: &SumEntry| sum.position == segment.log_bytes && sum.base_offset >= next;
+    if let Some(sum) = stored.filter(fits) {
+        return Ok(Some((sum, true)));
     }
     key.kind = Kind::Log;
     let length = match files.disk().open(&files.path(&key), OpenMode::Read) {
@@ -381,14 +381,15 @@ fn entry_behind(
         return Ok(None);
     };
     let length = last.at + last.length;
-    Ok(Some(SumEntry {
+    let sum = SumEntry {
         position: segment.log_bytes,
         base_offset: next,
         end_offset: last.header.last_offset() + 1,
         length: length as u32,
         crc: crc32c::crc32c(&behind[..length]),
         batches: whole.len() as u32,
-    }))
+    };
+    Ok(Some((sum, false)))
 }
 
 /// Bytes of the `.idx` entries that point into what counts.

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::epochs;
 use super::tail::TailBatch;
 use super::{Partition, State};
 use crate::health::UnhealthyRange;
@@ -43,6 +44,15 @@ impl Partition {
     pub(crate) fn append_replayed(&self, batch: TailBatch, position: WalPosition) {
         let next = batch.last_offset + 1;
         let mut state = self.state.lock();
+        if let Ok(header) = batch.header() {
+            // A salvage may have believed a damaged byte; the WAL's checksums cover this one.
+            epochs::disprove(&mut state.epochs, header.partition_leader_epoch);
+            epochs::disprove(
+                &mut state.slots.manifest.epochs,
+                header.partition_leader_epoch,
+            );
+            state.epoch_queued = state.epochs.last().map_or(-1, |(epoch, _)| *epoch);
+        }
         state.tail.push_durable(batch);
         self.next_offset.store(next, Ordering::Release);
         self.durable_offset.store(next, Ordering::Release);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use keelson_protocol::BATCH_HEADER_BYTES;
 use keelson_protocol::builder::empty_batch;
 
+use super::epochs;
 use super::extent::{BadEntry, Extent, SegmentReader, SegmentView};
 use super::read::{ReadOutcome, ReadRequest};
 use super::walk::Hole;
@@ -236,10 +237,7 @@ impl Partition {
     }
 
     fn epoch_at(&self, offset: i64) -> i32 {
-        let state = self.state.lock();
-        let mut epochs = state.epochs.iter().rev();
-        let found = epochs.find(|(_, start)| *start <= offset);
-        found.map_or(-1, |(epoch, _)| *epoch)
+        epochs::at(&self.state.lock().epochs, offset).unwrap_or(-1)
     }
 }
 

@@ -16,6 +16,7 @@
 
 use keelson_protocol::batch::{BATCH_HEADER_BYTES, BatchError, BatchHeader, verify_crc};
 
+use super::epochs;
 use crate::metrics::Reason;
 
 /// Where a batch's length field stands in it; used only to read a length whose header does not parse.
@@ -162,12 +163,7 @@ impl Walker<'_> {
     }
 
     fn epoch_at(&self, offset: i64) -> Option<i32> {
-        self.expect
-            .epochs
-            .iter()
-            .rev()
-            .find(|(_, start)| *start <= offset)
-            .map(|(epoch, _)| *epoch)
+        epochs::at(self.expect.epochs, offset)
     }
 
     /// Where reading goes on behind the damaged batch at `at`: (position, offset).

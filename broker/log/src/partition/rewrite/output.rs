@@ -12,9 +12,9 @@ use keelson_protocol::builder::empty_batch;
 use super::Stopped;
 use crate::disk::{DiskFile, Durability};
 use crate::files::{FileKey, Kind, is_no_room};
-use crate::partition::Partition;
 use crate::partition::format::SegmentEntry;
 use crate::partition::segments::{Build, FlushError, record_timestamp};
+use crate::partition::{Partition, epochs};
 
 /// New bytes are synced in such pieces: one sync of a whole segment would be felt by every commit.
 const SYNC_BYTES: u64 = 8 * 1024 * 1024;
@@ -115,8 +115,8 @@ impl<'a> Output<'a> {
         };
         while from < self.next {
             let last = (self.next - 1).min(from + i64::from(i32::MAX));
-            let epoch = self.epochs.iter().rev().find(|(_, start)| *start <= from);
-            let batch = empty_batch(from, last, epoch.map_or(-1, |(epoch, _)| *epoch));
+            let epoch = epochs::at(&self.epochs, from).unwrap_or(-1);
+            let batch = empty_batch(from, last, epoch);
             let header = BatchHeader::parse(&batch).expect("a batch that was just built parses");
             self.write(&header, &batch)?;
             from = last + 1;
