@@ -124,37 +124,39 @@ pub fn single_value_position(batch: &[u8], value_bytes: usize) -> usize {
     batch.len() - 1 - value_bytes
 }
 
-/// The offset after the last whole batch in a fetch answer; a batch that compaction emptied counts, too.
-pub fn next_offset(mut bytes: &[u8]) -> Option<i64> {
-    let mut next = None;
-    while bytes.len() >= BATCH_HEADER_BYTES {
-        let base = i64::from_be_bytes(bytes[..8].try_into().expect("eight bytes"));
-        let length = u32::from_be_bytes(bytes[8..12].try_into().expect("four bytes"));
-        let delta = i32::from_be_bytes(bytes[23..27].try_into().expect("four bytes"));
+/// The whole batches in a fetch answer; Kafka allows a cut last one.
+fn whole_batches(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = bytes
+            .get(8..12)
+            .filter(|_| bytes.len() >= BATCH_HEADER_BYTES)?;
+        let length = u32::from_be_bytes(length.try_into().expect("four bytes"));
         let end = 12 + usize::try_from(length).expect("a length fits");
-        if bytes.len() < end {
-            break;
-        }
-        next = Some(base + i64::from(delta) + 1);
-        bytes = &bytes[end..];
-    }
-    next
+        let (batch, rest) = bytes.split_at_checked(end)?;
+        bytes = rest;
+        Some(batch)
+    })
+}
+
+fn base_offset(batch: &[u8]) -> i64 {
+    i64::from_be_bytes(batch[..8].try_into().expect("eight bytes"))
+}
+
+/// The offset after the last whole batch in a fetch answer; a batch that compaction emptied counts, too.
+pub fn next_offset(bytes: &[u8]) -> Option<i64> {
+    let last = whole_batches(bytes).last()?;
+    let delta = i32::from_be_bytes(last[23..27].try_into().expect("four bytes"));
+    Some(base_offset(last) + i64::from(delta) + 1)
 }
 
 /// Offsets and values of all whole, uncompressed batches in a fetch answer.
 ///
 /// # Panics
 /// When a batch's CRC does not hold or a record does not parse: bytes served must be whole.
-pub fn read_batches(mut bytes: &[u8]) -> Vec<(i64, Bytes)> {
+pub fn read_batches(bytes: &[u8]) -> Vec<(i64, Bytes)> {
     let mut records = Vec::new();
-    while bytes.len() >= BATCH_HEADER_BYTES {
-        let base = i64::from_be_bytes(bytes[..8].try_into().expect("eight bytes"));
-        let length = u32::from_be_bytes(bytes[8..12].try_into().expect("four bytes"));
-        let end = 12 + usize::try_from(length).expect("a length fits");
-        if bytes.len() < end {
-            break; // Kafka allows a cut last batch.
-        }
-        let batch = &bytes[..end];
+    for batch in whole_batches(bytes) {
+        let base = base_offset(batch);
         let sum = u32::from_be_bytes(batch[17..21].try_into().expect("four bytes"));
         assert_eq!(
             sum,
@@ -166,7 +168,6 @@ pub fn read_batches(mut bytes: &[u8]) -> Vec<(i64, Bytes)> {
         while !rest.is_empty() {
             records.push(read_record(base, &mut rest));
         }
-        bytes = &bytes[end..];
     }
     records
 }

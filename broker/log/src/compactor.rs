@@ -1,14 +1,12 @@
-//! The thread that compacts: one partition after the other, the one with the largest dirty part first, as Kafka does.
+//! The thread that compacts: round after round, in each the partition with the largest dirty part first.
 //!
 //! Owns the order and the pace. What is cleaned is decided in [`crate::partition::compact`] and carried out in
 //! [`crate::partition::rewrite`]. A partition that cannot be compacted now is told and tried again after the pause.
 
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
 use crate::background::{Background, Pace};
-use crate::ids::PartitionId;
 use crate::partition::Partition;
 use crate::partition::rewrite::Stopped;
 use crate::shared::{Shared, now_ms};
@@ -44,10 +42,7 @@ impl Compactor {
 
 fn run(shared: &Arc<Shared>, mut pace: Pace) {
     loop {
-        // Those that were tried since the last pause: each gets one turn.
-        let mut tried = HashSet::new();
-        while let Some(partition) = dirtiest(shared, &tried) {
-            tried.insert(partition.id());
+        for partition in dirtiest_first(shared) {
             let mut ends = |bytes| pace.pause(bytes) || shared.has_failed();
             match partition.compact(now_ms(), &mut ends) {
                 Err(Stopped::Ended) => return,
@@ -77,15 +72,14 @@ fn tell(shared: &Shared, partition: &Partition, result: Result<(), Stopped>) {
     }
 }
 
-/// The partition with the largest dirty part among those that want to be compacted.
-fn dirtiest(shared: &Shared, tried: &HashSet<PartitionId>) -> Option<Arc<Partition>> {
+/// The partitions that want to be compacted, each once.
+fn dirtiest_first(shared: &Shared) -> Vec<Arc<Partition>> {
     let now_ms = now_ms();
     let partitions: Vec<Arc<Partition>> = shared.partitions.read().values().cloned().collect();
     let dirty = partitions
         .into_iter()
-        .filter(|partition| !tried.contains(&partition.id()))
         .filter_map(|partition| Some((partition.dirty_ratio(now_ms)?, partition)));
-    dirty
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .map(|(_, partition)| partition)
+    let mut dirty: Vec<(f64, Arc<Partition>)> = dirty.collect();
+    dirty.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    dirty.into_iter().map(|(_, partition)| partition).collect()
 }

@@ -1,8 +1,7 @@
 //! Many partitions flushed together.
 //!
-//! Owns that all of them take one step of their passes before any takes the next. What was written for many before the
-//! first sync shares a commit of the file system's journal, and syncs that wait side by side share a flush of the disk's
-//! cache: each of both delays the commits beside it. The order of steps within a partition is the pass's own.
+//! Owns that all of them take one step of their passes before any takes the next. Syncs that wait side by side share a
+//! flush of the disk's cache, which delays the commits beside it. The order of steps within a partition is the pass's own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Barrier};

@@ -26,14 +26,20 @@ const KEY_BYTES: u64 = 32;
 const KEYS_MIN: u64 = 1024;
 
 /// Segments that can be cleaned now, by their places in the list.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cleanable {
     /// The first one that no pass has seen whole.
     pub(crate) dirty: usize,
     /// The first one that is left alone.
     pub(crate) end: usize,
+}
+
+impl Cleanable {
     /// Dirty bytes among those before `end`.
-    pub(crate) ratio: f64,
+    pub(crate) fn ratio(&self, segments: &[SegmentEntry]) -> f64 {
+        let bytes = |range: Range<usize>| segments[range].iter().map(|s| s.log_bytes).sum::<u64>();
+        bytes(self.dirty..self.end) as f64 / bytes(0..self.end).max(1) as f64
+    }
 }
 
 /// What is to be cleaned, if anything is. The last segment never is: appends go there.
@@ -51,12 +57,10 @@ pub(crate) fn cleanable(
     if dirty >= end {
         return None;
     }
-    let bytes = |range: Range<usize>| segments[range].iter().map(|s| s.log_bytes).sum::<u64>();
-    let (clean, unclean) = (bytes(0..dirty), bytes(dirty..end));
-    let ratio = unclean as f64 / (clean + unclean).max(1) as f64;
+    let found = Cleanable { dirty, end };
     let first = segments[dirty].first_timestamp;
     let is_due = first >= 0 && now_ms.saturating_sub(first) > config.max_lag_ms;
-    let found = Cleanable { dirty, end, ratio };
+    let ratio = found.ratio(segments);
     (ratio > config.min_cleanable_dirty_ratio || is_due).then_some(found)
 }
 
@@ -107,8 +111,8 @@ impl OffsetMap {
         }
     }
 
-    /// Takes the keys of a batch; false when they might not fit: what was taken of the log before it is what counts.
-    pub(crate) fn takes(&self, header: &BatchHeader) -> bool {
+    /// Whether the keys of a batch fit for sure. The first batch has room, whatever its size.
+    pub(crate) fn has_room_for(&self, header: &BatchHeader) -> bool {
         let records = usize::try_from(header.records_count).unwrap_or(0);
         self.offsets.is_empty() || self.offsets.len() + records <= self.keys_max
     }
@@ -270,8 +274,8 @@ mod tests {
             builder.push(Some(b"k"), None);
         }
         let large = BatchHeader::parse(&builder.build()).unwrap();
-        assert!(map.takes(&large));
+        assert!(map.has_room_for(&large));
         map.note(b"k", 0);
-        assert!(!map.takes(&large));
+        assert!(!map.has_room_for(&large));
     }
 }

@@ -110,7 +110,7 @@ impl<'a> SegmentReader<'a> {
         Ok(file)
     }
 
-    pub(crate) fn view(&self) -> &SegmentView {
+    pub(crate) fn view(&self) -> &'a SegmentView {
         self.view
     }
 

@@ -2,8 +2,7 @@
 //!
 //! Owns the order of steps: what is about to be created is named in a slot; data, checksums and index are written; they are
 //! synced, then the folder; then the slot that makes them count; then tail memory is given back and dropped files are
-//! unlinked. Between two steps of a pass stand those of others: what was written for many partitions before the first
-//! sync shares a commit of the file system's journal and a flush of the disk's cache.
+//! unlinked. Between two steps of a pass stand those of others, so that the syncs of many partitions come together.
 
 use parking_lot::MutexGuard;
 

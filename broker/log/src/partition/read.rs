@@ -419,19 +419,16 @@ impl Partition {
 
 /// Whether there are batches, and not one of them has a record.
 fn are_empty(chunks: &[Bytes]) -> bool {
-    let mut count = 0;
-    // A batch without records is its header: chunks of anything else have other lengths.
-    let whole = |chunk: &Bytes| chunk.len().is_multiple_of(BATCH_HEADER_BYTES);
-    chunks.iter().all(whole)
-        && chunks
-            .iter()
-            .flat_map(|chunk| chunk.chunks(BATCH_HEADER_BYTES))
-            .all(|batch| {
-                count += 1;
-                let header = BatchHeader::parse(batch);
-                header.is_ok_and(|h| h.records_count == 0 && h.size() == BATCH_HEADER_BYTES)
-            })
-        && count > 0
+    // A batch without records is nothing but its header: a chunk of any other length has one with records.
+    let all_empty = |chunk: &Bytes| {
+        let mut batches = chunk.chunks_exact(BATCH_HEADER_BYTES);
+        let is_empty = |batch: &[u8]| {
+            let header = BatchHeader::parse(batch);
+            header.is_ok_and(|h| h.records_count == 0 && h.size() == BATCH_HEADER_BYTES)
+        };
+        batches.by_ref().all(is_empty) && batches.remainder().is_empty()
+    };
+    !chunks.is_empty() && chunks.iter().all(all_empty)
 }
 
 /// Splits chunks of verified batches.

@@ -25,14 +25,13 @@ use super::compact::{Cleanable, Filter, OffsetMap, cleanable, groups};
 use super::extent::{Extent, SegmentReader, SegmentView};
 use super::format::{Manifest, SegmentEntry};
 use super::segments::FlushError;
+use super::timestamps::DECOMPRESSED_BYTES_MAX;
 use super::walk::reason_of;
 use super::{Partition, ReadError, State};
 use crate::files::{Files, Kind};
 use crate::metrics::{Reason, Source, Stage};
 use crate::options::CompactionConfig;
 
-/// A compressed batch is decompressed to see its records: no further than this, as for a read by timestamp.
-const DECOMPRESSED_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Generations are numbered in 31 bits.
 const GENERATION_MAX: u32 = (1 << 31) - 1;
 
@@ -119,7 +118,8 @@ impl Partition {
     /// How much of what could be cleaned is dirty, if the partition is to be compacted now.
     pub(crate) fn dirty_ratio(&self, now_ms: i64) -> Option<f64> {
         let state = self.state.lock();
-        self.to_clean(&state, now_ms).map(|found| found.ratio)
+        let found = self.to_clean(&state, now_ms)?;
+        Some(found.ratio(&state.slots.manifest.segments))
     }
 
     fn to_clean(&self, state: &State, now_ms: i64) -> Option<Cleanable> {
@@ -183,7 +183,7 @@ impl Partition {
                     return Ok(true);
                 }
                 if header.records_count > 0 && !header.is_control() {
-                    if !map.takes(header) {
+                    if !map.has_room_for(header) {
                         return Ok(false);
                     }
                     note_keys(&mut map, header, batch)?;
@@ -209,6 +209,18 @@ impl Partition {
     /// Calls `each` with every batch of a segment, from the medium, until it says no; returns whether it never did.
     fn each_in(&self, view: &SegmentView, ends: Ends<'_>, each: Each<'_>) -> Result<bool, Stopped> {
         let mut reader = SegmentReader::past_caches(&self.shared().files, view);
+        let result = self.each_of(&mut reader, ends, each);
+        self.finish_reader(&reader, Stage::Compaction);
+        result
+    }
+
+    fn each_of(
+        &self,
+        reader: &mut SegmentReader<'_>,
+        ends: Ends<'_>,
+        each: Each<'_>,
+    ) -> Result<bool, Stopped> {
+        let view = reader.view();
         let (mut number, mut next) = (0, view.entry.base_offset);
         while number < reader.extents() {
             let loaded = reader.load(number);
@@ -227,7 +239,6 @@ impl Partition {
                 return Err(Stopped::Ended);
             }
         }
-        self.finish_reader(&reader, Stage::Compaction);
         self.note_end(view, next, Stage::Compaction);
         self.check_readable()?;
         Ok(true)
@@ -270,11 +281,7 @@ impl Partition {
 fn rest(segments: &[SegmentEntry], end_offset: i64) -> Option<Cleanable> {
     let end = segments.iter().position(|s| s.base_offset >= end_offset)?;
     let dirty = segments[..end].iter().position(|s| !s.cleaned)?;
-    Some(Cleanable {
-        dirty,
-        end,
-        ratio: 1.0,
-    })
+    Some(Cleanable { dirty, end })
 }
 
 fn unreadable(error: ReadError) -> Stopped {
@@ -314,7 +321,12 @@ impl Rewrite<'_> {
         let sources = &self.job.segments[range.clone()];
         let newest = sources.iter().map(|s| s.generation).max().unwrap_or(0);
         if newest >= GENERATION_MAX {
-            return Ok(());
+            let file = self
+                .files()
+                .told(&sources[0].key(self.partition.id(), Kind::Log));
+            let reason =
+                format!("{file}: written anew {newest} times, which is as far as is counted");
+            return Err(Stopped::NoMeans(reason));
         }
         let is_seen =
             |at: usize| self.job.segments[at].cleaned || self.job.end_of(at) <= self.filter.map.end;
@@ -350,25 +362,27 @@ impl Rewrite<'_> {
         &self.partition.shared().files
     }
 
-    /// The manifest as it is now, with the segments that were chosen still in it.
-    fn manifest(&self, sources: &[SegmentEntry]) -> Result<Manifest, Stopped> {
+    /// The manifest as it is now, and where the segments that were chosen still stand in it.
+    fn manifest(&self, sources: &[SegmentEntry]) -> Result<(Manifest, Range<usize>), Stopped> {
         let state = self.partition.state.lock();
         let manifest = &state.slots.manifest;
         let first = manifest.segments.iter().position(|s| s == &sources[0]);
-        let still = first.and_then(|at| manifest.segments.get(at..at + sources.len()));
-        if self.partition.is_deleted()
-            || self.partition.is_truncating(&state)
-            || still != Some(sources)
-        {
-            return Err(Stopped::Changed);
+        let place = first.map(|at| at..at + sources.len());
+        let place = place.filter(|place| manifest.segments.get(place.clone()) == Some(sources));
+        match place {
+            Some(place)
+                if !self.partition.is_deleted() && !self.partition.is_truncating(&state) =>
+            {
+                Ok((manifest.clone(), place))
+            }
+            Some(_) | None => Err(Stopped::Changed),
         }
-        Ok(manifest.clone())
     }
 
     /// Names what is about to be created.
     fn announce(&self, sources: &[SegmentEntry], target: &SegmentEntry) -> Result<(), Stopped> {
         let _only_writer = self.partition.folder.lock();
-        let mut manifest = self.manifest(sources)?;
+        let (mut manifest, _) = self.manifest(sources)?;
         manifest.created.push(target.base_offset);
         self.partition.state.lock().compacting = Some(target.base_offset);
         let written = self.partition.write_slot(manifest);
@@ -400,10 +414,8 @@ impl Rewrite<'_> {
 
     fn mark_cleaned(&self, segment: &SegmentEntry) -> Result<(), Stopped> {
         let _only_writer = self.partition.folder.lock();
-        let mut manifest = self.manifest(std::slice::from_ref(segment))?;
-        for listed in &mut manifest.segments {
-            listed.cleaned |= listed.base_offset == segment.base_offset;
-        }
+        let (mut manifest, place) = self.manifest(std::slice::from_ref(segment))?;
+        manifest.segments[place.start].cleaned = true;
         Ok(self.partition.write_slot(manifest)?)
     }
 
@@ -411,10 +423,8 @@ impl Rewrite<'_> {
     fn swap(&self, sources: &[SegmentEntry], entry: SegmentEntry) -> Result<(), Stopped> {
         let swapped = {
             let _only_writer = self.partition.folder.lock();
-            self.manifest(sources).and_then(|mut manifest| {
-                let at = manifest.segments.iter().position(|s| s == &sources[0]);
-                let at = at.expect("it was just found");
-                manifest.segments.splice(at..at + sources.len(), [entry]);
+            self.manifest(sources).and_then(|(mut manifest, place)| {
+                manifest.segments.splice(place, [entry]);
                 manifest.created.retain(|base| *base != entry.base_offset);
                 manifest.dropped = sources.iter().map(|s| s.base_offset).collect();
                 let dropped = manifest.dropped.clone();

@@ -13,8 +13,9 @@ use super::{Partition, ReadError, ReadOutcome, ReadRequest};
 use crate::files::Kind;
 use crate::metrics::Stage;
 
-/// A compressed batch is decompressed to find one record's timestamp: no further than this.
-const DECOMPRESSED_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// A stored batch is decompressed to see its records no further than this: twice what a produced one may have, since
+/// compaction may write longer timestamps.
+pub(super) const DECOMPRESSED_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 impl Partition {
     /// The first record whose timestamp is at least `timestamp`: (offset, timestamp).

@@ -10,15 +10,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use keelson_protocol::batch::BatchHeader;
 use keelson_protocol::builder::BatchBuilder;
 
-use super::support::{Rng, batch, open_log, open_partition, partition_id, read_everything};
+use super::support::{
+    Rng, append_in, batch, open_log, open_partition, partition_id, read_everything,
+};
 use crate::disk::{Disk, RealDisk, SimDisk};
 use crate::dump::{DumpFilter, dump};
 use crate::shared::NOW_MS;
 use crate::stepped::Stepped;
-use crate::{Entry, Log, Options, Partition, PartitionConfig, ProducedBatch, TopicId};
+use crate::{Entry, Log, Options, Partition, PartitionConfig, TopicId};
 
 const DIR: &str = "/data";
 const HOW: &str =
@@ -75,13 +76,7 @@ fn config() -> PartitionConfig {
 
 fn put(log: &Log, topic: u8, bytes: bytes::Bytes, epoch: i32) -> Arc<Partition> {
     let partition = open_partition(log, partition_id(topic, 0), config());
-    let header = BatchHeader::parse(&bytes).unwrap();
-    let batch = ProducedBatch {
-        bytes,
-        header,
-        pin: None,
-    };
-    partition.append(batch, epoch).unwrap();
+    append_in(&partition, &bytes, epoch).unwrap();
     partition
 }
 

@@ -154,6 +154,15 @@ pub(super) fn stored(batch: &Bytes, base_offset: i64) -> Vec<u8> {
 }
 
 pub(super) fn append(partition: &Partition, bytes: &Bytes) -> Result<Appended, AppendError> {
+    append_in(partition, bytes, EPOCH)
+}
+
+/// The same in a leader epoch of the caller's.
+pub(super) fn append_in(
+    partition: &Partition,
+    bytes: &Bytes,
+    epoch: i32,
+) -> Result<Appended, AppendError> {
     let header = BatchHeader::parse(bytes).unwrap();
     partition.append(
         ProducedBatch {
@@ -161,7 +170,7 @@ pub(super) fn append(partition: &Partition, bytes: &Bytes) -> Result<Appended, A
             header,
             pin: None,
         },
-        EPOCH,
+        epoch,
     )
 }
 

@@ -327,9 +327,8 @@ impl DiskFile for SimFile {
         if broken || ends_so(&self.path, &world.faults.unreadable) {
             return Err(world::eio());
         }
-        let medium = |file: &File| file.medium();
         let file = world.file(self.id);
-        let medium = file.filter(|_| self.past_cache).map(medium);
+        let medium = file.filter(|_| self.past_cache).map(File::medium);
         let cached = file.map_or(&[][..], |file| &file.bytes);
         let content = medium.as_deref().unwrap_or(cached);
         let from = content.len().min(position as usize);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use keelson_protocol::batch::BatchHeader;
 use keelson_protocol::builder::BatchBuilder;
 use keelson_state::producers::{ProducerBatch, Verdict};
 
@@ -16,8 +15,8 @@ use crate::disk::{SimDisk, SimFaults};
 use crate::flusher::by_hand::Piece;
 use crate::metrics::{Reason, Source, Stage};
 use crate::stepped::{Dead, Stepped};
-use crate::tests::support::{Rng, batch, open_partition, partition_id, read_everything};
-use crate::{Entry, Partition, PartitionConfig, ProducedBatch};
+use crate::tests::support::{Rng, append_in, batch, open_partition, partition_id, read_everything};
+use crate::{Entry, Partition, PartitionConfig};
 
 fn open(disk: &SimDisk) -> (Stepped, Arc<Partition>) {
     let stepped = Stepped::open(disk, sim_options()).expect("a good disk");
@@ -41,13 +40,7 @@ fn put(partition: &Partition, records: u64, epoch: i32) {
 }
 
 fn send(partition: &Partition, bytes: Bytes, epoch: i32) {
-    let header = BatchHeader::parse(&bytes).unwrap();
-    let batch = ProducedBatch {
-        bytes,
-        header,
-        pin: None,
-    };
-    partition.append(batch, epoch).unwrap();
+    append_in(partition, &bytes, epoch).unwrap();
 }
 
 fn move_log_start(stepped: &Stepped, partition: &Partition, offset: i64) {
