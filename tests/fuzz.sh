@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # fuzz.sh [--keep] [target ...]: every fuzz target (or those named) under libFuzzer, guided by coverage, as many side by side
 # as there are cores. Each runs until it has had both KEELSON_FUZZ_SECONDS (600) and KEELSON_FUZZ_RUNS (1000000), or has found
-# something. --keep replaces the kept corpus by the smallest set of inputs that reaches the same code.
+# something. --keep replaces what no finding named in the kept corpus by the smallest set of inputs that reaches the same code.
 #
 # The stable compiler instruments by itself (LLVM's sancov pass); there is no address sanitizer, and no unsafe code of ours.
 set -euo pipefail
@@ -79,8 +79,8 @@ if [ $keep = yes ]; then
     home=$TARGET/run/$target
     rm -rf "$home/small" && mkdir "$home/small"
     KEELSON_FUZZ_TARGET=$target "$(binary "$target")" -merge=1 -use_value_profile=0 "$home/small" "$home/corpus" "$home/seeds" >> "$home/log" 2>&1
-    rm -rf "${corpus:?}/$target" && mkdir -p "$corpus/$target"
-    # The smallest 60 of them: what is kept is to be small, too.
+    # Findings, which people named, stay; of the rest the smallest 60: what is kept is to be small, too.
+    find "$corpus/$target" -type f -regextype posix-extended -regex '.*/([0-9a-f]{40}|seed-[0-9]+)' -delete
     find "$home/small" -type f -size -8k -printf '%s %p\n' | sort -n | head -n 60 | cut -d' ' -f2 | xargs -r cp -t "$corpus/$target"
   done
 fi

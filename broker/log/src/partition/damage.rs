@@ -143,7 +143,16 @@ impl Partition {
         if reader.bad.is_empty() || !self.lists(reader.view()) {
             return;
         }
-        for BadEntry { kind_is_sum, entry } in &reader.bad {
+        // A run is told as one: a file that was cut short and written behind its end can lack very many.
+        let mut before = None;
+        for bad in &reader.bad {
+            let BadEntry { kind_is_sum, entry } = bad;
+            if before
+                .replace(bad)
+                .is_some_and(|before| before.is_followed_by(bad))
+            {
+                continue;
+            }
             let kind = if *kind_is_sum { Kind::Sum } else { Kind::Idx };
             let position = entry * reader.entry_bytes(kind);
             let place = self.place(reader.view(), (kind, position), Reason::SlotCrc, stage);

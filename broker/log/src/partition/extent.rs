@@ -46,6 +46,13 @@ pub(crate) struct BadEntry {
     pub(crate) entry: u64,
 }
 
+impl BadEntry {
+    /// Whether `other` is the entry behind this one.
+    pub(crate) fn is_followed_by(&self, other: &BadEntry) -> bool {
+        self.kind_is_sum == other.kind_is_sum && self.entry + 1 == other.entry
+    }
+}
+
 /// What a reader must know about a segment, copied from the partition's state.
 #[derive(Debug, Clone)]
 pub(crate) struct SegmentView {
