@@ -160,8 +160,8 @@ def decode_errors(b):
             [{"expr": f"sum by (stage) (rate(keelson_wal_bytes_decoded_total{{{BROKER}}}[$__rate_interval]))", "legend": "{{stage}}"}],
             width=6)
     b.row("Torn tails: normal after a crash, no corruption")
-    b.graph("Torn tails cut off", "Ends of the log that were never acknowledged and were cut off at a start. Normal: at most one per "
-            "crash or power cut.", "none", per_broker("keelson_wal_torn_tail_truncations_total"), width=12)
+    b.graph("Torn tails cut off", "Ends of the log that were never acknowledged and were cut off at a start, and slots of small files that "
+            "were half written. Normal after a crash or power cut.", "none", per_broker("keelson_wal_torn_tail_truncations_total"), width=12)
     b.graph("Bytes cut off", "Bytes in these ends.", "bytes", per_broker("keelson_wal_truncated_bytes_total"), width=12)
 
 

@@ -85,21 +85,13 @@ fn load_folder(
         return crate::salvage::from_files(shared, id, &names, problems).map(Some);
     };
     let failed = has_failed(shared);
-    // After a crash, one bad slot is the write that it cut short. Otherwise a slot that was whole is damaged.
-    if loaded.slots.is_none() || shared.node.last_exit() == CLEAN_EXIT {
-        for (position, reason) in &loaded.damaged {
-            problems.push(manifest_problem(shared, id, *position, *reason));
-        }
-    } else if let Some((position, reason)) = loaded.damaged.first() {
-        tracing::info!(partition = %id, position, %reason, "a manifest slot is not whole: taken for the write that a crash cut short");
-    }
+    let bad = loaded.damaged.iter();
+    let bad = bad.map(|(position, reason)| manifest_problem(shared, id, *position, *reason));
     let Some(mut slots) = loaded.slots else {
-        if loaded.damaged.is_empty() {
-            // The disk lost the first slot; the second one was never written.
-            problems.push(manifest_problem(shared, id, 0, Reason::SlotCrc));
-        }
+        problems.extend(bad);
         return crate::salvage::from_files(shared, id, &names, problems).map(Some);
     };
+    problems.extend(bad.filter_map(|slot| bad_slot(shared, slot, slots.capacity_bytes())));
     if failed {
         // What was read may be in the cache alone, and no later sync would write it.
         slots.write_again(files)?;
@@ -132,6 +124,22 @@ fn manifest_problem(shared: &Shared, id: PartitionId, position: u64, reason: Rea
         stage: Stage::Replay,
         since_ms: now_ms(),
     }
+}
+
+/// A slot that is not whole while the other one counts. After a clean stop both were whole: damage. After anything else it
+/// may be the write that was cut short: nobody was told that it was done, and it is counted as a torn tail is.
+pub(crate) fn bad_slot(shared: &Shared, slot: Problem, bytes: u64) -> Option<Problem> {
+    if shared.node.last_exit() == CLEAN_EXIT {
+        return Some(slot);
+    }
+    tracing::info!(
+        file = slot.file,
+        position = slot.position,
+        reason = slot.reason.label(),
+        "a slot is not whole: taken for the write that a crash cut short"
+    );
+    shared.metrics.torn(bytes);
+    None
 }
 
 /// Removes what a crash left, cuts what lies beyond the lengths that count, sets aside what nobody lists.

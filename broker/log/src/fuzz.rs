@@ -319,11 +319,12 @@ pub fn producers(input: &[u8]) {
     put(&mut sealed, 8, &1_u16.to_le_bytes());
     reseal_counted(&mut sealed);
     for bytes in [input, &sealed] {
-        if let Ok((offset, table)) = decode_producers(bytes)
+        if let Ok((offset, table)) = decode_producers(bytes, PARTITION)
             && let Ok(table) = ProducerTable::decode(table)
         {
-            let again = encode_producers(offset, &table.encode());
-            let (found, bytes) = decode_producers(&again).expect("a snapshot comes back");
+            let again = encode_producers(PARTITION, offset, &table.encode());
+            let (found, bytes) =
+                decode_producers(&again, PARTITION).expect("a snapshot comes back");
             assert_eq!((found, bytes), (offset, &table.encode()[..]));
         }
     }
@@ -341,7 +342,7 @@ pub fn producers_specimen() -> Vec<u8> {
         };
         table.record(&batch, 10, 14, 1_000);
     }
-    encode_producers(SEGMENT_BASE, &table.encode())
+    encode_producers(PARTITION, SEGMENT_BASE, &table.encode())
 }
 
 fn sum_specimen() -> [u8; SUM_ENTRY_BYTES] {

@@ -70,7 +70,7 @@ label_enum! {
         Segment = "segment",
         /// A segment's sparse index or checksums (`.idx`, `.sum`): rebuilt from the batches.
         Index = "index",
-        /// A producer snapshot, a manifest, or another small file of a partition.
+        /// A producer snapshot, a manifest, or another small file: of a partition, or of the data directory.
         Snapshot = "snapshot",
         /// The WAL's manifest and checkpoint.
         Checkpoint = "checkpoint",
@@ -86,7 +86,7 @@ label_enum! {
         Version = "version",
         /// A length that cannot be: negative, larger than its container, or not what the checksum covers.
         Length = "length",
-        /// A commit group's header fails its checksum.
+        /// A commit group's header, or the first block of its file, fails its checksum.
         HeaderCrc = "header_crc",
         /// A commit group's payload fails its checksum.
         PayloadCrc = "payload_crc",
@@ -150,7 +150,7 @@ pub struct LogMetrics {
     pub append_errors: IntCounter,
     /// `keelson_wal_fsync_errors_total`.
     pub fsync_errors: IntCounter,
-    /// `keelson_wal_torn_tail_truncations_total`: never acknowledged, normal after a crash.
+    /// `keelson_wal_torn_tail_truncations_total`: tails and slots, never acknowledged, normal after a crash.
     pub torn_tail_truncations: IntCounter,
     /// `keelson_wal_truncated_bytes_total`.
     pub truncated_bytes: IntCounter,
@@ -282,11 +282,11 @@ impl LogMetrics {
             fsync_errors: r.counter("keelson_wal_fsync_errors_total", "Failed syncs")?,
             torn_tail_truncations: r.counter(
                 "keelson_wal_torn_tail_truncations_total",
-                "Unacknowledged tails cut off at a start",
+                "Unacknowledged tails cut off, and half-written slots replaced, at a start",
             )?,
             truncated_bytes: r.counter(
                 "keelson_wal_truncated_bytes_total",
-                "Bytes in tails cut off at a start",
+                "Bytes in tails cut off, and in half-written slots replaced, at a start",
             )?,
             wal_size_bytes: r.gauge("keelson_wal_size_bytes", "Bytes in WAL files")?,
             wal_files: r.gauge("keelson_wal_files", "WAL files")?,
@@ -357,6 +357,12 @@ impl LogMetrics {
     /// Bytes decoded so far in a stage.
     pub fn bytes_decoded(&self, stage: Stage) -> u64 {
         self.decode.bytes.with_label_values(&[stage.label()]).get()
+    }
+
+    /// Counts what a crash cut short, which nobody was told was done: a tail, or a slot that the next write replaces.
+    pub(crate) fn torn(&self, bytes: u64) {
+        self.torn_tail_truncations.inc();
+        self.truncated_bytes.inc_by(bytes);
     }
 
     /// Counts what was decoded, the denominator of the decode errors.

@@ -20,7 +20,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode};
+use crate::metrics::Reason;
 
+/// The file's name in the data directory.
+pub(crate) const NODE_META: &str = "node.meta";
 const MAGIC: &[u8; 8] = b"KEELNODE";
 /// The form of the whole data directory, WAL and segments included.
 const FORMAT_VERSION: u32 = 1;
@@ -91,6 +94,7 @@ pub struct Node {
     data_dir: PathBuf,
     identity: NodeIdentity,
     last_exit: String,
+    damaged: Vec<(u64, Reason)>,
     meta: Mutex<Meta>,
     _lock: Box<dyn DiskLock>,
 }
@@ -134,15 +138,15 @@ impl Node {
                 source,
             },
         })?;
-        let path = dir.join("node.meta");
+        let path = dir.join(NODE_META);
         let (found, damaged) = if disk.exists(&path).map_err(io("look for", &path))? {
             read_slots(disk.as_ref(), &path)?
         } else {
-            (None, false)
+            (None, Vec::new())
         };
         if found.is_none() {
             // A cut in the very first write leaves a damaged slot beside nothing else; all else is refused.
-            refuse_foreign_content(disk.as_ref(), dir, damaged)?;
+            refuse_foreign_content(disk.as_ref(), dir, !damaged.is_empty())?;
         }
         let file = disk
             .open(&path, OpenMode::Create)
@@ -156,6 +160,7 @@ impl Node {
             data_dir: dir.clone(),
             identity: slot.identity,
             last_exit: slot.exit,
+            damaged,
             meta: Mutex::new(Meta {
                 file,
                 generation: slot.generation,
@@ -179,19 +184,25 @@ impl Node {
 
     /// Reads a directory's identity without a lock and without writing (for `log verify`).
     pub fn read(disk: &dyn Disk, data_dir: &Path) -> Result<NodeIdentity, NodeError> {
-        let path = data_dir.join("node.meta");
-        match read_slots(disk, &path)? {
-            (Some(slot), _) => Ok(slot.identity),
-            (None, true) => Err(NodeError::Refused {
-                path,
-                reason: NO_SLOT.to_owned(),
-            }),
-            (None, false) => Err(NodeError::Refused {
-                path,
-                reason: "it is empty: the first start of a broker here did not get far enough to hold data"
-                    .to_owned(),
-            }),
-        }
+        Self::look(disk, data_dir).map(|(slot, _)| slot.identity)
+    }
+
+    /// The slot that counts, and where the other one is not whole. Takes no lock, never writes.
+    pub(crate) fn look(
+        disk: &dyn Disk,
+        data_dir: &Path,
+    ) -> Result<(Slot, Vec<(u64, Reason)>), NodeError> {
+        let path = data_dir.join(NODE_META);
+        let (found, damaged) = read_slots(disk, &path)?;
+        let reason = match (found, damaged.is_empty()) {
+            (Some(slot), _) => return Ok((slot, damaged)),
+            (None, false) => NO_SLOT,
+            (None, true) => {
+                "it is empty: the first start of a broker here did not get far enough to hold data"
+            }
+        };
+        let reason = reason.to_owned();
+        Err(NodeError::Refused { path, reason })
     }
 
     /// The identity.
@@ -210,13 +221,21 @@ impl Node {
         &self.last_exit
     }
 
+    /// Position and reason of a slot that this start found not to be whole, and has replaced since.
+    pub(crate) fn damaged_slots(&self) -> &[(u64, Reason)] {
+        &self.damaged
+    }
+
     /// Keeps the reason of an end; the first one of a run wins. A disk that fails here is not the news.
     pub fn record_exit(&self, reason: &str) {
         let mut meta = self.meta.lock();
         if meta.exit.is_some() {
             return;
         }
-        if let Err(error) = self.write(&mut meta, reason) {
+        // Both slots tell of a clean stop: whichever is damaged later, the other one still says that it was whole.
+        let copies = if reason == EXIT_STOPPED { 2 } else { 1 };
+        let written = (0..copies).try_for_each(|_| self.write(&mut meta, reason));
+        if let Err(error) = written {
             tracing::warn!(%error, reason, "the exit reason could not be kept in node.meta");
         }
         meta.exit = Some(reason.to_owned());
@@ -242,12 +261,17 @@ impl Node {
             scrubbed_ms: meta.scrubbed_ms,
             exit: exit.to_owned(),
         };
-        let position = (slot.generation % 2) * BLOCK_BYTES as u64;
+        let position = place(slot.generation);
         meta.file
             .write_at(&encode(&slot), position, Durability::Synced)?;
         meta.generation = slot.generation;
         Ok(())
     }
+}
+
+/// Where a slot stands in the file.
+fn place(generation: u64) -> u64 {
+    (generation % 2) * BLOCK_BYTES as u64
 }
 
 fn io<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> NodeError + 'a {
@@ -449,19 +473,30 @@ fn parse_text(text: &[u8]) -> Option<(NodeIdentity, i64, String)> {
     Some((identity, scrubbed_ms, exit?))
 }
 
-/// The slot that counts (`None` when there is none), and whether one is damaged.
-fn read_slots(disk: &dyn Disk, path: &Path) -> Result<(Option<Slot>, bool), NodeError> {
+/// The slot that counts (`None` when there is none), and where one is not whole.
+#[allow(clippy::type_complexity)]
+fn read_slots(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<(Option<Slot>, Vec<(u64, Reason)>), NodeError> {
     let file = disk.open(path, OpenMode::Read).map_err(io("open", path))?;
     let mut best: Option<Slot> = None;
-    let mut damaged = false;
-    for index in 0..2 {
+    let (mut damaged, mut empty) = (Vec::new(), Vec::new());
+    for position in [0, BLOCK_BYTES as u64] {
         let mut bytes = vec![0; BLOCK_BYTES];
-        // A block that the disk cannot read is a damaged slot: the other one may still say all.
-        match file.read_at(&mut bytes, index * BLOCK_BYTES as u64) {
+        match file.read_at(&mut bytes, position) {
             Ok(read) => bytes[read..].fill(0),
-            Err(_) => bytes.fill(0xff),
+            // A damaged slot: the other one may still say all.
+            Err(_) => {
+                damaged.push((position, Reason::Io));
+                continue;
+            }
         }
         match decode(&bytes) {
+            // A stale one in the other one's place, where no start has written it.
+            SlotRead::Valid(slot) if place(slot.generation) != position => {
+                damaged.push((position, Reason::SlotCrc));
+            }
             SlotRead::Valid(slot) => {
                 if best
                     .as_ref()
@@ -470,8 +505,8 @@ fn read_slots(disk: &dyn Disk, path: &Path) -> Result<(Option<Slot>, bool), Node
                     best = Some(slot);
                 }
             }
-            SlotRead::Empty => {}
-            SlotRead::Damaged => damaged = true,
+            SlotRead::Empty => empty.push((position, Reason::SlotCrc)),
+            SlotRead::Damaged => damaged.push((position, Reason::SlotCrc)),
             SlotRead::OtherVersion(version) => {
                 return Err(NodeError::Refused {
                     path: path.to_owned(),
@@ -481,6 +516,10 @@ fn read_slots(disk: &dyn Disk, path: &Path) -> Result<(Option<Slot>, bool), Node
                 });
             }
         }
+    }
+    // From the second generation on, both were written.
+    if best.as_ref().is_some_and(|slot| slot.generation > 1) {
+        damaged.append(&mut empty);
     }
     Ok((best, damaged))
 }

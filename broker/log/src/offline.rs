@@ -15,12 +15,13 @@ use crate::files::Files;
 use crate::ids::{PartitionId, TopicId};
 use crate::losses::{self, LOSSES, Losses};
 use crate::metrics::Reason;
+use crate::node::{EXIT_STOPPED, Node};
 use crate::partition::damage::gaps;
 use crate::partition::extent::{SegmentReader, SegmentView};
 use crate::partition::format::Manifest;
 use crate::partition::slots::{Loaded, Slots};
 use crate::verify::VerifyError;
-use crate::wal::{FrameBody, Recovered, WalReader};
+use crate::wal::{Damaged, FrameBody, Recovered, WalReader};
 
 /// How often a folder that changes under the reader is read again.
 const TRIES_MAX: usize = 5;
@@ -32,6 +33,10 @@ pub(crate) struct Directory {
     pub(crate) losses: Losses,
     /// Why the list does not verify.
     pub(crate) losses_damage: Option<Reason>,
+    /// Where a slot of `node.meta` is not whole.
+    pub(crate) node_damage: Vec<(u64, Reason)>,
+    /// The last run ended by a clean stop, and none has begun since: every slot was whole.
+    pub(crate) is_stopped: bool,
 }
 
 /// The WAL's groups in order; none where no broker has started yet.
@@ -45,12 +50,9 @@ impl Steps {
         }
     }
 
-    /// Files whose first block does not verify, relative to the data directory.
-    pub(crate) fn damaged_heads(&self) -> Vec<std::path::PathBuf> {
-        self.0
-            .as_ref()
-            .map(WalReader::damaged_heads)
-            .unwrap_or_default()
+    /// What of the WAL's own files is not whole.
+    pub(crate) fn damaged(&self) -> Damaged {
+        self.0.as_ref().map(WalReader::damaged).unwrap_or_default()
     }
 }
 
@@ -68,7 +70,8 @@ impl Directory {
     }
 
     pub(crate) fn open_on(disk: Arc<dyn Disk>, data_dir: &Path) -> Result<Self, VerifyError> {
-        crate::node::Node::read(&*disk, data_dir).map_err(|e| VerifyError(e.to_string()))?;
+        let (slot, node_damage) =
+            Node::look(&*disk, data_dir).map_err(|e| VerifyError(e.to_string()))?;
         let read = losses::read(&*disk, data_dir);
         let read = read.map_err(|e| VerifyError(format!("cannot read {LOSSES}: {e}")))?;
         let (losses, losses_damage) = match read {
@@ -79,6 +82,8 @@ impl Directory {
             files: Files::read_only(disk, data_dir),
             losses,
             losses_damage,
+            node_damage,
+            is_stopped: slot.exit == EXIT_STOPPED,
         })
     }
 

@@ -3,27 +3,28 @@
 //! Owns the order of a start. What cannot be decoded becomes a quarantined range; the next offset goes on above it.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::disk::Disk;
+use crate::disk::{BLOCK_BYTES, Disk};
 use crate::files::Files;
 use crate::flusher;
-use crate::folders::{Problem, load_partitions, move_to_quarantine};
+use crate::folders::{Problem, bad_slot, load_partitions, move_to_quarantine};
 use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
 use crate::log::{Hooks, Identity, OpenError};
 use crate::losses::{self, LOSSES, Losses};
 use crate::metrics::{LogMetrics, Reason, Source, Stage};
-use crate::node::{Node, NodeOptions};
+use crate::node::{NODE_META, Node, NodeOptions};
 use crate::options::Options;
 use crate::partition::Partition;
 use crate::partition::slots::Slots;
 use crate::partition::tail::{TailBatch, header_of};
 use crate::shared::{Shared, Sink, now_ms};
 use crate::wal::{
-    FrameBody, Recovered, RecoveredFrame, RecoveredGroup, Wal, WalOptions, WalPosition, WalSizing,
-    Writer,
+    Damaged, FrameBody, Recovered, RecoveredFrame, RecoveredGroup, Wal, WalOptions, WalPosition,
+    WalSizing, Writer,
 };
 
 /// What the node file says after a clean stop.
@@ -64,13 +65,15 @@ pub(crate) fn open(
     load_losses(&shared).map_err(|e| stop(format!("cannot read {LOSSES}: {e}")))?;
     let mut recovery = Wal::open(disk, Arc::clone(&node), wal_options).map_err(stop)?;
     shared.watch_space();
-    let found = load_partitions(&shared).map_err(|e| {
+    let mut found = small_files(&shared, &recovery.damaged());
+    let folders = load_partitions(&shared).map_err(|e| {
         let dir = shared.files.partitions_dir();
         stop(format!(
             "cannot read the partitions in {}: {e}",
             dir.display()
         ))
     })?;
+    found.extend(folders);
     let mut replay = Replay {
         shared: &shared,
         problems: found,
@@ -109,7 +112,8 @@ pub(crate) fn open(
 
 /// What a killed process wrote and did not sync is seen as if it were durable: it must be, before it is built on.
 fn sync_leftovers(disk: &dyn Disk, node: &Node) -> Result<(), OpenError> {
-    if node.last_exit() == CLEAN_EXIT {
+    // Where a slot is gone, it may have been the one that told of a run after the clean stop.
+    if node.last_exit() == CLEAN_EXIT && node.damaged_slots().is_empty() {
         return Ok(());
     }
     let dir = node.data_dir();
@@ -146,6 +150,36 @@ fn load_losses(shared: &Shared) -> io::Result<()> {
     };
     shared.set_losses(losses);
     Ok(())
+}
+
+/// What of the data directory's own small files is not whole. This start writes all of it anew.
+fn small_files(shared: &Shared, wal: &Damaged) -> Vec<Problem> {
+    let place = |file: &Path, position, reason, source| Problem {
+        source,
+        ..wal_range(None, &file.display().to_string(), position, reason, (0, -1))
+    };
+    let node = shared
+        .node
+        .damaged_slots()
+        .iter()
+        .map(|(position, reason)| {
+            place(Path::new(NODE_META), *position, *reason, Source::Snapshot)
+        });
+    let slots = wal
+        .slots
+        .iter()
+        .map(|(file, position, reason)| place(file, *position, *reason, Source::Checkpoint));
+    let slots = node.chain(slots);
+    let mut found: Vec<Problem> = slots
+        .filter_map(|slot| bad_slot(shared, slot, BLOCK_BYTES as u64))
+        .collect();
+    // A file has its name only after its head is durable: no crash leaves one that is not whole.
+    found.extend(
+        wal.heads
+            .iter()
+            .map(|(file, reason)| place(file, 0, *reason, Source::Wal)),
+    );
+    found
 }
 
 fn wal_options(options: &Options) -> WalOptions {
@@ -188,8 +222,7 @@ impl Replay<'_> {
                     bytes = torn.bytes,
                     "a tail that was never acknowledged is cut off"
                 );
-                self.shared.metrics.torn_tail_truncations.inc();
-                self.shared.metrics.truncated_bytes.inc_by(torn.bytes);
+                self.shared.metrics.torn(torn.bytes);
                 Ok(())
             }
         }

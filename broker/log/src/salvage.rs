@@ -185,6 +185,8 @@ struct Producers {
     snapshot: Option<SnapshotRef>,
     table: ProducerTable,
     changed: bool,
+    /// The snapshot that counts is damaged: it stays named, so that whoever needs the table tells, and reads all batches.
+    is_lost: bool,
 }
 
 impl Producers {
@@ -208,6 +210,7 @@ impl Producers {
         let file = manifest.snapshot.map_or(0, |s| s.file);
         let named = Producers::of(files, manifest.partition, file)?;
         Ok(Producers {
+            is_lost: manifest.snapshot.is_some() && named.snapshot.is_none(),
             snapshot: manifest.snapshot,
             ..named
         })
@@ -216,14 +219,17 @@ impl Producers {
     fn of(files: &Files, id: PartitionId, file: u8) -> io::Result<Producers> {
         let path = files.partition_dir(id).join(format!("producers.{file}"));
         let bytes = files.read_whole(&path)?.unwrap_or_default();
-        let decoded = decode_producers(&bytes).ok().and_then(|(offset, table)| {
-            let snapshot = SnapshotRef { file, offset };
-            Some((snapshot, ProducerTable::decode(table).ok()?))
-        });
+        let decoded = decode_producers(&bytes, id)
+            .ok()
+            .and_then(|(offset, table)| {
+                let snapshot = SnapshotRef { file, offset };
+                Some((snapshot, ProducerTable::decode(table).ok()?))
+            });
         Ok(Producers {
             snapshot: decoded.as_ref().map(|(snapshot, _)| *snapshot),
             table: decoded.map_or_else(ProducerTable::new, |(_, table)| table),
             changed: false,
+            is_lost: false,
         })
     }
 
@@ -238,7 +244,7 @@ impl Producers {
     /// Names the snapshot in a manifest; a new one is written where the batches say more.
     fn store(&self, files: &Files, manifest: &mut Manifest) -> io::Result<()> {
         manifest.snapshot = self.snapshot;
-        if !self.changed {
+        if !self.changed || self.is_lost {
             return Ok(());
         }
         let file = match self.snapshot {
@@ -247,7 +253,7 @@ impl Producers {
         };
         let offset = manifest.next_offset;
         let dir = files.partition_dir(manifest.partition);
-        let bytes = encode_producers(offset, &self.table.encode());
+        let bytes = encode_producers(manifest.partition, offset, &self.table.encode());
         files.write_whole(&dir.join(format!("producers.{file}")), &bytes)?;
         files.disk().sync_dir(&dir)?;
         manifest.snapshot = Some(SnapshotRef { file, offset });

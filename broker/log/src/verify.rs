@@ -15,6 +15,7 @@ use crate::files::{FileKey, Kind};
 use crate::ids::{PartitionId, TopicId};
 use crate::losses::{LOSSES, uncovered};
 use crate::metrics::{Reason, Source};
+use crate::node::NODE_META;
 use crate::offline::{Directory, Folder, views};
 use crate::partition::extent::{SegmentReader, SegmentView};
 use crate::partition::format::{IDX_ENTRY_BYTES, Manifest, decode_producers};
@@ -74,6 +75,12 @@ pub(crate) fn verify_directory(
     };
     if let Some(reason) = directory.losses_damage {
         pass.problem(&Place::file(LOSSES.to_owned(), reason, Source::Snapshot))?;
+    }
+    for (position, reason) in &directory.node_damage {
+        pass.slot(&Place {
+            position: *position,
+            ..Place::file(NODE_META.to_owned(), *reason, Source::Snapshot)
+        })?;
     }
     pass.wal()?;
     for folder in directory.folders()? {
@@ -139,6 +146,19 @@ impl Pass<'_> {
         self.line(place, place.offsets)
     }
 
+    /// A slot that is not whole while the other one counts: a problem after a clean stop only.
+    fn slot(&mut self, place: &Place) -> Result<(), VerifyError> {
+        if self.directory.is_stopped {
+            return self.problem(place);
+        }
+        writeln!(
+            self.out,
+            "one slot is not whole, the other counts (no error): file={} position={} reason={}",
+            place.file, place.position, place.reason
+        )?;
+        Ok(())
+    }
+
     fn line(&mut self, place: &Place, offsets: Option<(i64, i64)>) -> Result<(), VerifyError> {
         self.report.problems += 1;
         let (topic, partition) = match place.partition {
@@ -159,9 +179,17 @@ impl Pass<'_> {
 
     fn wal(&mut self) -> Result<(), VerifyError> {
         let mut scan = self.directory.wal()?;
-        for head in scan.damaged_heads() {
-            let file = head.display().to_string();
-            self.problem(&Place::file(file, Reason::HeaderCrc, Source::Wal))?;
+        let damaged = scan.damaged();
+        for (file, position, reason) in damaged.slots {
+            let file = file.display().to_string();
+            self.slot(&Place {
+                position,
+                ..Place::file(file, reason, Source::Checkpoint)
+            })?;
+        }
+        for (file, reason) in damaged.heads {
+            let file = file.display().to_string();
+            self.problem(&Place::file(file, reason, Source::Wal))?;
         }
         while let Some(step) = scan.next()? {
             let group = match step {
@@ -236,10 +264,11 @@ impl Pass<'_> {
             });
         };
         for (position, reason) in &loaded.damaged {
-            writeln!(
-                self.out,
-                "one slot is not whole, the other counts (no error): file={manifest_file} position={position} reason={reason}"
-            )?;
+            self.slot(&Place {
+                position: *position,
+                partition: Some(id),
+                ..Place::file(manifest_file.clone(), *reason, Source::Snapshot)
+            })?;
         }
         let manifest = slots.manifest;
         if manifest.deleted {
@@ -447,7 +476,7 @@ impl Pass<'_> {
             .join(format!("producers.{}", snapshot.file));
         let reason = match files.read_whole(&path)? {
             None => Some(Reason::MissingFile),
-            Some(bytes) => match decode_producers(&bytes) {
+            Some(bytes) => match decode_producers(&bytes, id) {
                 Err(reason) => Some(reason),
                 // Beside a running broker the file may be one write ahead of the manifest that was read.
                 Ok((offset, table)) if offset >= snapshot.offset => {

@@ -21,7 +21,8 @@
 //! <base>[-<generation>].log, .sum, .idx: the generation is 0, and not in the name, until compaction writes a segment anew
 //! .sum (40)        position u64, base offset i64, end offset i64, length u32, CRC u32, batches u32, entry CRC u32
 //! .idx (32)        offset i64, position u64, max timestamp before it i64, zero u32, entry CRC u32
-//! producers.1, .2  magic "KEELPROD", version u16, zero u16, length u32, offset i64, table bytes, CRC u32
+//! producers.1, .2  magic "KEELPROD", version u16, zero u16, length u32, topic id (16), partition i32, offset i64,
+//!                  table bytes, CRC u32
 //! ```
 //! The entry CRC of `.sum` and `.idx` is seeded with the segment's base offset + generation * 0x9E3779B97F4A7C15 (mod 2^64):
 //! an entry of another segment, or of the same one before it was compacted, never fits.
@@ -44,7 +45,7 @@ const CRC_BYTES: usize = 4;
 /// Bytes of a slot before its lists.
 const SLOT_FIXED_BYTES: usize = 112;
 /// Bytes of a producer snapshot before its table.
-const PRODUCERS_FIXED_BYTES: usize = 24;
+const PRODUCERS_FIXED_BYTES: usize = 44;
 /// A slot starts on a block of its own, so that one torn block costs one slot.
 pub(crate) const SLOT_ALIGN_BYTES: usize = 4096;
 /// No file of a segment is longer: Kafka's segment.bytes ends at 2 GiB.
@@ -438,7 +439,7 @@ pub(crate) fn decode_idx(seed: i64, bytes: &[u8]) -> Result<IdxEntry, Undecodabl
 }
 
 /// Bytes of a producer snapshot: `table` as [`keelson_state`] encodes it, as of `offset`.
-pub(crate) fn encode_producers(offset: i64, table: &[u8]) -> Vec<u8> {
+pub(crate) fn encode_producers(id: PartitionId, offset: i64, table: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(PRODUCERS_FIXED_BYTES + table.len() + CRC_BYTES);
     out.extend_from_slice(PRODUCERS_MAGIC);
     put_u16(&mut out, VERSION);
@@ -447,17 +448,31 @@ pub(crate) fn encode_producers(offset: i64, table: &[u8]) -> Vec<u8> {
         &mut out,
         (PRODUCERS_FIXED_BYTES + table.len() + CRC_BYTES) as u32,
     );
+    out.extend_from_slice(&id.topic.0);
+    put_u32(&mut out, id.index as u32);
     put_i64(&mut out, offset);
+    assert_eq!(
+        out.len(),
+        PRODUCERS_FIXED_BYTES,
+        "the snapshot layout and its constant disagree"
+    );
     out.extend_from_slice(table);
     let crc = crc32c::crc32c(&out);
     put_u32(&mut out, crc);
     out
 }
 
-/// Reads a producer snapshot: its offset and the table's bytes.
-pub(crate) fn decode_producers(bytes: &[u8]) -> Result<(i64, &[u8]), Undecodable> {
+/// Reads a partition's producer snapshot: its offset and the table's bytes.
+pub(crate) fn decode_producers(bytes: &[u8], id: PartitionId) -> Result<(i64, &[u8]), Undecodable> {
     let body = checked_body(bytes, PRODUCERS_MAGIC, PRODUCERS_FIXED_BYTES, usize::MAX)?;
     let mut c = Cursor { rest: &body[16..] };
+    let whose = PartitionId {
+        topic: TopicId(c.take::<16>()?),
+        index: c.u32()? as i32,
+    };
+    if whose != id {
+        return Err(Reason::UnlistedFile);
+    }
     Ok((c.i64()?, c.rest))
 }
 
@@ -698,12 +713,18 @@ mod tests {
 
     #[test]
     fn producer_snapshot_round_trips() {
-        let bytes = encode_producers(42, b"table");
-        assert_eq!(decode_producers(&bytes), Ok((42, &b"table"[..])));
+        let id = PartitionId {
+            topic: TopicId([7; 16]),
+            index: 3,
+        };
+        let bytes = encode_producers(id, 42, b"table");
+        assert_eq!(decode_producers(&bytes, id), Ok((42, &b"table"[..])));
+        let other = PartitionId { index: 4, ..id };
+        assert_eq!(decode_producers(&bytes, other), Err(Reason::UnlistedFile));
         for at in 0..bytes.len() {
             let mut bad = bytes.clone();
             bad[at] ^= 0x80;
-            assert!(decode_producers(&bad).is_err(), "byte {at}");
+            assert!(decode_producers(&bad, id).is_err(), "byte {at}");
         }
     }
 }

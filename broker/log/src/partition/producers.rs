@@ -82,7 +82,7 @@ impl Partition {
         };
         let path = self.snapshot_path(snapshot.file);
         let decoded = match self.shared().files.read_whole(&path) {
-            Ok(Some(bytes)) => match decode_producers(&bytes) {
+            Ok(Some(bytes)) => match decode_producers(&bytes, self.id()) {
                 Ok((offset, table)) if offset == snapshot.offset => {
                     ProducerTable::decode(table).map_err(|_| Reason::Length)
                 }

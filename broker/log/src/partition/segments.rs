@@ -156,10 +156,15 @@ impl Partition {
         Ok(())
     }
 
+    /// Removes the files of segments that the slot that counts has dropped. The other slot may still list them: it gets
+    /// the same before, or damage to the newer one would cost what stands in other files now, or bring back what was
+    /// deleted.
     pub(crate) fn unlink_dropped(&self, dropped: &[i64]) -> Result<(), FlushError> {
         if dropped.is_empty() {
             return Ok(());
         }
+        let manifest = self.state.lock().slots.manifest.clone();
+        self.write_slot(manifest)?;
         let files = &self.shared().files;
         let dir = files.partition_dir(self.id());
         let listed = self.state.lock().slots.manifest.segments.clone();
@@ -196,7 +201,7 @@ impl Partition {
             1
         };
         let path = self.snapshot_path(file);
-        let bytes = super::format::encode_producers(offset, &table.encode());
+        let bytes = super::format::encode_producers(self.id(), offset, &table.encode());
         let files = &self.shared().files;
         files
             .write_whole(&path, &bytes)

@@ -1,6 +1,7 @@
 //! The manifest of a partition on disk: two slots in one file, written alternately, each write synced.
 //!
-//! Owns which slot counts and where the next one goes. Every change of a folder is one slot write.
+//! Owns which slot counts and where the next one goes. Every change of a folder is one slot write. A slot's place is its
+//! number modulo 2, so that a stale one that a disk puts over the newest is noticed.
 
 use std::io;
 
@@ -21,8 +22,6 @@ pub(crate) struct Slots {
     pub(crate) manifest: Manifest,
     /// Bytes of one slot; 0 while the partition has no folder.
     capacity_bytes: u64,
-    /// Which slot holds `manifest`.
-    newest: u64,
 }
 
 /// What a manifest file holds.
@@ -30,7 +29,7 @@ pub(crate) struct Slots {
 pub(crate) struct Loaded {
     /// The slot that counts, if one is valid.
     pub(crate) slots: Option<Slots>,
-    /// Why the other slot (or both) does not decode; an all-zero slot was never written and is no damage.
+    /// Why the other slot (or both) does not decode.
     pub(crate) damaged: Vec<(u64, Reason)>,
 }
 
@@ -40,13 +39,17 @@ impl Slots {
         Slots {
             manifest: Manifest::empty(partition),
             capacity_bytes: 0,
-            newest: 0,
         }
     }
 
     /// Whether the partition has a folder.
     pub(crate) fn exist(&self) -> bool {
         self.capacity_bytes > 0
+    }
+
+    /// Bytes of one slot.
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.capacity_bytes
     }
 
     /// Writes `manifest` as the newest slot, synced. The folder is made if need be.
@@ -60,37 +63,44 @@ impl Slots {
             )));
         }
         if bytes.len() as u64 > self.capacity_bytes {
-            self.replace(files, &bytes, manifest.partition)?;
+            self.replace(files, &manifest)?;
         } else {
-            let slot = 1 - self.newest;
-            let path = files.partition_dir(manifest.partition).join(MANIFEST);
-            let file = files.disk().open(&path, OpenMode::Write)?;
-            file.write_at(&bytes, slot * self.capacity_bytes, Durability::Later)?;
-            file.sync_data()?;
-            self.newest = slot;
+            self.write_at(files, &manifest, &bytes)?;
         }
         self.manifest = manifest;
         Ok(())
     }
 
-    /// Writes the slot that counts once more in place, synced.
-    pub(crate) fn write_again(&self, files: &Files) -> io::Result<()> {
-        let path = files.partition_dir(self.manifest.partition).join(MANIFEST);
+    fn write_at(&self, files: &Files, manifest: &Manifest, bytes: &[u8]) -> io::Result<()> {
+        let path = files.partition_dir(manifest.partition).join(MANIFEST);
         let file = files.disk().open(&path, OpenMode::Write)?;
-        let bytes = encode_manifest(&self.manifest);
-        file.write_at(&bytes, self.newest * self.capacity_bytes, Durability::Later)?;
+        let position = place(manifest.seq) * self.capacity_bytes;
+        file.write_at(bytes, position, Durability::Later)?;
         file.sync_data()
     }
 
-    /// Writes a new manifest file with room for `bytes` and moves it over the old one.
-    fn replace(&mut self, files: &Files, bytes: &[u8], id: PartitionId) -> io::Result<()> {
+    /// Writes the slot that counts once more in place, synced.
+    pub(crate) fn write_again(&self, files: &Files) -> io::Result<()> {
+        self.write_at(files, &self.manifest, &encode_manifest(&self.manifest))
+    }
+
+    /// Writes a new manifest file with room for `manifest` and moves it over the old one. The other slot says the same
+    /// under the number before: one of zeros would be one that somebody has wiped.
+    fn replace(&mut self, files: &Files, manifest: &Manifest) -> io::Result<()> {
+        let id = manifest.partition;
+        let before = Manifest {
+            seq: manifest.seq - 1,
+            ..manifest.clone()
+        };
+        let slots = [manifest, &before].map(|m| (place(m.seq), encode_manifest(m)));
         let dir = files.partition_dir(id);
         let gained = if self.exist() {
             Vec::new()
         } else {
             files.make_dirs(id)?
         };
-        let capacity = bytes
+        let capacity = slots[0]
+            .1
             .len()
             .next_multiple_of(SLOT_ALIGN_BYTES)
             .next_power_of_two() as u64;
@@ -99,7 +109,9 @@ impl Slots {
             .open(&dir.join(MANIFEST_NEW), OpenMode::Create)?;
         file.set_len(0)?;
         file.set_len(2 * capacity)?;
-        file.write_at(bytes, 0, Durability::Later)?;
+        for (place, bytes) in &slots {
+            file.write_at(bytes, place * capacity, Durability::Later)?;
+        }
         file.sync_data()?;
         files
             .disk()
@@ -107,7 +119,6 @@ impl Slots {
         files.disk().sync_dir(&dir)?;
         files.sync_dirs(id, &gained)?;
         self.capacity_bytes = capacity;
-        self.newest = 0;
         Ok(())
     }
 
@@ -118,6 +129,11 @@ impl Slots {
             .read_whole(&path)?
             .map(|bytes| decode_slots(&bytes, id)))
     }
+}
+
+/// Which of the two places a slot has.
+fn place(seq: u64) -> u64 {
+    seq % 2
 }
 
 /// Both slots of a manifest file.
@@ -131,6 +147,9 @@ pub(crate) fn decode_slots(bytes: &[u8], id: PartitionId) -> Loaded {
         let at = slot as usize * capacity;
         let content = &bytes[at..at + capacity];
         match decode_manifest(content) {
+            Ok(manifest) if manifest.partition == id && place(manifest.seq) != slot => {
+                loaded.damaged.push((at as u64, Reason::SlotCrc));
+            }
             Ok(manifest) if manifest.partition == id => {
                 let newer = loaded
                     .slots
@@ -140,12 +159,10 @@ pub(crate) fn decode_slots(bytes: &[u8], id: PartitionId) -> Loaded {
                     loaded.slots = Some(Slots {
                         manifest,
                         capacity_bytes: capacity as u64,
-                        newest: slot,
                     });
                 }
             }
             Ok(_) => loaded.damaged.push((at as u64, Reason::UnlistedFile)),
-            Err(_) if content.iter().all(|byte| *byte == 0) && !content.is_empty() => {}
             Err(reason) => loaded.damaged.push((at as u64, reason)),
         }
     }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Durability, OpenMode};
+use crate::disk::{Disk, DiskFile, Durability, OpenMode};
 
 use super::format::{Checkpoint, FIRST_GROUP_POSITION, FileHead, ManifestSlot};
 use super::found::Found;
@@ -259,7 +259,6 @@ impl Files {
     /// Writes the other slot. `new` is listed although the writer may not use it yet.
     fn write_manifest(&self, manifest: &mut Manifest, new: Option<FileHead>) -> io::Result<()> {
         let number = manifest.number + 1;
-        let index = (number % 2) as usize;
         let slot = {
             let state = self.state.lock();
             ManifestSlot {
@@ -276,12 +275,11 @@ impl Files {
                     .collect(),
             }
         };
-        let position = index as u64 * BLOCK_BYTES as u64;
         manifest
             .file
-            .write_at(&slot.encode(), position, Durability::Synced)?;
+            .write_at(&slot.encode(), slot.position(), Durability::Synced)?;
         manifest.number = number;
-        self.state.lock().slots[index] = slot.checkpoint.generation;
+        self.state.lock().slots[(number % 2) as usize] = slot.checkpoint.generation;
         Ok(())
     }
 

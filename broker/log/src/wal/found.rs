@@ -2,9 +2,10 @@
 //!
 //! Owns which manifest slot counts, and which files can be read with which salt. Never writes, never reads a group.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::disk::{BLOCK_BYTES, Disk, OpenMode};
+use crate::metrics::Reason;
 
 use super::WalOpenError;
 use super::files::{file_name, open_error};
@@ -16,17 +17,46 @@ pub(crate) struct Found {
     pub(crate) slot: ManifestSlot,
     /// The oldest file that each slot needs; an unreadable slot counts as the other.
     pub(crate) slots: [u64; 2],
+    /// Position and reason of a slot that is not whole.
+    pub(crate) damaged: Vec<(u64, Reason)>,
     pub(crate) files: Vec<FoundFile>,
     /// Length of the very first file while it is still being zeroed.
     pub(crate) filled: Option<u64>,
+}
+
+/// What of a WAL's own files is not whole, although groups can be read: places by file, relative to the data directory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Damaged {
+    /// A slot of the manifest.
+    pub(crate) slots: Vec<(PathBuf, u64, Reason)>,
+    /// First blocks of files.
+    pub(crate) heads: Vec<(PathBuf, Reason)>,
+}
+
+impl Found {
+    pub(crate) fn damaged(&self) -> Damaged {
+        let wal = Path::new("wal");
+        let slots = self
+            .damaged
+            .iter()
+            .map(|(position, reason)| (wal.join("manifest"), *position, *reason));
+        let heads = self.files.iter().filter_map(|file| {
+            let path = wal.join(file_name(file.head.generation));
+            file.head_damage.map(|reason| (path, reason))
+        });
+        Damaged {
+            slots: slots.collect(),
+            heads: heads.collect(),
+        }
+    }
 }
 
 /// A file that may hold groups.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FoundFile {
     pub(crate) head: FileHead,
-    /// Whether block 0 verifies (else the salt came from the manifest).
-    pub(crate) head_verifies: bool,
+    /// Why block 0 does not verify: then the salt came from the manifest.
+    pub(crate) head_damage: Option<Reason>,
     /// Its length on disk, in whole blocks.
     pub(crate) length: u64,
 }
@@ -89,7 +119,7 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> Result<Option<Found>, WalOpen
     let (slots, damaged) = if has_manifest {
         read_manifest(disk, &path)?
     } else {
-        (Vec::new(), false)
+        (Vec::new(), Vec::new())
     };
     let Some(slot) = slots.iter().max_by_key(|slot| slot.number).cloned() else {
         // The manifest is durable before the first file has its name.
@@ -108,7 +138,13 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> Result<Option<Found>, WalOpen
     }
     let mut files = Vec::new();
     for generation in &generations {
-        files.push(find_file(disk, dir, *generation, &slot, damaged)?);
+        files.push(find_file(
+            disk,
+            dir,
+            *generation,
+            &slot,
+            !damaged.is_empty(),
+        )?);
     }
     for (generation, _) in &slot.files {
         let needed = *generation >= slot.checkpoint.generation;
@@ -127,6 +163,7 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> Result<Option<Found>, WalOpen
     Ok(Some(Found {
         slot,
         slots: needed,
+        damaged,
         files,
         filled,
     }))
@@ -149,14 +186,14 @@ fn find_file(
     let length = length / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
     let mut block = vec![0; BLOCK_BYTES];
     // A block that the disk cannot read is one that does not verify: the manifest has the salt, too.
-    let head = match file.read_at(&mut block, 0) {
-        Ok(_) => FileHead::decode(&block),
-        Err(_) => None,
+    let (head, reason) = match file.read_at(&mut block, 0) {
+        Ok(_) => (FileHead::decode(&block), Reason::HeaderCrc),
+        Err(_) => (None, Reason::Io),
     };
     if let Some(head) = head.filter(|head| head.generation == generation) {
         return Ok(FoundFile {
             head,
-            head_verifies: true,
+            head_damage: None,
             length,
         });
     }
@@ -168,7 +205,7 @@ fn find_file(
                 salt: *salt,
                 file_bytes: slot.file_bytes,
             },
-            head_verifies: false,
+            head_damage: Some(reason),
             length,
         }),
         None => Err(refused(
@@ -182,24 +219,32 @@ fn find_file(
     }
 }
 
-/// The valid slots, and whether one is damaged.
-fn read_manifest(disk: &dyn Disk, path: &Path) -> Result<(Vec<ManifestSlot>, bool), WalOpenError> {
+/// The valid slots, and where one is not whole.
+#[allow(clippy::type_complexity)]
+fn read_manifest(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<(Vec<ManifestSlot>, Vec<(u64, Reason)>), WalOpenError> {
     let file = disk
         .open(path, OpenMode::Read)
         .map_err(open_error("open", path))?;
-    let mut slots = Vec::new();
-    let mut damaged = false;
-    for index in 0..2 {
+    let mut slots: Vec<ManifestSlot> = Vec::new();
+    let (mut damaged, mut empty) = (Vec::new(), Vec::new());
+    for position in [0, BLOCK_BYTES as u64] {
         let mut block = vec![0; BLOCK_BYTES];
-        match file.read_at(&mut block, index * BLOCK_BYTES as u64) {
+        match file.read_at(&mut block, position) {
             Ok(read) => block[read..].fill(0),
-            Err(_) => block.fill(0xff),
+            Err(_) => {
+                damaged.push((position, Reason::Io));
+                continue;
+            }
         }
         match ManifestSlot::decode(&block) {
-            SlotRead::Valid(slot) if is_possible(&slot) => slots.push(slot),
-            SlotRead::Valid(_) => damaged = true,
-            SlotRead::Empty => {}
-            SlotRead::Damaged => damaged = true,
+            SlotRead::Valid(slot) if is_possible(&slot) && slot.position() == position => {
+                slots.push(slot);
+            }
+            SlotRead::Valid(_) | SlotRead::Damaged => damaged.push((position, Reason::SlotCrc)),
+            SlotRead::Empty => empty.push((position, Reason::SlotCrc)),
             SlotRead::OtherVersion(version) => {
                 return Err(refused(
                     path,
@@ -207,6 +252,10 @@ fn read_manifest(disk: &dyn Disk, path: &Path) -> Result<(Vec<ManifestSlot>, boo
                 ));
             }
         }
+    }
+    // From the second number on, both were written.
+    if slots.iter().any(|slot| slot.number > 1) {
+        damaged.append(&mut empty);
     }
     Ok((slots, damaged))
 }

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use crate::ids::PartitionId;
 use crate::metrics::Reason;
 
+pub(crate) use found::Damaged;
 pub use handle::Wal;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use queue::Woken;

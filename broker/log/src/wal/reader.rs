@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 
-use super::files::file_name;
-use super::found::{Found, find};
+use super::found::{Damaged, Found, find};
 use super::scan::Scanner;
 use super::{Recovered, WalOpenError};
 
@@ -65,13 +64,10 @@ impl WalReader {
         self.found.slot.checkpoint.group
     }
 
-    /// WAL files whose first block does not verify (relative to the data directory). Their groups are read with the
-    /// salt of the manifest, and the next start writes the block again.
-    pub fn damaged_heads(&self) -> Vec<PathBuf> {
-        let damaged = self.found.files.iter().filter(|file| !file.head_verifies);
-        damaged
-            .map(|file| Path::new("wal").join(file_name(file.head.generation)))
-            .collect()
+    /// What of the WAL's own files is not whole. Groups are read all the same, with the other slot and the salt that it
+    /// has, and the next start writes slot and first block again.
+    pub(crate) fn damaged(&self) -> Damaged {
+        self.found.damaged()
     }
 
     /// Whether a running broker has moved the checkpoint over this group meanwhile and used its file again.
@@ -81,7 +77,8 @@ impl WalReader {
     }
 }
 
-/// A file can be recycled between its listing and its opening: then all is looked at again.
+/// Between the listing of the files, the reading of the manifest and the opening of a file, one can be recycled, or be
+/// listed anew: then all is looked at again.
 fn while_files_change<T>(
     mut look: impl FnMut() -> Result<T, WalOpenError>,
 ) -> Result<T, WalOpenError> {
@@ -89,6 +86,7 @@ fn while_files_change<T>(
         match look() {
             Err(WalOpenError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(WalOpenError::Refused { .. }) => {}
             other => return other,
         }
     }

@@ -14,7 +14,7 @@ use crate::node::Node;
 
 use super::files::{Files, file_name};
 use super::format::{MANIFEST_FILES_MAX, PreviousTable};
-use super::found::{Found, find};
+use super::found::{Damaged, Found, find};
 use super::handle::Wal;
 use super::queue::Queue;
 use super::readback::ReadBack;
@@ -105,6 +105,11 @@ impl WalRecovery {
         self.found.slot.checkpoint.group
     }
 
+    /// What of the WAL's own files was found not to be whole; [`WalRecovery::finish`] writes it anew.
+    pub(crate) fn damaged(&self) -> Damaged {
+        self.found.damaged()
+    }
+
     /// The most bytes (batches, plus 64 per frame) that one submit may hold.
     pub fn submit_bytes_max(&self) -> usize {
         self.files.sizing.submit_bytes_max()
@@ -178,7 +183,12 @@ impl WalRecovery {
 
     /// A file whose first block is damaged gets it back: the manifest had its salt.
     fn repair_heads(&self) -> Result<(), WalOpenError> {
-        for file in self.found.files.iter().filter(|file| !file.head_verifies) {
+        for file in self
+            .found
+            .files
+            .iter()
+            .filter(|file| file.head_damage.is_some())
+        {
             let path = self.dir.join(file_name(file.head.generation));
             tracing::error!(path = %path.display(), "the first block of a WAL file did not verify; it was written again");
             let handle = self.open_file(&path, OpenMode::Write)?;

@@ -18,7 +18,7 @@ impl Scanner {
     pub(crate) fn of_one(disk: Arc<dyn Disk>, dir: &Path, group: &Written) -> Scanner {
         let file = FoundFile {
             head: group.head,
-            head_verifies: true,
+            head_damage: None,
             length: group.head.file_bytes,
         };
         // The very first file may still be shorter than it will be.

@@ -338,12 +338,12 @@ fn a_damaged_first_block_or_manifest_slot_is_mended() {
     let reader = WalReader::open(disk_of(&disk), std::path::Path::new(DIR))
         .unwrap()
         .unwrap();
-    assert_eq!(reader.damaged_heads().len(), 1);
+    assert_eq!(reader.damaged().heads.len(), 1);
     assert_eq!(frames(&start(&disk).unwrap().recovered).len(), 15);
     let reader = WalReader::open(disk_of(&disk), std::path::Path::new(DIR))
         .unwrap()
         .unwrap();
-    assert!(reader.damaged_heads().is_empty());
+    assert!(reader.damaged().heads.is_empty());
     let manifest = std::path::Path::new(DIR).join("wal/manifest");
     for slot in [0, 4096] {
         disk.flip(&manifest, slot + 40, 1);
