@@ -41,14 +41,19 @@ impl Background {
         bytes_per_second: f64,
         body: impl FnOnce(Pace) + Send + 'static,
     ) -> io::Result<()> {
-        let pace = Pace {
-            stop: Arc::clone(&self.stop),
-            bytes_per_second,
-            owed: Duration::ZERO,
-        };
+        let pace = self.pace(bytes_per_second);
         let builder = std::thread::Builder::new().name(self.name.to_owned());
         *self.thread.lock() = Some(builder.spawn(move || body(pace))?);
         Ok(())
+    }
+
+    /// What the work waits by.
+    pub(crate) fn pace(&self, bytes_per_second: f64) -> Pace {
+        Pace {
+            stop: Arc::clone(&self.stop),
+            bytes_per_second,
+            owed: Duration::ZERO,
+        }
     }
 
     /// Ends the thread; waits for the step it is in.

@@ -185,8 +185,20 @@ impl Stepped {
             }
             Err(Stopped::NoMeans(_)) if !self.disk.is_cut() => Ok(()),
             Err(Stopped::NoMeans(_)) => Err(Dead),
+            // A bad disk; the partition stays as it is.
+            Err(Stopped::Damaged | Stopped::ReadBack { .. })
+                if self.metrics().decode_errors_total() > 0 =>
+            {
+                Ok(())
+            }
             Err(other) => panic!("{}: {other}", partition.id()),
         }
+    }
+
+    /// One pass of the scrubber over everything.
+    #[cfg(test)]
+    pub(crate) fn scrub(&self) {
+        crate::scrub::pass_by_hand(&self.shared);
     }
 
     /// Everything that the flusher could do, until nothing is left that it can change.

@@ -1,11 +1,13 @@
 //! Tests of the whole log: a model, damage byte by byte, crashes at every disk operation.
 
 mod bad_days;
+mod classes;
 mod compaction;
 mod crash;
 mod damage;
 mod golden;
 mod impossible;
+mod in_use;
 mod model;
 mod readback;
 mod regressions;

@@ -444,6 +444,12 @@ impl Life {
             .map_or_else(String::new, Stepped::reason)
     }
 
+    /// Decode errors that the running process has counted.
+    pub(super) fn decode_errors(&self) -> u64 {
+        let stepped = self.stepped.as_ref();
+        stepped.map_or(0, |stepped| stepped.metrics().decode_errors_total())
+    }
+
     /// Whether the process has ended by itself.
     pub(super) fn has_failed(&self) -> bool {
         self.stepped.as_ref().is_none_or(Stepped::has_failed)

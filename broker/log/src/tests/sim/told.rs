@@ -97,7 +97,7 @@ pub(super) struct Told {
     pub(super) asked: Vec<i64>,
     pub(super) deletion: Deletion,
     /// Offsets of records that a compaction may have taken away.
-    removable: BTreeSet<i64>,
+    pub(super) removable: BTreeSet<i64>,
     /// The end when a compaction ran: all of that was committed, and is never taken back.
     pub(super) compacted_to: i64,
 }
@@ -343,9 +343,9 @@ impl Told {
 }
 
 /// Key and value.
-type Record = (Vec<u8>, Option<Vec<u8>>);
+pub(super) type Record = (Vec<u8>, Option<Vec<u8>>);
 
-fn records_of(batch: &[u8]) -> Vec<(i64, Record)> {
+pub(super) fn records_of(batch: &[u8]) -> Vec<(i64, Record)> {
     let header = BatchHeader::parse(batch).unwrap();
     let records = decompressed(batch, 1 << 20).unwrap();
     let walker = RecordWalker::new(&records, header.records_count);
