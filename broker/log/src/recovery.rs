@@ -66,14 +66,10 @@ pub(crate) fn open(
     let mut recovery = Wal::open(disk, Arc::clone(&node), wal_options).map_err(stop)?;
     shared.watch_space();
     let mut found = small_files(&shared, &recovery.damaged());
-    let folders = load_partitions(&shared).map_err(|e| {
-        let dir = shared.files.partitions_dir();
-        stop(format!(
-            "cannot read the partitions in {}: {e}",
-            dir.display()
-        ))
-    })?;
-    found.extend(folders);
+    found.extend(load_partitions(&shared).map_err(|e| {
+        let dir = shared.files.partitions_dir().display().to_string();
+        stop(format!("cannot read the partitions in {dir}: {e}"))
+    })?);
     let mut replay = Replay {
         shared: &shared,
         problems: found,

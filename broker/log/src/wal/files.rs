@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::disk::{Disk, DiskFile, Durability, OpenMode};
+use crate::disk::{BLOCK_BYTES, Disk, DiskFile, Durability, OpenMode};
 
 use super::format::{Checkpoint, FIRST_GROUP_POSITION, FileHead, ManifestSlot};
 use super::found::Found;
@@ -101,6 +101,11 @@ pub(crate) enum Prepared {
 
 pub(crate) fn file_name(generation: u64) -> String {
     format!("{generation:020}.wal")
+}
+
+/// Where a slot of the manifest stands.
+pub(crate) fn slot_position(number: u64) -> u64 {
+    (number % 2) * BLOCK_BYTES as u64
 }
 
 pub(crate) fn open_error(
@@ -277,7 +282,7 @@ impl Files {
         };
         manifest
             .file
-            .write_at(&slot.encode(), slot.position(), Durability::Synced)?;
+            .write_at(&slot.encode(), slot_position(number), Durability::Synced)?;
         manifest.number = number;
         self.state.lock().slots[(number % 2) as usize] = slot.checkpoint.generation;
         Ok(())

@@ -536,11 +536,6 @@ pub(crate) enum SlotRead {
 }
 
 impl ManifestSlot {
-    /// Where it stands in the file.
-    pub(crate) fn position(&self) -> u64 {
-        (self.number % 2) * BLOCK_BYTES as u64
-    }
-
     pub(crate) fn encode(&self) -> AlignedBuf {
         assert!(
             self.files.len() <= MANIFEST_FILES_MAX,

@@ -8,7 +8,7 @@ use crate::disk::{BLOCK_BYTES, Disk, OpenMode};
 use crate::metrics::Reason;
 
 use super::WalOpenError;
-use super::files::{file_name, open_error};
+use super::files::{file_name, open_error, slot_position};
 use super::format::{FileHead, ManifestSlot, SlotRead};
 
 /// What a WAL's folder holds, read without changing it.
@@ -240,7 +240,9 @@ fn read_manifest(
             }
         }
         match ManifestSlot::decode(&block) {
-            SlotRead::Valid(slot) if is_possible(&slot) && slot.position() == position => {
+            SlotRead::Valid(slot)
+                if is_possible(&slot) && slot_position(slot.number) == position =>
+            {
                 slots.push(slot);
             }
             SlotRead::Valid(_) | SlotRead::Damaged => damaged.push((position, Reason::SlotCrc)),
