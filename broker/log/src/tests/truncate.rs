@@ -146,6 +146,36 @@ fn it_ends_at_a_batch_inside_the_log_or_is_refused() {
     assert_eq!(bases(&partition), [3]);
 }
 
+/// Nobody knows where the batches of a damaged range began. Damage of seed 721.
+#[test]
+fn a_damaged_range_is_not_cut_inside_and_is_told() {
+    let disk = SimDisk::new(721);
+    let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
+    let id = partition_id(1, 0);
+    let partition = open_partition(&stepped.log, id, config());
+    for records in [2, 1, 1] {
+        append(&partition, &batch(&mut Rng::new(721), 1000, records, 60)).unwrap();
+    }
+    stepped.write().unwrap();
+    stepped.settle().unwrap();
+    let folder = stepped.files().partition_dir(id);
+    let log = folder.join(format!("{:020}.log", 0));
+    let bytes = disk.contents(&log).unwrap();
+    disk.overwrite(&log, 0, &vec![0xff; bytes.len() / 4 * 3]);
+    let refused = begin(&stepped.log, &partition, 2).unwrap_err();
+    let inside = TruncateError::InsideBatch {
+        offset: 2,
+        base_offset: 0,
+    };
+    assert_eq!(refused.to_string(), inside.to_string());
+    assert_eq!(stepped.metrics().decode_errors_total(), 1);
+    assert_eq!(partition.next_offset(), 4, "nothing has changed");
+    let done = begin(&stepped.log, &partition, 0).unwrap();
+    stepped.write().unwrap();
+    stepped.settle().unwrap();
+    assert!(done.load(Ordering::Acquire) && partition.next_offset() == 0);
+}
+
 #[test]
 fn a_deletion_ends_it_and_the_log_forgets_both() {
     let disk = SimDisk::new(6);

@@ -19,7 +19,7 @@ use crate::stepped::{Dead, Stepped};
 use crate::tests::support::{Rng, Watch, options};
 use crate::{
     CompactionConfig, Entry, Options, Partition, PartitionConfig, PartitionId, ProducedBatch,
-    TopicId,
+    TopicId, TruncateError,
 };
 
 pub(super) const DIR: &str = "/data";
@@ -385,11 +385,27 @@ impl Life {
         part.told.ops.push(Op::Truncate(*to, done));
         let tell = Box::new(move || flag.store(true, Ordering::Release));
         let begun = self.log().log.truncate(&partition, *to, tell);
-        if begun.is_err() {
-            self.parts[number].told.ops.pop();
-            return Err(Dead);
+        begun.or_else(|error| self.not_truncated(number, &error))
+    }
+
+    /// A damaged range has no boundaries inside: a truncation into it is refused, and the damage is told.
+    fn not_truncated(&mut self, number: usize, error: &TruncateError) -> Result<(), Dead> {
+        self.parts[number].told.ops.pop();
+        match error {
+            TruncateError::InsideBatch { .. } => {
+                assert!(
+                    self.decode_errors() > 0,
+                    "{error}, where one that was sent begins"
+                );
+                Ok(())
+            }
+            TruncateError::Deleted
+            | TruncateError::Closed
+            | TruncateError::QueueFull
+            | TruncateError::Pending
+            | TruncateError::OutOfRange { .. }
+            | TruncateError::Read(_) => Err(Dead),
         }
-        Ok(())
     }
 
     fn restart(&mut self) -> Result<(), Dead> {
