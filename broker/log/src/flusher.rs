@@ -9,7 +9,7 @@
 pub(crate) mod by_hand;
 mod together;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -412,18 +412,27 @@ fn put_off(shared: &Shared, error: &FlushError) {
 
 /// Flushes one partition. A full volume makes the log read-only; `Err` is the reason why the process must end.
 pub(crate) fn flush(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String> {
+    flush_while(shared, id, || !shared.is_read_only())
+}
+
+/// Moves data while `has_room` and the volume allow it; what needs no room is done in any case.
+fn flush_while(
+    shared: &Shared,
+    id: PartitionId,
+    has_room: impl Fn() -> bool,
+) -> Result<(), String> {
     let Some(partition) = shared.partition(id) else {
         return Ok(());
     };
+    let mut full = !has_room();
     loop {
-        let full = shared.is_read_only();
         let result = if full {
             partition.manifest_pass()
         } else {
             partition.flush_pass()
         };
         match result {
-            Ok(Pass::More) if !full => {}
+            Ok(Pass::More) if !full => full = !has_room(),
             Ok(Pass::More | Pass::Done | Pass::Idle) | Err(FlushError::Deleted) => return Ok(()),
             Err(error @ FlushError::Fatal { .. }) => return Err(error.to_string()),
             Err(error @ FlushError::NoRoom { .. }) => {
@@ -431,9 +440,35 @@ pub(crate) fn flush(shared: &Arc<Shared>, id: PartitionId) -> Result<(), String>
                 if full {
                     return Ok(());
                 }
+                full = true;
             }
         }
     }
+}
+
+/// For a start whose WAL is full: frames below `group` go into segments, and into the room that is kept back, too, since
+/// without it there is no start. Returns how far the checkpoint may move.
+pub(crate) fn flush_below(shared: &Arc<Shared>, group: u64) -> Result<u64, String> {
+    let (graves, ids) = {
+        let work = shared.flusher.work.lock();
+        let left = work.graves.iter().filter(|(_, grave)| grave.left.is_some());
+        let graves: BTreeSet<PartitionId> = left.map(|(id, _)| *id).collect();
+        let below = work.holds.keys().take_while(|(at, _)| at.group < group);
+        let ids: Vec<PartitionId> = below.map(|(_, id)| *id).collect();
+        (graves, ids)
+    };
+    tracing::warn!(
+        partitions = ids.len(),
+        deleted = graves.len(),
+        "the write-ahead log is full: what it holds is moved before the start goes on"
+    );
+    for id in graves {
+        bury(shared, id)?;
+    }
+    for id in ids {
+        flush_while(shared, id, || true)?;
+    }
+    Ok(shared.flusher.work.lock().candidate())
 }
 
 fn repair(shared: &Arc<Shared>, id: PartitionId, base: i64) -> Result<(), String> {

@@ -405,11 +405,12 @@ impl LogMetrics {
 
 impl std::fmt::Debug for LogMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "LogMetrics({} decode errors)",
-            self.decode_errors_total()
-        )
+        let errors = decode_labels().map(|(stage, source, reason)| {
+            let count = self.decode_errors_with(stage, source, reason);
+            (count, stage, source, reason)
+        });
+        let errors: Vec<_> = errors.filter(|(count, ..)| *count > 0).collect();
+        write!(f, "LogMetrics(decode errors: {errors:?})")
     }
 }
 

@@ -83,6 +83,10 @@ pub(crate) fn open(
         shared.hooks.recovery_progress(recovery.remaining_bytes());
     }
     replay.finish();
+    if let Some(group) = recovery.keep().map_err(stop)? {
+        let checkpoint = flusher::flush_below(&shared, group).map_err(stop)?;
+        recovery.set_checkpoint(checkpoint).map_err(stop)?;
+    }
     let wal = recovery.finish_with(
         Arc::new(Sink(Arc::downgrade(&shared))),
         Arc::clone(&metrics),

@@ -12,8 +12,10 @@ use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, Durability, OpenMode}
 use crate::metrics::LogMetrics;
 use crate::node::Node;
 
-use super::files::{Files, file_name};
-use super::format::{MANIFEST_FILES_MAX, PreviousTable};
+use super::files::{Files, Prepared, file_name};
+use super::format::{
+    FRAME_HEADER_BYTES, MANIFEST_FILES_MAX, PreviousTable, frames_bytes, group_bytes,
+};
 use super::found::{Damaged, Found, find};
 use super::handle::Wal;
 use super::queue::Queue;
@@ -42,6 +44,7 @@ pub struct WalRecovery {
     scanner: Scanner,
     torn: Option<TornTail>,
     ended: bool,
+    kept: bool,
 }
 
 impl WalRecovery {
@@ -83,6 +86,7 @@ impl WalRecovery {
             scanner,
             torn: None,
             ended: false,
+            kept: false,
         })
     }
 
@@ -120,32 +124,68 @@ impl WalRecovery {
         self.scanner.remaining_bytes()
     }
 
-    /// Must follow the last `next`: makes what was kept durable, writes the boot group, starts the writer.
+    /// Must follow the last `next`: makes durable what was kept, then writes the boot group and starts the writer.
     pub fn finish(
-        self,
-        sink: Arc<dyn WalSink>,
-        metrics: Arc<LogMetrics>,
-    ) -> Result<Wal, WalOpenError> {
-        self.finish_with(sink, metrics, Wal::start)
-    }
-
-    /// [`WalRecovery::finish`], with a start of the caller's.
-    pub(crate) fn finish_with(
         mut self,
         sink: Arc<dyn WalSink>,
         metrics: Arc<LogMetrics>,
-        start: impl FnOnce(Writer) -> io::Result<Wal>,
     ) -> Result<Wal, WalOpenError> {
+        self.keep()?;
+        self.finish_with(sink, metrics, Wal::start)
+    }
+
+    /// Must follow the last `next`: makes durable what was kept. `Some`: the boot group finds no room before the checkpoint
+    /// has moved to this group ([`WalRecovery::set_checkpoint`]).
+    pub(crate) fn keep(&mut self) -> Result<Option<u64>, WalOpenError> {
         assert!(
             self.ended,
             "a WAL is replayed to its end before it is written"
         );
+        self.kept = true;
         for (generation, first_group) in &self.scanner.used {
             self.files.used(*generation, *first_group);
         }
         self.repair_heads()?;
         self.clear_tail()?;
         self.write_last_again()?;
+        if self.boot_fits() || self.prepare()? == Prepared::Room {
+            return Ok(None);
+        }
+        Ok(self.files.wants_checkpoint())
+    }
+
+    /// Everything below `group` is in segments now: a file may be used again.
+    pub(crate) fn set_checkpoint(&self, group: u64) -> Result<(), WalOpenError> {
+        self.files
+            .set_checkpoint(group)
+            .map_err(failed("write", &self.dir.join("manifest")))?;
+        self.prepare().map(drop)
+    }
+
+    fn prepare(&self) -> Result<Prepared, WalOpenError> {
+        let prepared = self.files.prepare();
+        prepared.map_err(failed("prepare a file in", &self.dir))
+    }
+
+    /// Whether there is room for the boot group, behind the last kept one or in a file that stands by.
+    fn boot_fits(&self) -> bool {
+        let Some((file, position)) = self.scanner.end() else {
+            return false;
+        };
+        let boot = own_frame(FrameBody::Boot { discarded: None });
+        let table = self.scanner.kept().table.len() * FRAME_HEADER_BYTES;
+        let end = position + group_bytes(frames_bytes(&[boot]), table) as u64;
+        end <= self.files.end_of(&file.head) || self.files.standby_and_reserve().0 > 0
+    }
+
+    /// Must follow [`WalRecovery::keep`]: the boot group, and a start of the caller's.
+    pub(crate) fn finish_with(
+        self,
+        sink: Arc<dyn WalSink>,
+        metrics: Arc<LogMetrics>,
+        start: impl FnOnce(Writer) -> io::Result<Wal>,
+    ) -> Result<Wal, WalOpenError> {
+        assert!(self.kept, "what was kept is durable before the boot group");
         let boot = self
             .files
             .count_boot()
@@ -177,7 +217,7 @@ impl WalRecovery {
             prepares: !self.options.background,
         };
         let written = writer.write_boot();
-        written.map_err(failed("write the boot group in", &self.dir))?;
+        written.map_err(|error| no_boot(error, &self.dir))?;
         start(writer).map_err(failed("start the threads of", &self.dir))
     }
 
@@ -281,6 +321,18 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WalOpen
         doing,
         path,
         source,
+    }
+}
+
+/// Why there is no boot group, in words that help if room does.
+fn no_boot(error: io::Error, dir: &Path) -> WalOpenError {
+    if error.kind() != io::ErrorKind::StorageFull {
+        return failed("write the boot group in", dir)(error);
+    }
+    WalOpenError::Refused {
+        path: dir.to_owned(),
+        reason: "all its files are full, and the volume has no room to move what they hold into segments: make room on it"
+            .to_owned(),
     }
 }
 

@@ -232,15 +232,6 @@ impl Writer {
 
     /// The first group of a start.
     pub(crate) fn write_boot(&mut self) -> io::Result<()> {
-        let length = group_bytes(
-            frames_bytes(&self.group.frames),
-            self.cursor.previous.bytes.len(),
-        );
-        let files = &self.shared.files;
-        let fits = self.cursor.position + length as u64 <= files.end_of(&self.cursor.head);
-        if !fits && files.standby_and_reserve().0 == 0 {
-            files.prepare()?;
-        }
         self.write_group()?;
         self.group.frames.clear();
         Ok(())

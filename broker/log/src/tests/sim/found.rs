@@ -13,10 +13,10 @@ use keelson_state::producers::{ProducerBatch, Verdict};
 use super::life::sim_options;
 use crate::disk::{SimDisk, SimFaults};
 use crate::flusher::by_hand::Piece;
-use crate::metrics::{Reason, Source, Stage};
+use crate::metrics::{HealthState, Reason, Source, Stage};
 use crate::stepped::{Dead, Stepped};
 use crate::tests::support::{Rng, append_in, batch, open_partition, partition_id, read_everything};
-use crate::{Entry, Partition, PartitionConfig};
+use crate::{Entry, Options, Partition, PartitionConfig};
 
 fn open(disk: &SimDisk) -> (Stepped, Arc<Partition>) {
     let stepped = Stepped::open(disk, sim_options()).expect("a good disk");
@@ -226,4 +226,102 @@ fn an_epoch_that_is_in_no_segment_is_known_from_the_wal() {
             );
         },
     );
+}
+
+type Batches = Vec<(i64, Vec<u8>)>;
+
+/// A log that nothing was flushed of, and before the start that finds no room for its boot group: what is left behind the
+/// records, the starts themselves have used up. A partition was deleted, and nothing is known to be gone.
+fn full_wal() -> (SimDisk, Batches) {
+    let disk = SimDisk::new(66631);
+    let (mut stepped, partition) = open(&disk);
+    let gone = open_partition(&stepped.log, partition_id(2, 0), PartitionConfig::default());
+    put(&gone, 1, 0);
+    stepped.write().unwrap();
+    let delete = vec![Entry::DeletePartition(gone.id())];
+    stepped.log.commit(delete, Box::new(|| {})).unwrap();
+    for _ in 0..100 {
+        put(&partition, 60, 0);
+        stepped.write().unwrap();
+    }
+    let durable = partition.durable_offset();
+    assert!(durable < partition.next_offset(), "the WAL is not full");
+    let mut batches = read_everything(&partition, 1 << 16).0;
+    batches.retain(|(base, _)| *base < durable);
+    let checkpoint = stepped.log.health().wal.oldest_group;
+    drop((gone, partition, stepped));
+    disk.kill();
+    for _ in 0..100 {
+        let before = disk.copy(66631);
+        let (stepped, partition) = open(&disk);
+        let found = read_everything(&partition, 1 << 16);
+        assert!(found == (batches.clone(), vec![]));
+        if stepped.log.health().wal.oldest_group > checkpoint {
+            return (before, batches);
+        }
+        drop((partition, stepped));
+        disk.kill();
+    }
+    panic!("starts need no room");
+}
+
+/// Seeds 1795849766631 and 1795849768035.
+#[test]
+fn a_start_that_finds_the_wal_full_flushes_first() {
+    let (full, batches) = full_wal();
+    for cut_behind in 1.. {
+        let disk = full.copy(cut_behind);
+        disk.set_faults(SimFaults {
+            cut_at: Some(disk.operations() + cut_behind),
+            ..SimFaults::default()
+        });
+        let is_done = Stepped::open(&disk, sim_options()).is_ok();
+        disk.power_cut();
+        let (mut stepped, partition) = open(&disk);
+        let found = read_everything(&partition, 1 << 16);
+        assert!(
+            found == (batches.clone(), vec![]),
+            "cut behind {cut_behind} operations"
+        );
+        assert_eq!(stepped.metrics().decode_errors_total(), 0);
+        put(&partition, 1, 0);
+        stepped.settle().unwrap();
+        stepped.write().unwrap();
+        assert_eq!(partition.durable_offset(), partition.next_offset());
+        if is_done {
+            return;
+        }
+    }
+}
+
+/// What is kept back on a volume is for this, too; where that is used up, words say what helps.
+#[test]
+fn a_full_wal_on_a_full_volume_starts_read_only_or_is_refused() {
+    let (full, batches) = full_wal();
+    let disk = full.copy(1);
+    let read_only = Options {
+        disk_reserve_bytes: Some(u64::MAX / 2),
+        ..sim_options()
+    };
+    let stepped = Stepped::open(&disk, read_only).expect("the room that is kept back");
+    assert_eq!(stepped.log.health().states, [HealthState::ReadOnly]);
+    drop(stepped);
+
+    let disk = full.copy(2);
+    for _ in 0..3 {
+        disk.set_faults(SimFaults {
+            capacity_bytes: Some(0),
+            ..SimFaults::default()
+        });
+        let refused = Stepped::open(&disk, sim_options());
+        let words = refused.err().expect("no room at all").to_string();
+        assert!(
+            words.starts_with("/data/wal: ") && words.contains("make room"),
+            "{words}"
+        );
+        disk.kill();
+    }
+    disk.set_faults(SimFaults::default());
+    let (_stepped, partition) = open(&disk);
+    assert!(read_everything(&partition, 1 << 16) == (batches, vec![]));
 }

@@ -509,8 +509,12 @@ impl Life {
             let partition = stepped.log.partition(id).expect("listed");
             seen.push((id, Seen::of(&partition, step_bytes)));
         }
-        let errors = stepped.metrics().decode_errors_total();
-        assert_eq!(errors, 0, "{what}: {:?}", stepped.log.health());
+        let (metrics, health) = (stepped.metrics(), stepped.log.health());
+        assert_eq!(
+            metrics.decode_errors_total(),
+            0,
+            "{what}: {metrics:?}, {health:?}"
+        );
         drop(stepped);
         self.disk.kill();
         seen
