@@ -120,6 +120,11 @@ impl Shared {
         self.wal.get().expect("appends start after the WAL runs")
     }
 
+    /// Whether the start is not over: what a partition lacks may still come from the WAL, or turn out to be deleted.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.wal.get().is_none()
+    }
+
     /// Largest batch that WAL and tail can hold.
     pub(crate) fn batch_bytes_max(&self) -> u64 {
         self.batch_bytes_max.get().copied().unwrap_or(0)

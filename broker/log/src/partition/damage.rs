@@ -87,6 +87,8 @@ impl Partition {
         self.enter_hole(view, extent.position + hole.at as u64, hole, stage)
     }
 
+    /// A start enters nothing: what it reads, for a truncation that it replays, may be from behind that truncation and
+    /// contradict what is known so far, or lie below a log start that comes later. The first read enters what stays.
     pub(crate) fn enter_hole(
         &self,
         view: &SegmentView,
@@ -98,7 +100,7 @@ impl Partition {
         range.from = hole.from.max(self.log_start());
         range.to = hole.to.min(self.next_offset() - 1);
         let mut state = self.state.lock();
-        if !self.is_deleted() && lists(&state, view) {
+        if !self.is_deleted() && lists(&state, view) && !self.shared().is_starting() {
             self.enter(&mut state, &range);
         }
         range

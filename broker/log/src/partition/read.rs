@@ -286,7 +286,9 @@ impl Partition {
             stage,
             since_ms: now_ms(),
         };
-        self.enter(state, &range);
+        if !self.shared().is_starting() {
+            self.enter(state, &range);
+        }
         range
     }
 
@@ -352,12 +354,8 @@ impl Partition {
                 to: view.end_offset.min(span.up_to) - 1,
                 reason: Reason::Truncated,
             };
-            return Ok(Found::Hole(self.enter_hole(
-                view,
-                view.entry.log_bytes,
-                hole,
-                stage,
-            )));
+            let position = view.entry.log_bytes;
+            return Ok(Found::Hole(self.enter_hole(view, position, hole, stage)));
         }
         Ok(Found::Nothing)
     }

@@ -53,10 +53,21 @@ fn move_log_start(stepped: &Stepped, partition: &Partition, offset: i64) {
 
 /// The power fails at each operation of the flush that follows `before`; `check` looks at what a start makes of it.
 fn cut_a_flush(before: impl Fn(&mut Stepped, &Partition), check: impl Fn(&Partition, &str)) {
+    let opened = |disk: &SimDisk| {
+        let (mut stepped, partition) = open(disk);
+        before(&mut stepped, &partition);
+        (stepped, partition)
+    };
+    cut_a_flush_of(opened, check);
+}
+
+fn cut_a_flush_of(
+    before: impl Fn(&SimDisk) -> (Stepped, Arc<Partition>),
+    check: impl Fn(&Partition, &str),
+) {
     for cut_behind in 1.. {
         let disk = SimDisk::new(96);
-        let (mut stepped, partition) = open(&disk);
-        before(&mut stepped, &partition);
+        let (mut stepped, partition) = before(&disk);
         disk.set_faults(SimFaults {
             cut_at: Some(disk.operations() + cut_behind),
             ..SimFaults::default()
@@ -64,8 +75,11 @@ fn cut_a_flush(before: impl Fn(&mut Stepped, &Partition), check: impl Fn(&Partit
         let is_done = flush(&mut stepped).is_ok();
         drop((partition, stepped));
         disk.power_cut();
-        let (_stepped, partition) = open(&disk);
-        check(&partition, &format!("cut behind {cut_behind} operations"));
+        let (stepped, partition) = open(&disk);
+        let what = format!("cut behind {cut_behind} operations");
+        check(&partition, &what);
+        let metrics = stepped.metrics();
+        assert_eq!(metrics.decode_errors_total(), 0, "{what}: {metrics:?}");
         if is_done {
             return;
         }
@@ -324,4 +338,80 @@ fn a_full_wal_on_a_full_volume_starts_read_only_or_is_refused() {
     disk.set_faults(SimFaults::default());
     let (_stepped, partition) = open(&disk);
     assert!(read_everything(&partition, 1 << 16) == (batches, vec![]));
+}
+
+/// A truncation is durable and carried out nowhere when the process ends; `behind` follows in the next one.
+fn behind_a_truncation(
+    disk: &SimDisk,
+    before: impl Fn(&mut Stepped, &Partition),
+    (to, behind): (i64, impl Fn(&mut Stepped, &Partition)),
+) -> (Stepped, Arc<Partition>) {
+    let (mut stepped, partition) = open(disk);
+    before(&mut stepped, &partition);
+    let done = Box::new(|| {});
+    stepped.log.truncate(&partition, to, done).unwrap();
+    stepped.write().unwrap();
+    drop((partition, stepped));
+    disk.kill();
+    let (mut stepped, partition) = open(disk);
+    behind(&mut stepped, &partition);
+    stepped.write().unwrap();
+    (stepped, partition)
+}
+
+fn produce(partition: &Partition, sequence: i32, epoch: i32) {
+    let mut builder = BatchBuilder::new(1_000).producer(7, 0, sequence);
+    builder.push(None, Some(b"value"));
+    send(partition, builder.build(), epoch);
+}
+
+/// A flush behind a log start whose slot is lost is taken back from the segment, which begins above the one before. The
+/// truncation that replay meets first looks at the offsets between: they are nowhere, and nobody's loss. Seed 1795855209210.
+#[test]
+fn a_start_tells_of_no_gap_that_a_later_log_start_explains() {
+    let before = |stepped: &mut Stepped, partition: &Partition| {
+        produce(partition, 0, 0);
+        stepped.write().unwrap();
+        flush(stepped).unwrap();
+        put(partition, 1, 0);
+        put(partition, 1, 0);
+        stepped.write().unwrap();
+    };
+    let behind = |stepped: &mut Stepped, partition: &Partition| {
+        put(partition, 1, 0);
+        stepped.write().unwrap();
+        move_log_start(stepped, partition, 3);
+        stepped.write().unwrap();
+        produce(partition, 1, 0);
+    };
+    cut_a_flush_of(
+        |disk| behind_a_truncation(disk, before, (2, behind)),
+        |partition, what| {
+            let offsets = (partition.log_start(), partition.next_offset());
+            assert_eq!(offsets, (3, 4), "{what}");
+        },
+    );
+}
+
+/// The same with another epoch behind the truncation: the batches that it takes back, still in the WAL, seem to disprove
+/// that epoch, until replay is past the truncation. Seed 1795855212796.
+#[test]
+fn a_start_does_not_take_what_follows_a_truncation_for_damage() {
+    let before = |stepped: &mut Stepped, partition: &Partition| {
+        put(partition, 1, 0);
+        put(partition, 5, 0);
+        stepped.write().unwrap();
+    };
+    let behind = |_: &mut Stepped, partition: &Partition| {
+        put(partition, 1, 2);
+        produce(partition, 0, 2);
+    };
+    cut_a_flush_of(
+        |disk| behind_a_truncation(disk, before, (1, behind)),
+        |partition, what| {
+            assert_eq!(partition.next_offset(), 3, "{what}");
+            assert_eq!(partition.epochs(), [(0, 0), (2, 1)], "{what}");
+            assert_eq!(read_everything(partition, 1).0.len(), 3, "{what}");
+        },
+    );
 }
