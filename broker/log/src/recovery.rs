@@ -24,7 +24,7 @@ use crate::partition::tail::{TailBatch, header_of};
 use crate::shared::{Shared, Sink, now_ms};
 use crate::wal::{
     Damaged, FrameBody, Recovered, RecoveredFrame, RecoveredGroup, Wal, WalOptions, WalPosition,
-    WalSizing, Writer,
+    WalRecovery, WalSizing, Writer,
 };
 
 /// What the node file says after a clean stop.
@@ -83,10 +83,7 @@ pub(crate) fn open(
         shared.hooks.recovery_progress(recovery.remaining_bytes());
     }
     replay.finish();
-    if let Some(group) = recovery.keep().map_err(stop)? {
-        let checkpoint = flusher::flush_below(&shared, group).map_err(stop)?;
-        recovery.set_checkpoint(checkpoint).map_err(stop)?;
-    }
+    make_room(&shared, &mut recovery)?;
     let wal = recovery.finish_with(
         Arc::new(Sink(Arc::downgrade(&shared))),
         Arc::clone(&metrics),
@@ -123,6 +120,15 @@ fn sync_leftovers(disk: &dyn Disk, node: &Node) -> Result<(), OpenError> {
             "cannot make durable what the last run left in {dir}: {e}"
         ))
     })
+}
+
+/// What was kept becomes durable; then the boot group needs room, which only the checkpoint gives back.
+fn make_room(shared: &Arc<Shared>, recovery: &mut WalRecovery) -> Result<(), OpenError> {
+    if let Some(group) = recovery.keep().map_err(stop)? {
+        let checkpoint = flusher::flush_below(shared, group).map_err(stop)?;
+        recovery.set_checkpoint(checkpoint).map_err(stop)?;
+    }
+    Ok(())
 }
 
 /// What was given up. A list that does not verify is put aside and told; what it held is found damaged again.
