@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,6 +18,8 @@ use crate::partition::format::{
     IDX_ENTRY_BYTES, IdxEntry, SUM_ENTRY_BYTES, SegmentEntry, SumEntry, Tails, decode_idx,
     decode_sum,
 };
+use crate::partition::lost::{LostRun, Span};
+use crate::partition::segments::EXTENT_BYTES_MAX;
 use crate::partition::walk::{Expect, Hole, Piece, walk};
 
 /// A verified extent: which batches can be served, which offsets cannot.
@@ -74,6 +76,8 @@ pub(crate) struct SegmentReader<'a> {
     view: &'a SegmentView,
     /// Entries found damaged on the way.
     pub(crate) bad: BTreeSet<BadEntry>,
+    /// The run of lost entries that was met last.
+    lost: Option<LostRun>,
     /// Records and bytes decoded, not counting what came from the cache.
     pub(crate) decoded: (u64, u64),
     /// Batches are read from the medium: neither our cache of extents nor the page cache answers or is filled.
@@ -88,6 +92,7 @@ impl<'a> SegmentReader<'a> {
             files,
             view,
             bad: BTreeSet::new(),
+            lost: None,
             decoded: (0, 0),
             past_caches: false,
             direct: None,
@@ -164,12 +169,28 @@ impl<'a> SegmentReader<'a> {
         Ok(low)
     }
 
-    /// The entry of extent `number`. Where it is damaged, one entry without checksum for the whole damaged run; then the
-    /// second value is the run's last number, else `number`.
+    /// The entry of extent `number`. Where it is damaged, an entry without checksum for a piece of the damaged run; then the
+    /// second value is the last number that the piece stands for, else `number`.
     fn sum(&mut self, number: u64) -> io::Result<(SumEntry, u64)> {
+        if let Some(piece) = self.lost.as_ref().and_then(|run| run.piece(number)) {
+            return Ok(piece);
+        }
         if let Some(sum) = self.stored_sum(number)? {
             return Ok((sum, number));
         }
+        let (numbers, span) = self.lost_around(number)?;
+        let run = if span.to.saturating_sub(span.from) > EXTENT_BYTES_MAX as u64 {
+            self.cut(&numbers, span)?
+        } else {
+            LostRun::whole(&numbers, span)
+        };
+        let piece = run.piece(number).expect("a run has its own numbers");
+        self.lost = Some(run);
+        Ok(piece)
+    }
+
+    /// The run of lost entries around a lost one, and what its neighbours say of it.
+    fn lost_around(&mut self, number: u64) -> io::Result<(RangeInclusive<u64>, Span)> {
         let absent = self.absent_sums()?;
         let (mut first, mut last) = (number, number);
         let mut before = None;
@@ -197,17 +218,27 @@ impl<'a> SegmentReader<'a> {
             last += 1;
         }
         let entry = &self.view.entry;
-        let position = before.map_or(0, |b| b.position + u64::from(b.length));
-        let end = behind.map_or(entry.log_bytes, |b| b.position);
-        let sum = SumEntry {
-            position,
+        let span = Span {
+            from: before.map_or(0, |b| b.position + u64::from(b.length)),
+            to: behind.map_or(entry.log_bytes, |b| b.position),
             base_offset: before.map_or(entry.base_offset, |b| b.end_offset),
             end_offset: behind.map_or(self.view.end_offset, |b| b.base_offset),
-            length: u32::try_from(end.saturating_sub(position)).unwrap_or(u32::MAX),
-            crc: 0,
-            batches: 0,
         };
-        Ok((sum, last))
+        Ok((first..=last, span))
+    }
+
+    fn cut(&mut self, numbers: &RangeInclusive<u64>, span: Span) -> io::Result<LostRun> {
+        let file = self.log()?;
+        let expect = Expect {
+            base_offset: span.base_offset,
+            end_offset: span.end_offset,
+            epochs: &self.view.epochs,
+            gaps: &self.view.gaps,
+            anchors: &[],
+        };
+        LostRun::cut(numbers, span, expect, |position, length| {
+            read_salvaging(&*file, position, length).map(|read| read.bytes)
+        })
     }
 
     /// Numbers of entries that are nowhere: behind the end of the file, and before what the manifest holds. A list that
@@ -278,7 +309,7 @@ impl<'a> SegmentReader<'a> {
         }
     }
 
-    /// Extent `number` (or the damaged run it is in), verified, and the number of the extent behind it.
+    /// Extent `number` (or the piece of a lost run that it is in), verified, and the number of the extent behind it.
     pub(crate) fn load(&mut self, number: u64) -> io::Result<(Arc<Extent>, u64)> {
         let (sum, last) = self.sum(number)?;
         let log = self.key(Kind::Log);
@@ -292,11 +323,8 @@ impl<'a> SegmentReader<'a> {
         {
             return Ok((extent, last + 1));
         }
-        let stored = last == number
-            && !self.bad.contains(&BadEntry {
-                kind_is_sum: true,
-                entry: number,
-            });
+        let lost = |run: &LostRun| run.piece(number).is_some();
+        let stored = !self.lost.as_ref().is_some_and(lost);
         let extent = Arc::new(self.read_extent(&sum, stored)?);
         if !self.past_caches {
             self.files.cache_extent(&log, sum.position, &extent);

@@ -9,6 +9,7 @@ pub(crate) mod damage;
 pub(crate) mod epochs;
 pub(crate) mod extent;
 pub(crate) mod format;
+mod lost;
 pub(crate) mod pass;
 pub(crate) mod producers;
 pub(crate) mod read;

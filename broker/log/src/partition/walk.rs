@@ -49,7 +49,7 @@ pub(crate) struct Piece {
 
 impl Piece {
     /// Offset after its last record. The base offset is not covered by a checksum: it may be any number.
-    fn end_offset(&self) -> i64 {
+    pub(crate) fn end_offset(&self) -> i64 {
         self.header.last_offset().saturating_add(1)
     }
 }
@@ -115,6 +115,26 @@ pub(crate) fn walk(bytes: &[u8], expect: Expect<'_>) -> Walked {
         found.holes.push(hole);
     }
     found
+}
+
+/// The batches at the start of `bytes`, up to the first that is not the next one, or damaged, or cut off.
+pub(crate) fn intact_prefix(bytes: &[u8], expect: Expect<'_>) -> Vec<Piece> {
+    let walker = Walker { bytes, expect };
+    let (mut at, mut next) = (0, expect.base_offset);
+    let mut found = Vec::new();
+    while let Ok(piece) = walker.check(at, walker.skip_gaps(next)) {
+        (at, next) = (at + piece.length, piece.end_offset());
+        found.push(piece);
+    }
+    found
+}
+
+/// The size that the batch at the start of `bytes` claims, if a batch can have it.
+pub(crate) fn claimed_size(bytes: &[u8]) -> Option<usize> {
+    let field = bytes.get(LENGTH_FIELD)?;
+    let length = usize::try_from(i32::from_be_bytes(field.try_into().ok()?)).ok()?;
+    let size = length + LENGTH_OVERHEAD_BYTES;
+    (size >= BATCH_HEADER_BYTES).then_some(size)
 }
 
 struct Walker<'a> {
@@ -227,10 +247,7 @@ impl Walker<'_> {
 
     /// The size that the length field at `at` claims, if it stays inside the extent.
     fn length_at(&self, at: usize) -> Option<usize> {
-        let field = self.bytes.get(at..)?.get(LENGTH_FIELD)?;
-        let length = usize::try_from(i32::from_be_bytes(field.try_into().ok()?)).ok()?;
-        let size = length + LENGTH_OVERHEAD_BYTES;
-        (size >= BATCH_HEADER_BYTES && at + size <= self.bytes.len()).then_some(size)
+        claimed_size(self.bytes.get(at..)?).filter(|size| at + size <= self.bytes.len())
     }
 
     /// The fields of a header whose length may be impossible.

@@ -11,6 +11,8 @@ use super::support::{
 };
 use crate::disk::{Disk, RealDisk, SimDisk, SimFaults};
 use crate::metrics::{HealthState, Reason, Source};
+use crate::partition::format::{SUM_ENTRY_BYTES, SegmentEntry, decode_sum};
+use crate::partition::segments::EXTENT_BYTES_MAX;
 use crate::{AppendError, Log, Options, PartitionConfig, PartitionId};
 
 type Batches = Vec<(i64, Vec<u8>)>;
@@ -123,6 +125,46 @@ fn a_lost_index_or_checksum_file_is_told_and_made_anew() {
             "{extension}"
         );
     }
+}
+
+#[test]
+fn the_lost_checksums_of_a_long_segment_are_made_anew_in_small_extents() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = PartitionConfig::default;
+    let mut rng = Rng::new(5);
+    let mut written = Vec::new();
+    for round in 0..4 {
+        // A start flushes nothing, a stop everything: one extent at least for each.
+        let opened = open(dir.path());
+        let partition = open_partition(&opened.log, id(), long());
+        for number in 0..100 {
+            let bytes = batch(&mut rng, 1000 + number, 2, 10_000);
+            let appended = append(&partition, &bytes).unwrap();
+            written.push((appended.base_offset, stored(&bytes, appended.base_offset)));
+        }
+        wait_durable(&partition, 200 * (round + 1));
+        opened.log.shutdown();
+    }
+    let sums = files(&folder(dir.path()), ".sum").remove(0);
+    let before = fs::metadata(&sums).unwrap().len();
+    fs::remove_file(&sums).unwrap();
+    let opened = open(dir.path());
+    let partition = open_partition(&opened.log, id(), long());
+    let (batches, lost) = read_everything(&partition, 1 << 20);
+    assert!(batches == written && lost.is_empty());
+    wait_until("made anew", || {
+        fs::metadata(&sums).is_ok_and(|file| file.len() == before)
+    });
+    let seed = SegmentEntry::empty(0).seed();
+    let entries = fs::read(&sums).unwrap();
+    for entry in entries.chunks(SUM_ENTRY_BYTES) {
+        let extent = decode_sum(seed, entry).unwrap();
+        assert!(extent.length as usize <= EXTENT_BYTES_MAX, "{extent:?}");
+    }
+    opened.log.shutdown();
+    drop((partition, opened));
+    let (batches, lost) = read_everything(&open_partition(&open(dir.path()).log, id(), long()), 1);
+    assert!(batches == written && lost.is_empty());
 }
 
 #[test]
