@@ -149,10 +149,9 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> Result<Option<Found>, WalOpen
     for (generation, _) in &slot.files {
         let needed = *generation >= slot.checkpoint.generation;
         if needed && !generations.contains(generation) {
-            return Err(refused(
-                &dir.join(file_name(*generation)),
-                "the WAL's manifest lists this file, and it is missing",
-            ));
+            return Err(WalOpenError::Missing {
+                path: dir.join(file_name(*generation)),
+            });
         }
     }
     let alone = files.len() == 1 && slot.files.len() <= 1;

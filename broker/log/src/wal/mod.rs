@@ -307,6 +307,12 @@ pub enum WalOpenError {
         /// What is needed.
         needed_bytes: u64,
     },
+    /// A file with groups that replay needs is not there.
+    #[error("{}: the WAL's manifest lists this file, and it is missing", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// What is on disk cannot be used, and going on would lose data or use offsets twice.
     #[error("{}: {reason}", path.display())]
     Refused {

@@ -129,6 +129,7 @@ fn read(shared: &Shared, group: &Written) -> Result<u64, Reason> {
     let mut scanner = Scanner::of_one(Arc::clone(files.disk()), dir, group);
     let found = scanner.next().map_err(|error| match error {
         WalOpenError::Io { .. } => Reason::Io,
+        WalOpenError::Missing { .. } => Reason::MissingFile,
         WalOpenError::NoRoom { .. } | WalOpenError::Refused { .. } => Reason::HeaderCrc,
     })?;
     match found {

@@ -24,6 +24,10 @@ pub struct WalReader {
     dir: PathBuf,
     found: Found,
     scanner: Scanner,
+    /// The first group that was not given yet.
+    next_seq: u64,
+    /// Groups up to this one were whole, or damaged, before the scanner looked.
+    settled_seq: u64,
 }
 
 impl WalReader {
@@ -44,6 +48,8 @@ impl WalReader {
             dir: dir.to_owned(),
             found,
             scanner,
+            next_seq: 0,
+            settled_seq: 0,
         }))
     }
 
@@ -51,12 +57,40 @@ impl WalReader {
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Recovered>, WalOpenError> {
         while let Some(group) = self.scanner.next()? {
-            if group.damage.is_some() && self.is_gone(group.seq)? {
+            if group.seq < self.next_seq {
                 continue;
             }
+            if group.damage.is_some() {
+                if group.seq > self.settled_seq {
+                    self.look_again(group.seq)?;
+                    continue;
+                }
+                if self.is_gone(group.seq)? {
+                    continue;
+                }
+            }
+            self.next_seq = group.seq + 1;
             return Ok(Some(Recovered::Group(group)));
         }
         Ok(self.scanner.take_torn().map(Recovered::Torn))
+    }
+
+    /// A group seems damaged: it may have been written after it was looked at, and before the group that testifies for it.
+    /// Learns which groups are there by now, and then goes on from this one with a scanner that has read nothing before.
+    fn look_again(&mut self, seq: u64) -> Result<(), WalOpenError> {
+        let reopen = || while_files_change(|| Self::try_open(&self.disk, &self.dir));
+        let mut settled_seq = seq;
+        if let Some(mut now) = reopen()? {
+            while let Some(group) = now.scanner.next()? {
+                // The newest one may be on its way.
+                settled_seq = settled_seq.max(group.seq.saturating_sub(1));
+            }
+        }
+        if let Some(fresh) = reopen()? {
+            *self = fresh;
+        }
+        (self.next_seq, self.settled_seq) = (seq, settled_seq);
+        Ok(())
     }
 
     /// The lowest group that replay needs.
@@ -77,16 +111,16 @@ impl WalReader {
     }
 }
 
-/// Between the listing of the files, the reading of the manifest and the opening of a file, one can be recycled, or be
-/// listed anew: then all is looked at again.
+/// A file can be recycled between its listing and its opening, or made between the listing and the manifest that names it:
+/// then all is looked at again.
 fn while_files_change<T>(
     mut look: impl FnMut() -> Result<T, WalOpenError>,
 ) -> Result<T, WalOpenError> {
     for _ in 1..LIST_ATTEMPTS_MAX {
         match look() {
+            Err(WalOpenError::Missing { .. }) => {}
             Err(WalOpenError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::NotFound => {}
-            Err(WalOpenError::Refused { .. }) => {}
             other => return other,
         }
     }
