@@ -87,7 +87,11 @@ pub(crate) fn recovery(input: &[u8]) {
         }
     }
     disk.kill();
-    let second = opened(&disk, done, true).expect("what started once starts again");
+    let Some(second) = opened(&disk, done, true) else {
+        // Lengths that no disk makes can fill the volume between the two.
+        assert!(done.forged, "what started once starts again");
+        return;
+    };
     if !done.forged {
         assert_eq!(first.served, second.served, "a second start gives the same");
         assert_eq!(first.lost, second.lost, "a second start gives the same");
