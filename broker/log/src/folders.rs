@@ -210,8 +210,7 @@ fn has_failed(shared: &Shared) -> bool {
 }
 
 /// Puts the entries that only the manifest holds for sure into their files. A power cut may have taken them from there,
-/// whole or in part; bytes that are neither the right ones nor missing are damage, which is repaired and told. Never writes
-/// behind the end of a file.
+/// whole or in part; bytes that are neither the right ones nor missing are damage, which is repaired and told.
 fn restore_tails(shared: &Shared, manifest: &Manifest) -> io::Result<Vec<Problem>> {
     let mut problems = Vec::new();
     let Some(last) = manifest.segments.last() else {
@@ -227,10 +226,6 @@ fn restore_tails(shared: &Shared, manifest: &Manifest) -> io::Result<Vec<Problem
             continue;
         };
         let file = shared.files.open_or_make(&key)?;
-        if file.len()? < position {
-            // What is missing before it was durable: the file is damaged, told for its length, and made anew from the segment.
-            continue;
-        }
         let mut bytes = vec![0; tail.len()];
         let read = match read_up_to(&*file, &mut bytes, position) {
             Err(e) if is_medium_error(&e) => {

@@ -165,6 +165,9 @@ impl Pass {
                 return Ok(Seen::All);
             }
             partition.note_extent(view, &extent, Stage::Scrub);
+            if let Some(hole) = view.passed_over(next, &extent) {
+                partition.hole_range(view, &extent, hole, Stage::Scrub);
+            }
             index.check(partition, reader, &extent)?;
             next = extent.end_offset;
             number = behind;

@@ -352,7 +352,9 @@ impl Pass<'_> {
                 self.report.bytes += piece.length as u64;
                 positions.insert((extent.position + piece.at as u64, piece.header.base_offset));
             }
-            for hole in extent.holes.iter().filter(|h| h.to >= log_start) {
+            let passed_over = view.passed_over(next, &extent);
+            let holes = passed_over.iter().chain(&extent.holes);
+            for hole in holes.filter(|h| h.to >= log_start) {
                 self.problem(&Place {
                     file: log.clone(),
                     position: extent.position + hole.at as u64,

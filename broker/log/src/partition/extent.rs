@@ -70,6 +70,25 @@ pub(crate) struct SegmentView {
     pub(crate) tails: Option<Arc<Tails>>,
 }
 
+impl SegmentView {
+    /// What should stand between the offset `next` and an extent, and is not known to be missing: an entry of `.sum` that is
+    /// out of date passes over it.
+    pub(crate) fn passed_over(&self, next: i64, extent: &Extent) -> Option<Hole> {
+        let mut from = next.max(self.entry.base_offset);
+        for (first, last) in self.gaps.iter() {
+            if (*first..=*last).contains(&from) {
+                from = last + 1;
+            }
+        }
+        (from < extent.base_offset).then_some(Hole {
+            at: 0,
+            from,
+            to: extent.base_offset - 1,
+            reason: Reason::Offsets,
+        })
+    }
+}
+
 /// Reads one segment.
 pub(crate) struct SegmentReader<'a> {
     files: &'a Files,

@@ -333,6 +333,13 @@ impl Partition {
         while number < reader.extents() && next < span.up_to {
             let (extent, behind) = reader.load(number)?;
             self.note_extent(view, &extent, stage);
+            if let Some(hole) = view.passed_over(next, &extent).filter(|h| !is_lost(h.from)) {
+                let range = self.hole_range(view, &extent, hole, stage);
+                return Ok(match taken.first {
+                    None => Found::Hole(range),
+                    Some(_) => Found::Data(taken),
+                });
+            }
             match take(&extent, (span, next, is_lost(next)), &mut taken) {
                 Taken::All(offset) => next = offset.max(next),
                 Taken::Full => break,

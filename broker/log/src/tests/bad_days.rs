@@ -11,7 +11,7 @@ use super::support::{
 };
 use crate::disk::{Disk, RealDisk, SimDisk, SimFaults};
 use crate::metrics::{HealthState, Reason, Source};
-use crate::partition::format::{SUM_ENTRY_BYTES, SegmentEntry, decode_sum};
+use crate::partition::format::{SUM_ENTRY_BYTES, SegmentEntry, SumEntry, decode_sum, encode_sum};
 use crate::partition::segments::EXTENT_BYTES_MAX;
 use crate::{AppendError, Log, Options, PartitionConfig, PartitionId};
 
@@ -127,44 +127,107 @@ fn a_lost_index_or_checksum_file_is_told_and_made_anew() {
     }
 }
 
-#[test]
-fn the_lost_checksums_of_a_long_segment_are_made_anew_in_small_extents() {
+/// A directory after four clean stops, 400 batches of 20 kB in one segment; the stops end extents in odd places.
+fn stopped_often() -> (tempfile::TempDir, Batches) {
     let dir = tempfile::tempdir().unwrap();
-    let long = PartitionConfig::default;
     let mut rng = Rng::new(5);
     let mut written = Vec::new();
-    for round in 0..4 {
-        // A start flushes nothing, a stop everything: one extent at least for each.
+    for round in 1..=4 {
         let opened = open(dir.path());
-        let partition = open_partition(&opened.log, id(), long());
+        let partition = open_partition(&opened.log, id(), PartitionConfig::default());
         for number in 0..100 {
             let bytes = batch(&mut rng, 1000 + number, 2, 10_000);
             let appended = append(&partition, &bytes).unwrap();
             written.push((appended.base_offset, stored(&bytes, appended.base_offset)));
         }
-        wait_durable(&partition, 200 * (round + 1));
+        wait_durable(&partition, 200 * round);
         opened.log.shutdown();
     }
-    let sums = files(&folder(dir.path()), ".sum").remove(0);
-    let before = fs::metadata(&sums).unwrap().len();
-    fs::remove_file(&sums).unwrap();
-    let opened = open(dir.path());
-    let partition = open_partition(&opened.log, id(), long());
-    let (batches, lost) = read_everything(&partition, 1 << 20);
-    assert!(batches == written && lost.is_empty());
-    wait_until("made anew", || {
-        fs::metadata(&sums).is_ok_and(|file| file.len() == before)
-    });
-    let seed = SegmentEntry::empty(0).seed();
-    let entries = fs::read(&sums).unwrap();
-    for entry in entries.chunks(SUM_ENTRY_BYTES) {
-        let extent = decode_sum(seed, entry).unwrap();
-        assert!(extent.length as usize <= EXTENT_BYTES_MAX, "{extent:?}");
+    (dir, written)
+}
+
+fn zeroed(file: &Path, from: u64, to: u64) {
+    use std::os::unix::fs::FileExt;
+    let open = fs::File::options().write(true).open(file).unwrap();
+    open.write_all_at(&vec![0; (to - from) as usize], from)
+        .unwrap();
+}
+
+#[test]
+fn the_lost_checksums_of_a_long_segment_are_made_anew_in_small_extents() {
+    let entry = SUM_ENTRY_BYTES as u64;
+    for lost in [
+        "the file",
+        "its beginning",
+        "its end, beside a running broker",
+    ] {
+        let (dir, written) = stopped_often();
+        let sums = files(&folder(dir.path()), ".sum").remove(0);
+        let length = fs::metadata(&sums).unwrap().len();
+        match lost {
+            "the file" => fs::remove_file(&sums).unwrap(),
+            "its beginning" => zeroed(&sums, 0, length / 2),
+            _ => {}
+        }
+        let opened = open(dir.path());
+        if lost.starts_with("its end") {
+            zeroed(&sums, length / entry / 2 * entry, length);
+        }
+        let partition = open_partition(&opened.log, id(), PartitionConfig::default());
+        let (batches, holes) = read_everything(&partition, 1 << 20);
+        assert!(batches == written && holes.is_empty(), "{lost}");
+        let seed = SegmentEntry::empty(0).seed();
+        let extents = || -> Option<Vec<SumEntry>> {
+            let bytes = fs::read(&sums).unwrap();
+            let entries = bytes.chunks(SUM_ENTRY_BYTES);
+            entries.map(|entry| decode_sum(seed, entry).ok()).collect()
+        };
+        wait_until("made anew", || {
+            extents().is_some_and(|found| found.len() as u64 == length / entry)
+        });
+        for extent in extents().unwrap() {
+            assert!(extent.length as usize <= EXTENT_BYTES_MAX, "{extent:?}");
+        }
+        opened.log.shutdown();
+        drop((partition, opened));
+        let opened = open(dir.path());
+        let partition = open_partition(&opened.log, id(), PartitionConfig::default());
+        let (batches, holes) = read_everything(&partition, 1);
+        assert!(batches == written && holes.is_empty(), "{lost}");
     }
-    opened.log.shutdown();
-    drop((partition, opened));
-    let (batches, lost) = read_everything(&open_partition(&open(dir.path()).log, id(), long()), 1);
-    assert!(batches == written && lost.is_empty());
+}
+
+#[test]
+fn an_entry_that_passes_over_offsets_is_told_by_the_read_and_by_the_scrubber() {
+    for scrubbed in [false, true] {
+        let (dir, written) = stopped_often();
+        let sums = files(&folder(dir.path()), ".sum").remove(0);
+        // What a rebuild wrote, and what a write that was lost left of it: both true by themselves.
+        let bytes = fs::read(&sums).unwrap();
+        let seed = SegmentEntry::empty(0).seed();
+        let mut short = decode_sum(seed, &bytes[..SUM_ENTRY_BYTES]).unwrap();
+        let first = written[0].1.len();
+        (short.length, short.end_offset) = (first as u32, 2);
+        short.crc = crc32c::crc32c(&written[0].1);
+        let entry = encode_sum(seed, &short);
+        fs::write(&sums, [&entry[..], &bytes[SUM_ENTRY_BYTES..]].concat()).unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let options = Options {
+            scrub_bytes_per_second: if scrubbed { u64::MAX } else { 0 },
+            ..options(dir.path())
+        };
+        let opened = open_log(&disk, options).unwrap();
+        let partition = open_partition(&opened.log, id(), PartitionConfig::default());
+        if !scrubbed {
+            let (_, holes) = read_everything(&partition, 1);
+            assert_eq!(holes.len(), 1);
+            assert_eq!(holes[0].0, 2);
+        }
+        wait_until("told", || {
+            let told = opened.log.health().unhealthy;
+            told.iter().any(|range| range.from == 2)
+        });
+    }
 }
 
 #[test]
