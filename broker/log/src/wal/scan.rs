@@ -553,11 +553,10 @@ impl Scanner {
                 ..start
             };
             let length = u64::from(frame.batch_length);
-            let end = place.position + length;
-            let decoded = if end > self.source.files[start.file].head.file_bytes {
-                None
-            } else {
+            let decoded = if self.source.has_room(place, length)? {
                 frame.frame(self.source.read(place, length)?)
+            } else {
+                None
             };
             match (decoded, frame.kind) {
                 (Some(decoded), _) => group.frames.push(RecoveredFrame {

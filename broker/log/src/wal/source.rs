@@ -309,6 +309,16 @@ impl Source {
             .collect())
     }
 
+    /// Whether so much can stand there. What is longer than a window must be there, too: a length is a claim, and takes memory.
+    pub(crate) fn has_room(&mut self, place: Place, length: u64) -> Result<bool, WalOpenError> {
+        let end = place.position + length;
+        if end > self.files[place.file].head.file_bytes || length <= self.window_bytes {
+            return Ok(end <= self.files[place.file].head.file_bytes);
+        }
+        let there = self.handle(place.file)?.len();
+        Ok(there.is_ok_and(|there| end <= there))
+    }
+
     /// Bytes of a file; zeros behind its end and where the disk cannot read.
     pub(crate) fn read(&mut self, place: Place, length: u64) -> Result<&[u8], WalOpenError> {
         let have = self.window_at.position + self.window.len() as u64;
