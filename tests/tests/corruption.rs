@@ -142,6 +142,132 @@ fn in_a_segment() {
     );
 }
 
+/// A record of the metadata is damaged: the start says which offsets, and goes on without them once they are given up.
+#[test]
+fn in_the_metadata_and_given_up() {
+    let mut broker = Broker::start();
+    let mut wire = Wire::connect(broker.bootstrap());
+    for topic in ["kept", "a-lost-topic"] {
+        wire.create_topic(topic, 1, &[]);
+        let base = wire.produce(topic, 0, fresh_batch(&[&value(0, 0)]));
+        assert_eq!(base, Ok(0));
+    }
+    broker.stop();
+    let places = disk::find_all(&broker.data_dir().join("p"), b"a-lost-topic");
+    assert_eq!(places.len(), 1, "{places:?}");
+    disk::flip(&places[0]);
+    let failed = broker.try_restart().expect_err("the metadata is damaged");
+    let words = format!("{failed:?}");
+    assert!(words.contains("__cluster_metadata"), "{words}");
+    let (code, text) = broker.verify();
+    assert_eq!(code, 1, "{text}");
+    let of_metadata = |line: &&str| line.contains("topic=__cluster_metadata");
+    let line = text.lines().find(of_metadata).expect("the damage is told");
+    let offsets = line
+        .split("offsets=")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let (from, to) = offsets.and_then(|o| o.split_once("..=")).expect("a range");
+    assert!(words.contains(from), "{from} is named: {words}");
+    let topic = ["--topic", "__cluster_metadata", "--partition", "0"];
+    let accept = [
+        &["log", "accept-loss"][..],
+        &topic,
+        &["--from", from, "--to", to],
+    ]
+    .concat();
+    let (code, text) = Broker::offline(&accept, broker.data_dir());
+    assert_eq!(code, 0, "{text}");
+    for start in 0..2 {
+        broker.restart();
+        let mut wire = Wire::connect(broker.bootstrap());
+        let kept = wire.read_all("kept", 0, 0).expect("what is not lost");
+        assert_eq!(kept.len(), 1 + start, "start {start}");
+        let lost = wire.metadata("a-lost-topic");
+        assert_ne!(lost.topics[0].error_code, 0, "nobody knows it any more");
+        let base = wire.produce("kept", 0, fresh_batch(&[&value(0, 1)]));
+        assert_eq!(base, Ok(1 + start as i64));
+        broker.stop();
+    }
+    let aside = disk::files(&broker.data_dir().join("quarantine"));
+    assert!(!aside.is_empty(), "its records are put aside, not deleted");
+}
+
+/// A commit group and the copy of its table behind it: nobody knows what it held, and the start goes on only after somebody
+/// has given it up.
+#[test]
+fn in_both_copies_of_a_frame_table_and_given_up() {
+    let mut broker = filled();
+    wait_until_idle(&broker);
+    broker.kill9();
+    damage_tables(&broker.data_dir().join("wal"), 45);
+    let failed = broker
+        .try_restart()
+        .expect_err("nobody knows what was in it");
+    let words = format!("{failed:?}");
+    let group = words
+        .split("--group ")
+        .nth(1)
+        .expect("the way out is named");
+    let group: String = group.chars().take_while(char::is_ascii_digit).collect();
+    let accept = ["log", "accept-loss", "--group", &group];
+    let (code, text) = Broker::offline(&accept, broker.data_dir());
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains(&format!("commit group={group}")), "{text}");
+    assert!(
+        !text.contains("topic=orders"),
+        "later appends say how far it was: {text}"
+    );
+    let (code, text) = Broker::offline(&accept, broker.data_dir());
+    assert_eq!((code, text.contains("before")), (0, true), "{text}");
+    broker.restart();
+    let mut wire = Wire::connect(broker.bootstrap());
+    // What the group held of this partition is known from what follows it.
+    let (at, error) = wire.read_all("orders", 0, 0).expect_err("the gap is told");
+    assert_eq!((at, error), (40, ResponseError::CorruptMessage));
+    let after = fetch_range(&mut wire, 50, RECORDS);
+    assert_eq!(after.len() as i64, RECORDS - 50);
+    others_are_untouched(&mut wire);
+    let base = wire.produce("orders", 0, fresh_batch(&[&value(0, RECORDS)]));
+    assert_eq!(base, Ok(RECORDS));
+    wire.create_topic("later", 1, &[]);
+    let state = broker.log_state();
+    let told = state["accepted_losses"].as_array().expect("a list");
+    assert!(
+        told.iter().any(|loss| loss["group"].to_string() == group),
+        "{state}"
+    );
+    broker.stop();
+    broker.restart();
+    let mut wire = Wire::connect(broker.bootstrap());
+    others_are_untouched(&mut wire);
+    assert_eq!(
+        wire.produce("later", 0, fresh_batch(&[&value(0, 0)])),
+        Ok(0)
+    );
+}
+
+/// Damages the first entry of a commit group's frame table, and its copy in the group behind.
+fn damage_tables(wal: &Path, offset: i64) {
+    const BLOCK: u64 = 4096;
+    let places = disk::find_all(wal, &value(0, offset)[16..]);
+    let file = &places[0].file;
+    let bytes = std::fs::read(file).expect("a WAL file");
+    let number = |at: u64| {
+        let bytes = &bytes[at as usize..][..4];
+        u64::from(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+    };
+    let mut group = places[0].position / BLOCK * BLOCK;
+    while !bytes[group as usize..].starts_with(b"KEELWALG") {
+        group -= BLOCK;
+    }
+    let next = group + number(group + 56);
+    for position in [group + 80 + 9, next + 80 + 64 * number(next + 12) + 9] {
+        let file = file.clone();
+        disk::flip(&Place { file, position });
+    }
+}
+
 fn check(mut broker: Broker, damage: &Damage) {
     verify_names_the_place(&broker, damage);
     broker.restart();

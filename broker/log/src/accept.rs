@@ -1,10 +1,14 @@
 //! `log accept-loss`: gives up offsets that cannot be read, so that everybody may go on. Offline, recorded for ever.
 //!
-//! Owns the judgement: only what really cannot be read may be given up, and only while no broker runs. Writes one file
+//! Owns the judgement over ranges ([`group`] has that over whole commit groups): only what really cannot be read may be given up, and only while no broker runs. Writes one file
 //! ([`crate::losses`]) and nothing else; the next start acts on it.
+
+pub(crate) mod group;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use group::{GroupRequest, KnownPartition, accept_group};
 
 use crate::disk::{Disk, DiskLock, LockError, RealDisk};
 use crate::files::Kind;
@@ -86,27 +90,47 @@ pub(crate) fn accept_loss_on(
     data_dir: &Path,
     request: &AcceptRequest,
 ) -> Result<Vec<AcceptedLoss>, AcceptError> {
-    let directory = Directory::open_on(Arc::clone(disk), data_dir)?;
-    let _lock = lock(disk.as_ref(), data_dir)?;
-    if let Some(reason) = directory.losses_damage {
-        return Err(AcceptError::Refused(format!(
-            "{LOSSES} does not verify ({reason}): start the broker once, which puts it aside, then accept again"
-        )));
-    }
+    let (directory, _lock) = locked(disk, data_dir)?;
     let known = Known::of(&directory, request.partition)?;
     let before = directory.losses.of(request.partition);
     let before = before.map_or(Vec::new(), |given_up| given_up.ranges.clone());
     known.check(request, &before)?;
     let news = known.records(request, before);
-    if !news.is_empty() {
-        let mut all = directory.losses.all().to_vec();
-        all.extend_from_slice(&news);
-        losses::write(disk, data_dir, &all).map_err(|source| AcceptError::Write {
-            path: data_dir.join(LOSSES),
-            source,
-        })?;
-    }
+    record(disk, &directory, &news)?;
     Ok(news)
+}
+
+/// The directory of a stopped broker, for as long as the lock is held, with a list that can be added to.
+fn locked(
+    disk: &Arc<dyn Disk>,
+    data_dir: &Path,
+) -> Result<(Directory, Box<dyn DiskLock>), AcceptError> {
+    let directory = Directory::open_on(Arc::clone(disk), data_dir)?;
+    let lock = lock(disk.as_ref(), data_dir)?;
+    if let Some(reason) = directory.losses_damage {
+        return Err(AcceptError::Refused(format!(
+            "{LOSSES} does not verify ({reason}): start the broker once, which puts it aside, then accept again"
+        )));
+    }
+    Ok((directory, lock))
+}
+
+/// Adds to the list, durably.
+fn record(
+    disk: &Arc<dyn Disk>,
+    directory: &Directory,
+    news: &[AcceptedLoss],
+) -> Result<(), AcceptError> {
+    if news.is_empty() {
+        return Ok(());
+    }
+    let data_dir = directory.files.root();
+    let mut all = directory.losses.all().to_vec();
+    all.extend_from_slice(news);
+    losses::write(disk, data_dir, &all).map_err(|source| AcceptError::Write {
+        path: data_dir.join(LOSSES),
+        source,
+    })
 }
 
 fn lock(disk: &dyn Disk, data_dir: &Path) -> Result<Box<dyn DiskLock>, AcceptError> {
@@ -202,13 +226,15 @@ impl Known {
             let Recovered::Group(group) = step else {
                 continue;
             };
-            if group.damage.is_some() && group.frames.is_empty() && group.lost.is_empty() {
+            let given_up = directory.losses.groups().contains(&group.seq);
+            if group.unknown.is_some() && !given_up {
                 return Err(AcceptError::Refused(format!(
                     "commit group {} ({} at position {}) cannot be read at all, so that nobody knows which partitions and \
-                     offsets were in it: this cannot be given up yet, restore the file or its volume",
+                     offsets were in it: restore the file or its volume, or give it up first (--group {})",
                     group.seq,
                     group.file.display(),
-                    group.position
+                    group.position,
+                    group.seq
                 )));
             }
             self.group(directory, manifest.partition, applied, group);

@@ -175,10 +175,11 @@ impl Log {
         let partition = {
             let mut partitions = self.shared.partitions.write();
             let found = partitions.entry(id);
-            Arc::clone(
-                found
-                    .or_insert_with(|| Arc::new(Partition::new(&self.shared, id, Slots::none(id)))),
-            )
+            Arc::clone(found.or_insert_with(|| {
+                let partition = Partition::new(&self.shared, id, Slots::none(id));
+                partition.pass_given_up();
+                Arc::new(partition)
+            }))
         };
         // A partition's lock is never taken under the map's: a commit takes them the other way round.
         partition.attach(config, observer);

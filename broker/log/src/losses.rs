@@ -16,7 +16,7 @@
 //! ```
 //! Little-endian. The file is written anew beside the old one, synced, and renamed over it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,10 +41,16 @@ const CRC_BYTES: usize = 4;
 /// The file is never longer: more than ten thousand losses are no list that a person reads.
 pub(crate) const LOSSES_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// In place of a partition: a whole commit group of which nobody knows what it held; its number is both offsets.
+pub(crate) const GROUP: PartitionId = PartitionId {
+    topic: TopicId([0; 16]),
+    index: -1,
+};
+
 /// A range that was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptedLoss {
-    /// What could not be read, where, and why. Its partition is set.
+    /// What could not be read, where, and why. Its partition is set, unless it is a whole commit group.
     pub range: UnhealthyRange,
     /// The topic's name at that time.
     pub topic: String,
@@ -54,11 +60,20 @@ pub struct AcceptedLoss {
     pub accepted_ms: i64,
 }
 
+impl AcceptedLoss {
+    /// The commit group, if a whole one was given up.
+    pub fn group(&self) -> Option<u64> {
+        let is_group = self.range.partition == Some(GROUP);
+        is_group.then(|| u64::try_from(self.range.from).unwrap_or(0))
+    }
+}
+
 /// Everything that was given up.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
     all: Vec<AcceptedLoss>,
     by_partition: HashMap<PartitionId, GivenUp>,
+    groups: BTreeSet<u64>,
 }
 
 /// What of one partition is given up.
@@ -86,7 +101,8 @@ impl GivenUp {
 impl Losses {
     pub(crate) fn new(all: Vec<AcceptedLoss>) -> Self {
         let mut by_partition: HashMap<PartitionId, GivenUp> = HashMap::new();
-        for AcceptedLoss { range, .. } in &all {
+        let groups = all.iter().filter_map(AcceptedLoss::group).collect();
+        for AcceptedLoss { range, .. } in all.iter().filter(|loss| loss.group().is_none()) {
             let Some(id) = range.partition else { continue };
             let given_up = by_partition.entry(id).or_default();
             given_up.ranges.push((range.from, range.to));
@@ -98,12 +114,21 @@ impl Losses {
             given_up.ranges = joined(std::mem::take(&mut given_up.ranges));
             given_up.without_bytes.sort_unstable();
         }
-        Losses { all, by_partition }
+        Losses {
+            all,
+            by_partition,
+            groups,
+        }
     }
 
     /// In the order in which they were accepted.
     pub(crate) fn all(&self) -> &[AcceptedLoss] {
         &self.all
+    }
+
+    /// Commit groups that were given up whole.
+    pub(crate) fn groups(&self) -> &BTreeSet<u64> {
+        &self.groups
     }
 
     /// What of a partition is given up; nothing of most.

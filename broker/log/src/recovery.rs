@@ -53,7 +53,6 @@ pub(crate) fn open(
     };
     let node = Arc::new(Node::open(Arc::clone(&disk), &node_options).map_err(stop)?);
     sync_leftovers(disk.as_ref(), &node)?;
-    let wal_options = wal_options(&options);
     let files = Files::new(Arc::clone(&disk), &options.data_dir);
     let shared = Shared::new(
         options,
@@ -63,7 +62,7 @@ pub(crate) fn open(
         files,
     );
     load_losses(&shared).map_err(|e| stop(format!("cannot read {LOSSES}: {e}")))?;
-    let mut recovery = Wal::open(disk, Arc::clone(&node), wal_options).map_err(stop)?;
+    let mut recovery = Wal::open(disk, Arc::clone(&node), wal_options(&shared)).map_err(stop)?;
     shared.watch_space();
     let mut found = small_files(&shared, &recovery.damaged());
     found.extend(load_partitions(&shared).map_err(|e| {
@@ -188,7 +187,8 @@ fn small_files(shared: &Shared, wal: &Damaged) -> Vec<Problem> {
     found
 }
 
-fn wal_options(options: &Options) -> WalOptions {
+fn wal_options(shared: &Shared) -> WalOptions {
+    let options = &shared.options;
     let sizing = match (options.wal_file_bytes, options.wal_bytes_max) {
         (Some(file_bytes), bytes_max) => {
             let files_max = bytes_max.map_or(4, |max| (max / file_bytes).max(4)) as usize;
@@ -205,6 +205,7 @@ fn wal_options(options: &Options) -> WalOptions {
         data_queue_bytes_max: options.tail_bytes_max as usize,
         background: options.wal_background,
         read_back_groups: options.read_back_groups,
+        given_up: shared.losses().groups().clone(),
         ..WalOptions::default()
     }
 }
@@ -254,7 +255,8 @@ impl Replay<'_> {
         for one in lost {
             counted |= self.lost(&file, one);
         }
-        if let Some(reason) = group.damage.filter(|_| !counted) {
+        let given_up = group.unknown.is_some();
+        if let Some(reason) = group.damage.filter(|_| !counted && !given_up) {
             // Only a copy or padding is damaged: told, no offset is lost.
             self.problems
                 .push(wal_range(None, &file, group.position, reason, (0, -1)));
@@ -395,6 +397,9 @@ impl Replay<'_> {
 
     /// Tells what was found, of partitions that still exist.
     fn finish(self) {
+        for partition in self.shared.partitions.read().values() {
+            partition.pass_given_up();
+        }
         for (id, from, to) in self.missing {
             if let Some(partition) = self.shared.partition(id) {
                 let file = self

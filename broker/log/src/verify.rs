@@ -222,7 +222,9 @@ impl Pass<'_> {
                     source: Source::Wal,
                 })?;
             }
-            if let Some(reason) = group.damage.filter(|_| group.lost.is_empty()) {
+            // A group that was given up is no problem any more.
+            let given_up = self.directory.losses.groups().contains(&group.seq);
+            if let Some(reason) = group.damage.filter(|_| group.lost.is_empty() && !given_up) {
                 let position = group.position;
                 self.problem(&Place {
                     position,

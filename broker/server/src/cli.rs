@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use keelson_log::AcceptedLoss;
-use keelson_log::accept::{AcceptError, AcceptRequest};
+use keelson_log::accept::{AcceptError, AcceptRequest, GroupRequest};
 use keelson_log::dump::DumpFilter;
 
 use crate::config::{Config, doc};
@@ -93,6 +93,17 @@ struct AcceptLossArgs {
     /// The data directory of a stopped broker.
     #[arg(long)]
     data_dir: PathBuf,
+    #[command(flatten)]
+    offsets: Option<Offsets>,
+    /// In place of offsets: a commit group of the write-ahead log of which nobody knows what it held, as a refused start
+    /// names it. Offsets that may have been in it are given up with it.
+    #[arg(long, conflicts_with = "Offsets", required_unless_present = "Offsets")]
+    group: Option<u64>,
+}
+
+/// Which offsets `log accept-loss` gives up.
+#[derive(Debug, Args)]
+struct Offsets {
     /// The topic: its name or its id.
     #[arg(long)]
     topic: String,
@@ -211,20 +222,32 @@ fn accept_loss(args: &AcceptLossArgs) -> ExitCode {
         Ok(names) => names,
         Err(error) => return could_not_look(&error),
     };
-    let partition = match names.partition(&args.topic, args.partition) {
-        Ok(partition) => partition,
-        Err(error) => return could_not_look(&error),
+    let accepted = match (args.group, &args.offsets) {
+        (None, Some(offsets)) => {
+            let partition = match names.partition(&offsets.topic, offsets.partition) {
+                Ok(partition) => partition,
+                Err(error) => return could_not_look(&error),
+            };
+            let name = names.name(partition.topic);
+            let request = AcceptRequest {
+                partition,
+                topic: name.unwrap_or_else(|| offsets.topic.clone()),
+                from: offsets.from,
+                to: offsets.to,
+                by: who(),
+            };
+            keelson_log::accept::accept_loss(&args.data_dir, &request)
+        }
+        (group, _) => {
+            let request = GroupRequest {
+                group: group.unwrap_or(0),
+                partitions: names.partitions(),
+                by: who(),
+            };
+            keelson_log::accept::accept_group(&args.data_dir, &request)
+        }
     };
-    let request = AcceptRequest {
-        partition,
-        topic: names
-            .name(partition.topic)
-            .unwrap_or_else(|| args.topic.clone()),
-        from: args.from,
-        to: args.to,
-        by: who(),
-    };
-    match keelson_log::accept::accept_loss(&args.data_dir, &request) {
+    match accepted {
         Ok(losses) if losses.is_empty() => {
             println!("all of it was given up before");
             ExitCode::SUCCESS
@@ -259,14 +282,20 @@ fn who() -> String {
 
 fn loss_text(loss: &AcceptedLoss) -> String {
     let range = &loss.range;
+    let what = match loss.group() {
+        Some(group) => format!("commit group={group}"),
+        None => format!(
+            "topic={} partition={} offsets={}..={}",
+            loss.topic,
+            range.partition.map_or(-1, |id| id.index),
+            range.from,
+            range.to
+        ),
+    };
     format!(
-        "file={} position={} topic={} partition={} offsets={}..={} reason={} source={} accepted={} by={:?}",
+        "file={} position={} {what} reason={} source={} accepted={} by={:?}",
         range.file,
         range.position,
-        loss.topic,
-        range.partition.map_or(-1, |id| id.index),
-        range.from,
-        range.to,
         range.reason,
         range.source,
         rfc3339(loss.accepted_ms),
@@ -292,10 +321,18 @@ mod tests {
             "keelson-broker log verify --data-dir D",
             "keelson-broker log dump --data-dir D --topic T --partition 0 --from 5",
             "keelson-broker log accept-loss --data-dir D --topic T --partition 0 --from 5 --to 9",
+            "keelson-broker log accept-loss --data-dir D --group 7",
             "keelson-broker config",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap();
         }
-        assert!(Cli::try_parse_from(["keelson-broker", "log", "accept-loss"]).is_err());
+        for line in [
+            "keelson-broker log accept-loss",
+            "keelson-broker log accept-loss --data-dir D",
+            "keelson-broker log accept-loss --data-dir D --topic T --partition 0 --from 5",
+            "keelson-broker log accept-loss --data-dir D --topic T --partition 0 --from 5 --to 9 --group 7",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use keelson_log::accept::KnownPartition;
 use keelson_log::verify::VerifyError;
 use keelson_log::{PartitionId, TopicId, read_partition};
 use keelson_protocol::BATCH_HEADER_BYTES;
@@ -25,6 +26,7 @@ pub struct NoSuchTopic {
 pub struct Names {
     names: HashMap<TopicId, String>,
     removed: HashSet<TopicId>,
+    partitions: HashMap<TopicId, i32>,
 }
 
 impl Names {
@@ -36,6 +38,7 @@ impl Names {
         let metadata = TopicId(CLUSTER_METADATA_ID);
         let mut names = HashMap::from([(metadata, CLUSTER_METADATA.to_owned())]);
         let mut removed = HashSet::new();
+        let mut partitions = HashMap::from([(metadata, 1)]);
         let id = PartitionId {
             topic: metadata,
             index: 0,
@@ -47,25 +50,57 @@ impl Names {
                 .filter_map(|record| Record::decode(record.value?).ok());
             for record in values {
                 match record {
-                    Record::TopicCreated { id, name, .. } => {
+                    Record::TopicCreated {
+                        id,
+                        name,
+                        partitions: count,
+                        ..
+                    } => {
                         names.insert(TopicId(id), name);
+                        partitions.insert(TopicId(id), count);
+                    }
+                    Record::PartitionsGrown {
+                        id,
+                        partitions: count,
+                    } => {
+                        partitions.insert(TopicId(id), count);
                     }
                     Record::TopicRemoved { id } => {
                         removed.insert(TopicId(id));
                     }
                     Record::BrokerStarted { .. }
-                    | Record::PartitionsGrown { .. }
                     | Record::ConfigChanged { .. }
                     | Record::ProducerIds { .. } => {}
                 }
             }
         })?;
-        Ok(Self { names, removed })
+        Ok(Self {
+            names,
+            removed,
+            partitions,
+        })
     }
 
     /// The name of an id.
     pub fn name(&self, id: TopicId) -> Option<String> {
         self.names.get(&id).cloned()
+    }
+
+    /// Every partition that there should be, the metadata's own too.
+    pub fn partitions(&self) -> Vec<KnownPartition> {
+        let topics = self.partitions.iter();
+        let topics = topics.filter(|(topic, _)| !self.removed.contains(*topic));
+        let partitions = topics.flat_map(|(topic, count)| {
+            (0..*count).map(|index| KnownPartition {
+                id: PartitionId {
+                    topic: *topic,
+                    index,
+                },
+                topic: self.name(*topic).unwrap_or_default(),
+                is_plain: topic.0 == CLUSTER_METADATA_ID,
+            })
+        });
+        partitions.collect()
     }
 
     /// The partition that a topic's name or id and a number stand for. Of several topics that had the name, the one that

@@ -108,6 +108,13 @@ impl Partition {
         self.durable_offset.fetch_max(offset, Ordering::AcqRel);
     }
 
+    /// No offset is given out that somebody gave up: perhaps it was given out before.
+    pub(crate) fn pass_given_up(&self) {
+        if let Some(given_up) = self.given_up() {
+            self.skip_to(given_up.behind(self.next_offset()));
+        }
+    }
+
     /// Replay found that these offsets were durable and cannot be read; the next offset resumes above them.
     pub(crate) fn lost_in_replay(&self, mut range: UnhealthyRange, position: WalPosition) {
         let mut state = self.state.lock();

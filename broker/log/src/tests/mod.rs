@@ -8,6 +8,7 @@ mod damage;
 mod golden;
 mod impossible;
 mod in_use;
+mod lost_groups;
 mod model;
 mod readback;
 mod regressions;

@@ -17,6 +17,7 @@ mod tests;
 mod witness;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use bytes::Bytes;
 use crate::ids::PartitionId;
 use crate::metrics::Reason;
 
+use files::file_name;
 pub(crate) use found::Damaged;
 pub use handle::Wal;
 #[cfg(any(test, feature = "fuzz"))]
@@ -196,6 +198,8 @@ pub struct WalOptions {
     pub control_queue_bytes_max: usize,
     /// So many groups of a start are read back, all of them; a sample of the later ones. 0: none.
     pub read_back_groups: u64,
+    /// Commit groups that were given up: a start does not stop at them although nobody knows what they held.
+    pub given_up: BTreeSet<u64>,
     /// Whether files are prepared by a helper thread; without it the writer prepares them itself (simulator).
     pub background: bool,
 }
@@ -208,6 +212,7 @@ impl Default for WalOptions {
             data_queue_bytes_max: 256 << 20,
             control_queue_bytes_max: 64 << 20,
             read_back_groups: 0,
+            given_up: BTreeSet::new(),
             background: true,
         }
     }
@@ -262,6 +267,17 @@ pub struct RecoveredGroup {
     pub damage: Option<Reason>,
     /// The appends that are lost with it, in order (empty when only copies or padding are damaged).
     pub lost: Vec<LostAppend>,
+    /// Set when neither copy of its table is there: how much it can have held.
+    pub unknown: Option<Unknown>,
+}
+
+/// Bounds for a group of which nothing is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unknown {
+    /// It was not longer.
+    pub bytes_max: u64,
+    /// It had no more frames with a batch.
+    pub frames_max: u64,
 }
 
 /// A tail that was never acknowledged, cut off as benign.

@@ -15,7 +15,7 @@ use super::{Recovered, WalOpenError};
 const LIST_ATTEMPTS_MAX: usize = 5;
 
 /// The groups of a WAL from its checkpoint on, in order, and what is damaged. A group that cannot be known at all comes
-/// with the reason `tables_lost`, no frames and nothing in `lost`.
+/// with what can be said of its size in `unknown`.
 ///
 /// Beside a running broker the walk ends at the last durable group: a group that is just being written has no witness
 /// and is a torn tail, which is no error.
@@ -41,7 +41,7 @@ impl WalReader {
         let Some(found) = find(disk.as_ref(), dir)? else {
             return Ok(None);
         };
-        let mut scanner = Scanner::new(Arc::clone(disk), dir, &found, false);
+        let mut scanner = Scanner::new(Arc::clone(disk), dir, &found, None);
         scanner.open_all()?;
         Ok(Some(WalReader {
             disk: Arc::clone(disk),

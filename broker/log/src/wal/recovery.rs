@@ -75,7 +75,12 @@ impl WalRecovery {
             }
         };
         let files = Files::open(Arc::clone(&disk), &dir, kept_sizing(wanted, &found), &found)?;
-        let scanner = Scanner::new(Arc::clone(&disk), &dir, &found, true);
+        let scanner = Scanner::new(
+            Arc::clone(&disk),
+            &dir,
+            &found,
+            Some(options.given_up.clone()),
+        );
         Ok(WalRecovery {
             disk,
             node,
@@ -355,11 +360,11 @@ fn find_created(disk: &dyn Disk, dir: &Path) -> Result<Found, WalOpenError> {
         })
 }
 
-/// An unreadable range counts as not zero: writing may mend it.
+/// A range that cannot be read, or that the file lacks, counts as not zero: writing mends it.
 fn is_zero(file: &dyn DiskFile, position: u64, length: u64) -> bool {
     let mut bytes = vec![0; length as usize];
     match file.read_at(&mut bytes, position) {
-        Ok(read) => bytes[..read].iter().all(|byte| *byte == 0),
+        Ok(read) => read as u64 == length && bytes.iter().all(|byte| *byte == 0),
         Err(_) => false,
     }
 }

@@ -5,8 +5,9 @@
 //! takes no lock, and asks the witness rule what damage means.
 
 mod one;
+mod unknown;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +21,9 @@ use super::format::{
 use super::found::{Found, FoundFile};
 use super::source::{Ahead, Extent, Place, Source, group_end, whole_table};
 use super::witness::{Evidence, Seen, Verdict, decide};
-use super::{LostAppend, RecoveredFrame, RecoveredGroup, TornTail, WalOpenError, WalPosition};
+use super::{
+    LostAppend, RecoveredFrame, RecoveredGroup, TornTail, Unknown, WalOpenError, WalPosition,
+};
 
 /// The last group that was kept.
 #[derive(Debug, Clone, Default)]
@@ -38,8 +41,8 @@ pub(crate) struct Scanner {
     source: Source,
     dir: PathBuf,
     checkpoint_group: u64,
-    /// Whether a double fault stops the walk (a start) or is reported as a group of which nothing is known.
-    strict: bool,
+    /// A group of which nothing is known stops a start's walk, unless somebody gave it up. `None`: it is reported.
+    given_up: Option<BTreeSet<u64>>,
     at: Place,
     expected: u64,
     kept: Kept,
@@ -61,7 +64,12 @@ struct Subject {
 }
 
 impl Scanner {
-    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, found: &Found, strict: bool) -> Scanner {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        found: &Found,
+        given_up: Option<BTreeSet<u64>>,
+    ) -> Scanner {
         let checkpoint = found.slot.checkpoint;
         let needed = |file: &&FoundFile| file.head.generation >= checkpoint.generation;
         let files: Vec<FoundFile> = found.files.iter().filter(needed).copied().collect();
@@ -69,7 +77,7 @@ impl Scanner {
             source: Source::new(disk, dir, files, found.filled.is_some()),
             dir: dir.to_owned(),
             checkpoint_group: checkpoint.group,
-            strict,
+            given_up,
             at: Place {
                 file: 0,
                 position: FIRST_GROUP_POSITION,
@@ -253,7 +261,11 @@ impl Scanner {
                 Ok(())
             }
             (Verdict::Keep | Verdict::Salvage | Verdict::Refuse, _) => {
-                self.unknown(here, header.seq, length)?;
+                let unknown = Unknown {
+                    bytes_max: length,
+                    frames_max: u64::from(header.frame_count),
+                };
+                self.unknown(here, header.seq, unknown)?;
                 self.at = after;
                 Ok(())
             }
@@ -337,7 +349,7 @@ impl Scanner {
         let fit = self.source.blocks_between(here, next);
         let first = header.seq.saturating_sub(fit).max(self.expected);
         if first > self.expected {
-            self.unknown(start, first - 1, 0)?;
+            self.nothing_before(start, first - 1, (next, header))?;
         }
         for seq in first..header.seq {
             let copy = if seq + 1 == header.seq {
@@ -385,7 +397,7 @@ impl Scanner {
                     self.keep(group, 0, frames, false);
                     start.position += length;
                 }
-                (_, _) => self.unknown(start, seq, 0)?,
+                (_, _) => self.nothing_before(start, seq, (next, header))?,
             }
         }
         self.expected = header.seq;
@@ -447,41 +459,12 @@ impl Scanner {
         self.ready.push_back(group);
     }
 
-    /// A double fault.
-    fn unknown(&mut self, start: Place, seq: u64, length: u64) -> Result<(), WalOpenError> {
-        let generation = self.source.files[start.file].head.generation;
-        if self.strict && seq >= self.checkpoint_group {
-            return Err(WalOpenError::Refused {
-                path: self.dir.join(file_name(generation)),
-                reason: format!(
-                    "commit group {seq} at position {} was durable, and neither copy of its frame table can be read: \
-                     nobody knows which partitions and offsets were in it, so going on could use an offset twice; \
-                     restore the file or its volume",
-                    start.position
-                ),
-            });
-        }
-        let group = RecoveredGroup {
-            seq,
-            generation,
-            file: self.relative(start.file),
-            position: start.position,
-            length,
-            boot: 0,
-            frames: Vec::new(),
-            damage: Some(Reason::TablesLost),
-            lost: Vec::new(),
-        };
-        self.keep(group, 0, Vec::new(), false);
-        Ok(())
-    }
-
     fn finish(&mut self, here: Place, extents: Vec<Extent>) -> Result<(), WalOpenError> {
         self.at = here;
         self.ended = true;
         if let Some(bad) = self.source.unreadable_from(here) {
             // What cannot be read is not known to be the end: cutting it off could drop what was acknowledged.
-            return self.unreadable_end(bad);
+            return self.unreadable_end(here, bad);
         }
         if let Some(first) = extents.first() {
             self.torn = Some(TornTail {
@@ -491,32 +474,6 @@ impl Scanner {
             });
         }
         self.discarded = extents;
-        Ok(())
-    }
-
-    fn unreadable_end(&mut self, bad: Place) -> Result<(), WalOpenError> {
-        let generation = self.source.files[bad.file].head.generation;
-        if self.strict {
-            return Err(WalOpenError::Refused {
-                path: self.dir.join(file_name(generation)),
-                reason: format!(
-                    "the disk cannot read it at position {} (or the file was shortened), and no later group says what \
-                     was there: acknowledged records may be in it; restore the file or its volume",
-                    bad.position
-                ),
-            });
-        }
-        self.ready.push_back(RecoveredGroup {
-            seq: self.expected,
-            generation,
-            file: self.relative(bad.file),
-            position: bad.position,
-            length: 0,
-            boot: 0,
-            frames: Vec::new(),
-            damage: Some(Reason::Io),
-            lost: Vec::new(),
-        });
         Ok(())
     }
 
@@ -542,6 +499,7 @@ impl Scanner {
             frames: Vec::with_capacity(table.len()),
             damage,
             lost: Vec::new(),
+            unknown: None,
         };
         for frame in table {
             let at = WalPosition {

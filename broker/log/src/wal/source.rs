@@ -248,6 +248,13 @@ impl Source {
         bytes / BLOCK_BYTES as u64
     }
 
+    /// Bytes that groups can have filled there, also where a file has been cut since.
+    pub(crate) fn room_between(&self, from: Place, to: Place) -> u64 {
+        let files = self.files[from.file..to.file].iter();
+        let before = files.map(|file| file.head.file_bytes);
+        (before.sum::<u64>() + to.position).saturating_sub(from.position)
+    }
+
     /// The copy of group `seq`'s frame table in the group behind it.
     pub(crate) fn second_copy(
         &mut self,

@@ -43,6 +43,8 @@ pub(super) struct LogBody {
 struct LossBody {
     #[serde(flatten)]
     range: RangeBody,
+    /// Set where a whole commit group was given up: then there is no topic, and the offsets mean nothing.
+    group: Option<u64>,
     accepted: String,
     by: String,
 }
@@ -127,11 +129,13 @@ fn log_body(broker: &Broker, health: Health) -> LogBody {
 
 /// The topic may be gone by now: the record has the name that it had.
 fn loss_body(broker: &Broker, loss: AcceptedLoss) -> LossBody {
+    let group = loss.group();
     LossBody {
         range: RangeBody {
-            topic: Some(loss.topic),
+            topic: Some(loss.topic).filter(|_| group.is_none()),
             ..range_body(broker, loss.range)
         },
+        group,
         accepted: rfc3339(loss.accepted_ms),
         by: loss.by,
     }

@@ -27,7 +27,7 @@ impl Scanner {
             source,
             dir: dir.to_owned(),
             checkpoint_group: group.seq,
-            strict: false,
+            given_up: None,
             at: Place {
                 file: 0,
                 position: group.position,
