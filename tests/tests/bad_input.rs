@@ -289,6 +289,69 @@ fn a_full_volume_with_data_starts_read_only_and_resumes_by_itself() {
     assert_eq!(wire.read_all("orders", 0, 0).expect("readable").len(), 21);
 }
 
+/// A producer goes on while the volume runs full: it is refused with an error that it may try again by, everything that was
+/// acknowledged is served meanwhile, and it goes on by itself once there is room.
+#[test]
+fn a_volume_that_runs_full_refuses_records_serves_all_it_has_and_resumes() {
+    let volume = SmallVolume::new("400m");
+    let mut broker = volume.setup().start();
+    let mut wire = Wire::connect(broker.bootstrap());
+    wire.create_topic("orders", 1, &[]);
+    let mut acknowledged = 0;
+    let mut produce = |wire: &mut Wire| {
+        let batch = fresh_batch(&[&payload(20_000, 1, acknowledged)]);
+        let answer = wire.produce("orders", 0, batch);
+        if let Ok(base) = answer {
+            assert_eq!(base, acknowledged as i64, "offsets go on without a gap");
+            acknowledged += 1;
+        }
+        (answer, acknowledged)
+    };
+    for _ in 0..20 {
+        produce(&mut wire).0.expect("there is room");
+    }
+    volume.fill();
+    wait_until("records are refused", WITHIN, || {
+        let (answer, _) = produce(&mut wire);
+        assert!(
+            matches!(answer, Ok(_) | Err(ResponseError::KafkaStorageError)),
+            "{answer:?}"
+        );
+        answer.is_err()
+    });
+    let state = |state| {
+        let metrics = broker.metrics();
+        metrics.sum("keelson_wal_health", &[("state", state)])
+    };
+    assert_eq!((state("readonly"), state("corrupt")), (1.0, 0.0));
+    // Everything else goes on, on the same connection and on new ones.
+    let (_, count) = produce(&mut wire);
+    let mut other = Wire::connect(broker.bootstrap());
+    for wire in [&mut wire, &mut other] {
+        let read = wire.read_all("orders", 0, 0).expect("reading goes on");
+        assert_eq!(read.len() as u64, count);
+    }
+    other.create_topic("while-full", 1, &[]);
+
+    volume.empty();
+    wait_until("it takes records again by itself", WITHIN, || {
+        produce(&mut wire).0.is_ok()
+    });
+    wait_until("health is ok again", WITHIN, || state("ok") == 1.0);
+    let (answer, count) = produce(&mut wire);
+    answer.expect("and goes on taking them");
+    assert_eq!(state("degraded"), 0.0);
+    broker.stop();
+    broker.restart();
+    let mut wire = Wire::connect(broker.bootstrap());
+    let read = wire.read_all("orders", 0, 0).expect("readable");
+    assert_eq!(read.len() as u64, count, "exactly what was acknowledged");
+    for (offset, value) in read {
+        assert_eq!(value, payload(20_000, 1, offset as u64), "at {offset}");
+    }
+    assert_eq!(wire.produce("while-full", 0, fresh_batch(&[b"one"])), Ok(0));
+}
+
 #[test]
 fn a_small_byte_limit_over_many_partitions_is_no_violation() {
     const PARTITIONS: i32 = 50;
