@@ -367,9 +367,7 @@ impl Log {
             // Before the partitions go: a group that is just being written still finds them.
             Stop::Now => self.shared.wal().abandon(),
         }
-        // Partitions hold the log and the log its partitions: here the circle ends.
-        self.shared.partitions.write().clear();
-        self.shared.flusher.clear();
+        self.shared.let_go();
     }
 }
 

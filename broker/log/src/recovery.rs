@@ -53,27 +53,45 @@ pub(crate) fn open(
     };
     let node = Arc::new(Node::open(Arc::clone(&disk), &node_options).map_err(stop)?);
     sync_leftovers(disk.as_ref(), &node)?;
-    let files = Files::new(Arc::clone(&disk), &options.data_dir);
-    let shared = Shared::new(
-        options,
-        Arc::clone(&metrics),
-        hooks,
-        Arc::clone(&node),
-        files,
-    );
-    load_losses(&shared).map_err(|e| stop(format!("cannot read {LOSSES}: {e}")))?;
-    let mut recovery = Wal::open(disk, Arc::clone(&node), wal_options(&shared)).map_err(stop)?;
+    let files = Files::new(disk, &options.data_dir);
+    let shared = Shared::new(options, Arc::clone(&metrics), hooks, node, files);
+    let boot = replay(&shared, start).inspect_err(|_| shared.let_go())?;
+    let node = &shared.node;
+    let identity = Identity {
+        cluster_id: node.identity().cluster_id.clone(),
+        broker_id: node.identity().broker_id,
+        directory_id: node.identity().directory_id.clone(),
+        boot,
+        last_exit: node.last_exit().to_owned(),
+    };
+    metrics.recovery_remaining_bytes.set(0);
+    metrics.recovery_in_progress.set(0);
+    metrics
+        .recovery_duration
+        .set(started.elapsed().as_secs_f64());
+    Ok((shared, identity))
+}
+
+/// Folders, then the WAL on top of them, then the running WAL. Returns the number of this start.
+fn replay(
+    shared: &Arc<Shared>,
+    start: impl FnOnce(Writer) -> io::Result<Wal>,
+) -> Result<u64, OpenError> {
+    load_losses(shared).map_err(|e| stop(format!("cannot read {LOSSES}: {e}")))?;
+    let (disk, node) = (Arc::clone(shared.files.disk()), Arc::clone(&shared.node));
+    let mut recovery = Wal::open(disk, node, wal_options(shared)).map_err(stop)?;
     shared.watch_space();
-    let mut found = small_files(&shared, &recovery.damaged());
-    found.extend(load_partitions(&shared).map_err(|e| {
+    let mut found = small_files(shared, &recovery.damaged());
+    found.extend(load_partitions(shared).map_err(|e| {
         let dir = shared.files.partitions_dir().display().to_string();
         stop(format!("cannot read the partitions in {dir}: {e}"))
     })?);
     let mut replay = Replay {
-        shared: &shared,
+        shared,
         problems: found,
         missing: Vec::new(),
     };
+    let metrics = &shared.metrics;
     while let Some(step) = recovery.next().map_err(stop)? {
         replay.step(step)?;
         metrics
@@ -82,28 +100,14 @@ pub(crate) fn open(
         shared.hooks.recovery_progress(recovery.remaining_bytes());
     }
     replay.finish();
-    make_room(&shared, &mut recovery)?;
-    let wal = recovery.finish_with(
-        Arc::new(Sink(Arc::downgrade(&shared))),
-        Arc::clone(&metrics),
-        start,
-    );
+    make_room(shared, &mut recovery)?;
+    let sink = Arc::new(Sink(Arc::downgrade(shared)));
+    let wal = recovery.finish_with(sink, Arc::clone(metrics), start);
     let wal = wal.map_err(stop)?;
-    let identity = Identity {
-        cluster_id: node.identity().cluster_id.clone(),
-        broker_id: node.identity().broker_id,
-        directory_id: node.identity().directory_id.clone(),
-        boot: wal.stats().boot,
-        last_exit: node.last_exit().to_owned(),
-    };
-    shared.flusher.group_processed(wal.stats().durable_group, 0);
+    let boot = wal.boot();
+    shared.flusher.group_processed(wal.durable_group(), 0);
     shared.set_wal(wal);
-    metrics.recovery_remaining_bytes.set(0);
-    metrics.recovery_in_progress.set(0);
-    metrics
-        .recovery_duration
-        .set(started.elapsed().as_secs_f64());
-    Ok((shared, identity))
+    Ok(boot)
 }
 
 /// What a killed process wrote and did not sync is seen as if it were durable: it must be, before it is built on.

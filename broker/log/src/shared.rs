@@ -172,6 +172,12 @@ impl Shared {
             .map_err(|QueueFull| AppendError::TailFull)
     }
 
+    /// Partitions hold the log and the log its partitions: here the circle ends.
+    pub(crate) fn let_go(&self) {
+        self.partitions.write().clear();
+        self.flusher.clear();
+    }
+
     /// No append is taken from here on.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);

@@ -229,8 +229,6 @@ impl Stepped {
 
 impl Drop for Stepped {
     fn drop(&mut self) {
-        // Partitions hold the log and the log its partitions: here the circle ends.
-        self.shared.partitions.write().clear();
-        self.shared.flusher.clear();
+        self.shared.let_go();
     }
 }

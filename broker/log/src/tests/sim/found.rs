@@ -11,11 +11,13 @@ use keelson_protocol::builder::BatchBuilder;
 use keelson_state::producers::{ProducerBatch, Verdict};
 
 use super::life::sim_options;
-use crate::disk::{SimDisk, SimFaults};
+use crate::disk::{Disk, SimDisk, SimFaults};
 use crate::flusher::by_hand::Piece;
 use crate::metrics::{HealthState, Reason, Source, Stage};
 use crate::stepped::{Dead, Stepped};
-use crate::tests::support::{Rng, append_in, batch, open_partition, partition_id, read_everything};
+use crate::tests::support::{
+    Rng, append_in, batch, open_log, open_partition, partition_id, read_everything,
+};
 use crate::{Entry, Options, Partition, PartitionConfig};
 
 fn open(disk: &SimDisk) -> (Stepped, Arc<Partition>) {
@@ -322,11 +324,12 @@ fn a_full_wal_on_a_full_volume_starts_read_only_or_is_refused() {
     drop(stepped);
 
     let disk = full.copy(2);
+    let no_room = SimFaults {
+        capacity_bytes: Some(0),
+        ..SimFaults::default()
+    };
     for _ in 0..3 {
-        disk.set_faults(SimFaults {
-            capacity_bytes: Some(0),
-            ..SimFaults::default()
-        });
+        disk.set_faults(no_room.clone());
         let refused = Stepped::open(&disk, sim_options());
         let words = refused.err().expect("no room at all").to_string();
         assert!(
@@ -335,6 +338,13 @@ fn a_full_wal_on_a_full_volume_starts_read_only_or_is_refused() {
         );
         disk.kill();
     }
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    assert!(open_log(&shared, sim_options()).is_err());
+    assert_eq!(
+        Arc::strong_count(&shared),
+        1,
+        "of a refused start nothing is left"
+    );
     disk.set_faults(SimFaults::default());
     let (_stepped, partition) = open(&disk);
     assert!(read_everything(&partition, 1 << 16) == (batches, vec![]));
