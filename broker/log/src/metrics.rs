@@ -333,6 +333,15 @@ impl LogMetrics {
         Self::register(&Registry::new()).expect("a new registry holds none of these names")
     }
 
+    /// As if new, as far as a simulated start looks at it: making the families takes longer than such a start.
+    #[cfg(test)]
+    pub(crate) fn start_over(&self) {
+        let counters = [&self.torn_tail_truncations, &self.truncated_bytes];
+        let counters = counters.into_iter().chain(&self.decode.every_error);
+        counters.for_each(IntCounter::reset);
+        self.zero_all();
+    }
+
     /// Counts one damaged range. The caller has made sure that this range was not counted before.
     pub fn decode_error(&self, stage: Stage, source: Source, reason: Reason) {
         self.decode

@@ -3,6 +3,8 @@
 //! Owns that all of a run happens on one thread, in the order that was asked for: the same seed then gives the same
 //! operations of the disk, down to the last byte that a power cut takes. Only tests and fuzz targets have it.
 
+#[cfg(test)]
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 use std::time::Instant;
@@ -64,10 +66,27 @@ fn keep_quiet() {
     });
 }
 
+#[cfg(test)]
+thread_local! {
+    static METRICS: RefCell<Option<Arc<LogMetrics>>> = const { RefCell::new(None) };
+}
+
+/// Those of the start before, on this thread, if nobody holds them any more.
+#[cfg(test)]
+fn metrics() -> Arc<LogMetrics> {
+    METRICS.with_borrow_mut(|kept| {
+        let free = kept.take().filter(|kept| Arc::strong_count(kept) == 1);
+        let metrics = free.unwrap_or_else(|| Arc::new(LogMetrics::unregistered()));
+        metrics.start_over();
+        *kept = Some(Arc::clone(&metrics));
+        metrics
+    })
+}
+
 impl Stepped {
     #[cfg(test)]
     pub(crate) fn open(disk: &SimDisk, options: Options) -> Result<Stepped, OpenError> {
-        Stepped::open_counted(disk, options, Arc::new(LogMetrics::unregistered()))
+        Stepped::open_counted(disk, options, metrics())
     }
 
     /// A start that counts in `metrics`: making those takes longer than a start.
