@@ -6,6 +6,7 @@
 //! the last one is cut at a batch.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
@@ -256,6 +257,10 @@ impl Partition {
         }
         manifest.segments.retain(|s| s.base_offset < to);
         let view = view.filter(|view| view.entry.base_offset < to);
+        // Where to cut is a matter of offsets. In replay, batches that are taken back here have seemed to disprove the epochs
+        // of those that took their place, which a salvage has found already.
+        let epochs = Arc::new([]);
+        let view = view.map(|view| SegmentView { epochs, ..view });
         let files = &self.shared().files;
         if let (Some(view), Some(last)) = (&view, manifest.segments.last_mut()) {
             let path = files.path(&SegmentReader::new(files, view).key(Kind::Log));

@@ -404,24 +404,32 @@ fn a_start_tells_of_no_gap_that_a_later_log_start_explains() {
 }
 
 /// The same with another epoch behind the truncation: the batches that it takes back, still in the WAL, seem to disprove
-/// that epoch, until replay is past the truncation. Seed 1795855212796.
+/// that epoch, until replay is past the truncation. Seeds 1795855212796 and, cut where an extent begins, 1795858226566.
 #[test]
 fn a_start_does_not_take_what_follows_a_truncation_for_damage() {
-    let before = |stepped: &mut Stepped, partition: &Partition| {
-        put(partition, 1, 0);
-        put(partition, 5, 0);
-        stepped.write().unwrap();
-    };
-    let behind = |_: &mut Stepped, partition: &Partition| {
-        put(partition, 1, 2);
-        produce(partition, 0, 2);
-    };
-    cut_a_flush_of(
-        |disk| behind_a_truncation(disk, before, (1, behind)),
-        |partition, what| {
-            assert_eq!(partition.next_offset(), 3, "{what}");
-            assert_eq!(partition.epochs(), [(0, 0), (2, 1)], "{what}");
-            assert_eq!(read_everything(partition, 1).0.len(), 3, "{what}");
-        },
-    );
+    for is_flushed in [false, true] {
+        let before = |stepped: &mut Stepped, partition: &Partition| {
+            put(partition, 1, 0);
+            stepped.write().unwrap();
+            if is_flushed {
+                flush(stepped).unwrap();
+            }
+            put(partition, 5, 0);
+            stepped.write().unwrap();
+        };
+        let behind = |_: &mut Stepped, partition: &Partition| {
+            put(partition, 1, 2);
+            produce(partition, 0, 2);
+        };
+        cut_a_flush_of(
+            |disk| behind_a_truncation(disk, before, (1, behind)),
+            |partition, what| {
+                let what = format!("{what}, flushed before: {is_flushed}");
+                assert_eq!(partition.next_offset(), 3, "{what}");
+                assert_eq!(partition.epochs(), [(0, 0), (2, 1)], "{what}");
+                let (batches, lost) = read_everything(partition, 1);
+                assert_eq!((batches.len(), lost), (3, vec![]), "{what}");
+            },
+        );
+    }
 }
