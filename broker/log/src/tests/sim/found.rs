@@ -3,6 +3,7 @@
 //! A random life that fails says what is wrong, not what must be right: here that is stated, for each cause that was
 //! repaired.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,11 +11,12 @@ use bytes::Bytes;
 use keelson_protocol::builder::BatchBuilder;
 use keelson_state::producers::{ProducerBatch, Verdict};
 
-use super::life::sim_options;
+use super::life::{DIR, sim_options};
 use crate::disk::{Disk, SimDisk, SimFaults};
 use crate::flusher::by_hand::Piece;
 use crate::metrics::{HealthState, Reason, Source, Stage};
 use crate::stepped::{Dead, Stepped};
+use crate::tests::in_use::{Class, spans};
 use crate::tests::support::{
     Rng, append_in, batch, open_log, open_partition, partition_id, read_everything,
 };
@@ -191,6 +193,39 @@ fn a_deletion_that_is_only_queued_costs_no_producer() {
             assert_eq!(verdict, Ok(duplicate), "{what}");
         },
     );
+}
+
+/// The newest slot is lost, and the producer snapshot that the older one names is damaged: what is taken back from the
+/// segments does not make half a table of it.
+#[test]
+fn a_salvage_builds_on_no_damaged_snapshot() {
+    let disk = SimDisk::new(32);
+    let (mut stepped, partition) = open(&disk);
+    for producer in [7, 9] {
+        let mut builder = BatchBuilder::new(1_000).producer(producer, 0, 0);
+        builder.push(None, Some(b"value"));
+        send(&partition, builder.build(), 0);
+        stepped.write().unwrap();
+        flush(&mut stepped).unwrap();
+    }
+    drop((partition, stepped));
+    disk.kill();
+    for class in [Class::Slot, Class::Producers] {
+        // Once the newest slot is gone, the older one says which snapshot counts.
+        let all = spans(&disk, Path::new(DIR));
+        let counts = all.iter().find(|span| span.class == class && span.age == 0);
+        let counts = counts.unwrap();
+        disk.flip(&counts.path, counts.from + 30, 1);
+    }
+    for start in 0..2 {
+        let (stepped, partition) = open(&disk);
+        assert_eq!(partition.next_offset(), 2, "start {start}");
+        assert_eq!(partition.producers().unwrap().len(), 2, "start {start}");
+        let told = stepped.metrics().decode_errors_total();
+        assert_eq!(told, 1, "start {start}: the snapshot is told");
+        drop((partition, stepped));
+        disk.kill();
+    }
 }
 
 /// A first flush whose last slot is lost is taken back from the segment, which begins at the log start. Seed 96.
