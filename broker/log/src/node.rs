@@ -474,7 +474,6 @@ fn parse_text(text: &[u8]) -> Option<(NodeIdentity, i64, String)> {
 }
 
 /// The slot that counts (`None` when there is none), and where one is not whole.
-#[allow(clippy::type_complexity)]
 fn read_slots(
     disk: &dyn Disk,
     path: &Path,

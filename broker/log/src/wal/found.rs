@@ -219,7 +219,6 @@ fn find_file(
 }
 
 /// The valid slots, and where one is not whole.
-#[allow(clippy::type_complexity)]
 fn read_manifest(
     disk: &dyn Disk,
     path: &Path,
