@@ -109,7 +109,10 @@ pub(crate) fn whole_log(dir: &Path, load: &Load) -> Result<Value> {
     if !load.scrubs {
         options.scrub_bytes_per_second = 0;
     }
-    options.compaction_pause = LOOK_AGAIN;
+    if load.compacts {
+        // At once, and never for long without: with many partitions, looking at each of them so often is a load of its own.
+        options.compaction_pause = LOOK_AGAIN;
+    }
     let log = keelson_log::open(options, Arc::clone(&metrics), Arc::new(Nobody))?;
     if load.compacts {
         let config = PartitionConfig {
