@@ -37,6 +37,8 @@ const CHECKPOINT_PACE: Duration = Duration::from_secs(1);
 const NAP: Duration = Duration::from_millis(50);
 /// How often a full volume is looked at again.
 const FULL_PACE: Duration = Duration::from_secs(1);
+/// Priority of the thread below that of the process: a third of the weight of the others.
+const NICE: i32 = 5;
 /// How long a clean stop flushes; what is left is in the WAL.
 const STOP_FLUSH_MAX: Duration = Duration::from_secs(5);
 
@@ -378,6 +380,7 @@ impl Work {
 
 /// The thread's body.
 pub(crate) fn run(shared: &Arc<Shared>) {
+    step_back();
     loop {
         let result = match shared.flusher.next_task(shared) {
             Task::Flush(ids) => flush_many(shared, ids),
@@ -402,6 +405,14 @@ pub(crate) fn run(shared: &Arc<Shared>) {
             shared.fail(&reason);
             return;
         }
+    }
+}
+
+/// Lets this thread, and those that it starts, have less of the cores than the commits beside it: theirs is the latency
+/// that is felt, and producers that are faster than the flusher are stopped by the bound of tail memory.
+fn step_back() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "the flusher keeps the priority of the process");
     }
 }
 

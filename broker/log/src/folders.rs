@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{DirEntry, Durability};
-use crate::files::{FileKey, Kind, QUARANTINE_DIR, is_medium_error, read_up_to};
+use crate::files::{FileKey, Kind, QUARANTINE_DIR};
 use crate::flusher;
 use crate::health::UnhealthyRange;
 use crate::ids::{PartitionId, TopicId};
 use crate::metrics::{Reason, Source, Stage};
 use crate::partition::Partition;
-use crate::partition::format::{Manifest, SUM_ENTRY_BYTES, decode_sum};
+use crate::partition::format::Manifest;
 use crate::partition::slots::{MANIFEST, MANIFEST_NEW, Slots};
 use crate::recovery::CLEAN_EXIT;
 use crate::shared::{Shared, now_ms};
@@ -103,7 +103,7 @@ fn load_folder(
     let damaged = !loaded.damaged.is_empty();
     if damaged || crate::salvage::has_more(files, &slots.manifest)? {
         // The slot that follows holds no tails: they must be in their files before.
-        problems.extend(restore_tails(shared, &slots.manifest)?);
+        put_tails(shared, &slots.manifest)?;
         crate::salvage::roll_forward(shared, id, &mut slots, damaged)?;
     }
     tidy_folder(shared, id, &mut slots, problems)?;
@@ -181,18 +181,19 @@ fn tidy_folder(
         // The next slot names them no more: a power cut behind it must not bring them back.
         files.disk().sync_dir(&dir)?;
     }
-    problems.extend(restore_tails(shared, manifest)?);
     for (at, segment) in manifest.segments.iter().enumerate() {
         let end = manifest
             .segments
             .get(at + 1)
             .map_or(manifest.next_offset, |s| s.base_offset);
-        for (kind, listed) in [
-            (Kind::Log, segment.log_bytes),
-            (Kind::Sum, segment.sum_bytes),
-            (Kind::Idx, segment.idx_bytes),
-        ] {
+        let is_last = at + 1 == manifest.segments.len();
+        for kind in Kind::ALL {
             let key = segment.key(id, kind);
+            let listed = if is_last {
+                manifest.tails.in_file(segment, kind)
+            } else {
+                segment.bytes_of(kind)
+            };
             if let Some(problem) = fit_length(shared, &key, listed, end)? {
                 problems.push(problem);
             }
@@ -209,60 +210,21 @@ fn has_failed(shared: &Shared) -> bool {
     !["", CLEAN_EXIT].contains(&shared.node.last_exit())
 }
 
-/// Puts the entries that only the manifest holds for sure into their files. A power cut may have taken them from there,
-/// whole or in part; bytes that are neither the right ones nor missing are damage, which is repaired and told.
-fn restore_tails(shared: &Shared, manifest: &Manifest) -> io::Result<Vec<Problem>> {
-    let mut problems = Vec::new();
+/// Puts the entries that only the manifest holds into their files.
+fn put_tails(shared: &Shared, manifest: &Manifest) -> io::Result<()> {
     let Some(last) = manifest.segments.last() else {
-        return Ok(problems);
+        return Ok(());
     };
-    let tails = [
-        (Kind::Sum, &manifest.tails.sum, last.sum_bytes),
-        (Kind::Idx, &manifest.tails.idx, last.idx_bytes),
-    ];
-    for (kind, tail, total) in tails.into_iter().filter(|(_, tail, _)| !tail.is_empty()) {
-        let key = last.key(manifest.partition, kind);
-        let Some(position) = total.checked_sub(tail.len() as u64) else {
-            continue;
-        };
-        let file = shared.files.open_or_make(&key)?;
-        let mut bytes = vec![0; tail.len()];
-        let read = match read_up_to(&*file, &mut bytes, position) {
-            Err(e) if is_medium_error(&e) => {
-                // Told below: these are not the bytes that must stand there.
-                bytes.fill(0xff);
-                bytes.len()
-            }
-            read => read?,
-        };
-        if bytes[..read] == tail[..] && !has_failed(shared) {
-            continue;
-        }
-        file.write_at(tail, position, Durability::Later)?;
-        // An entry that was true before a truncation cut its extent is no damage.
-        let is_stale = kind == Kind::Sum
-            && bytes[..read]
-                .chunks(SUM_ENTRY_BYTES)
-                .all(|entry| decode_sum(last.seed(), entry).is_ok());
-        let differs = bytes
-            .iter()
-            .zip(tail)
-            .any(|(found, wanted)| found != wanted && *found != 0);
-        if differs && !is_stale {
-            problems.push(UnhealthyRange {
-                partition: Some(manifest.partition),
-                from: last.base_offset,
-                to: last.base_offset - 1,
-                file: shared.files.told(&key),
-                position,
-                reason: Reason::SlotCrc,
-                source: Source::Index,
-                stage: Stage::Replay,
-                since_ms: now_ms(),
-            });
+    for kind in [Kind::Sum, Kind::Idx] {
+        let (tail, position) = (manifest.tails.of(kind), manifest.tails.in_file(last, kind));
+        if !tail.is_empty() {
+            let file = shared
+                .files
+                .open_or_make(&last.key(manifest.partition, kind))?;
+            file.write_at(tail, position, Durability::Later)?;
         }
     }
-    Ok(problems)
+    Ok(())
 }
 
 /// Cuts a file to the length that counts. One that is missing or too short is told: here when it costs no offsets;
@@ -287,6 +249,9 @@ fn fit_length(
             Reason::Truncated
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if key.kind != Kind::Log && listed == 0 {
+                return Ok(None);
+            }
             if key.kind == Kind::Log {
                 // The next flush may go on behind what is lost: an empty file takes it, a missing one would end the process.
                 files.open_or_make(key)?;

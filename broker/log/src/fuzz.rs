@@ -20,9 +20,10 @@ use crate::ids::{PartitionId, TopicId};
 use crate::metrics::{Reason, Source, Stage};
 use crate::node::{self, NodeIdentity};
 use crate::offline::Directory;
+use crate::partition::ends::Tails;
 use crate::partition::format::{
     IDX_ENTRY_BYTES, IdxEntry, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry,
-    Tails, decode_idx, decode_manifest, decode_producers, decode_sum, encode_idx, encode_manifest,
+    decode_idx, decode_manifest, decode_producers, decode_sum, encode_idx, encode_manifest,
     encode_producers, encode_sum,
 };
 use crate::partition::slots::decode_slots;

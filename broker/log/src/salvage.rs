@@ -14,11 +14,12 @@ use crate::files::{FileKey, Files, Kind, is_medium_error, read_up_to};
 use crate::folders::set_aside;
 use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
+use crate::partition::ends::Tails;
 use crate::partition::epochs;
 use crate::partition::extent::{SegmentReader, SegmentView};
 use crate::partition::format::{
-    IDX_ENTRY_BYTES, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry, Tails,
-    decode_idx, decode_producers, decode_sum, encode_producers, encode_sum,
+    IDX_ENTRY_BYTES, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry, decode_idx,
+    decode_producers, decode_sum, encode_producers, encode_sum,
 };
 use crate::partition::producers::record;
 use crate::partition::segments::record_timestamp;
@@ -399,11 +400,7 @@ fn entry_behind(
 }
 
 /// Bytes of the `.idx` entries that point into what counts.
-pub(crate) fn index_bytes(
-    files: &Files,
-    partition: PartitionId,
-    segment: &SegmentEntry,
-) -> io::Result<u64> {
+fn index_bytes(files: &Files, partition: PartitionId, segment: &SegmentEntry) -> io::Result<u64> {
     let key = segment.key(partition, Kind::Idx);
     let mut bytes = [0; IDX_ENTRY_BYTES];
     let mut counted = 0;

@@ -73,7 +73,7 @@ fn flush_round(
 ) -> Result<Vec<PartitionId>, String> {
     let share = partitions.len().div_ceil(threads_max).max(1);
     let shares: Vec<&[Arc<Partition>]> = partitions.chunks(share).collect();
-    let (all, one) = (Barrier::new(shares.len()), Mutex::new(()));
+    let (all, one) = (Barrier::new(shares.len()), Mutex::default());
     if let [share] = shares[..] {
         return flush_share(shared, share, (&all, &one));
     }
@@ -102,13 +102,12 @@ type Under<'a> = Vec<Result<Option<FlushPass<'a>>, FlushError>>;
 fn flush_share<'a>(
     shared: &Shared,
     partitions: &'a [Arc<Partition>],
-    (all, one): (&Barrier, &Mutex<()>),
+    (all, one): (&Barrier, &Mutex<Vec<u8>>),
 ) -> Result<Vec<PartitionId>, String> {
     let begin = |partition: &'a Partition| match partition.begin_pass()? {
         Some(pass) => {
             // Writing needs a core and waits for nothing: many threads at once would take the cores from the commits.
-            let _one_writes = one.lock();
-            let written = pass.write().map(Some);
+            let written = pass.write(&mut one.lock()).map(Some);
             std::thread::yield_now();
             written
         }

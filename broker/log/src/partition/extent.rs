@@ -14,9 +14,9 @@ use crate::disk::{DiskFile, OpenMode};
 use crate::files::{FileKey, Files, Kind, read_salvaging, read_up_to};
 use crate::ids::PartitionId;
 use crate::metrics::Reason;
+use crate::partition::ends::Tails;
 use crate::partition::format::{
-    IDX_ENTRY_BYTES, IdxEntry, SUM_ENTRY_BYTES, SegmentEntry, SumEntry, Tails, decode_idx,
-    decode_sum,
+    IDX_ENTRY_BYTES, IdxEntry, SUM_ENTRY_BYTES, SegmentEntry, SumEntry, decode_idx, decode_sum,
 };
 use crate::partition::lost::{LostRun, Span};
 use crate::partition::segments::EXTENT_BYTES_MAX;
@@ -65,8 +65,7 @@ pub(crate) struct SegmentView {
     pub(crate) epochs: Arc<[(i32, i64)]>,
     /// Inclusive offset ranges that have no bytes in the segment.
     pub(crate) gaps: Arc<[(i64, i64)]>,
-    /// The ends of `.sum` and `.idx` from the manifest, for a reader that may come before a start has put them into
-    /// the files (`log verify`).
+    /// The ends of `.sum` and `.idx`, which the manifest alone holds.
     pub(crate) tails: Option<Arc<Tails>>,
 }
 

@@ -27,6 +27,7 @@
 //! The entry CRC of `.sum` and `.idx` is seeded with the segment's base offset + generation * 0x9E3779B97F4A7C15 (mod 2^64):
 //! an entry of another segment, or of the same one before it was compacted, never fits.
 
+use super::ends::Tails;
 use crate::files::{FileKey, Kind};
 use crate::health::UnhealthyRange;
 use crate::ids::{PartitionId, TopicId};
@@ -93,6 +94,15 @@ impl SegmentEntry {
         }
     }
 
+    /// Bytes of one of its files that count, wherever they are.
+    pub(crate) fn bytes_of(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Log => self.log_bytes,
+            Kind::Sum => self.sum_bytes,
+            Kind::Idx => self.idx_bytes,
+        }
+    }
+
     /// One of its files.
     pub(crate) fn key(&self, partition: PartitionId, kind: Kind) -> FileKey {
         FileKey {
@@ -140,22 +150,9 @@ pub(crate) struct Manifest {
     pub(crate) created: Vec<i64>,
     pub(crate) dropped: Vec<i64>,
     pub(crate) quarantined: Vec<UnhealthyRange>,
-    /// The newest `.sum` and `.idx` entries of the last segment: durable here, so that their files need no sync of
-    /// their own at every flush.
+    /// The newest `.sum` and `.idx` entries of the last segment: they are nowhere else, so that most flushes write neither
+    /// of the two files.
     pub(crate) tails: Tails,
-}
-
-/// Ends of the last segment's small files.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Tails {
-    pub(crate) sum: Vec<u8>,
-    pub(crate) idx: Vec<u8>,
-}
-
-impl Tails {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.sum.is_empty() && self.idx.is_empty()
-    }
 }
 
 impl Manifest {

@@ -6,6 +6,7 @@
 pub(crate) mod apply;
 pub(crate) mod compact;
 pub(crate) mod damage;
+pub(crate) mod ends;
 pub(crate) mod epochs;
 pub(crate) mod extent;
 pub(crate) mod format;

@@ -32,7 +32,7 @@ impl Partition {
     /// One pass: moves durable batches of the tail into a segment and brings the manifest up to date.
     pub(crate) fn flush_pass(&self) -> Result<Pass, FlushError> {
         match self.begin_pass()? {
-            Some(pass) => pass.write()?.sync()?.finish(),
+            Some(pass) => pass.write(&mut Vec::new())?.sync()?.finish(),
             None => Ok(Pass::Idle),
         }
     }
@@ -89,18 +89,19 @@ impl<'a> FlushPass<'a> {
         if plan.batches.is_empty() || !plan.is_new {
             return Ok(());
         }
-        partition.sync_tails(&mut plan.manifest)?;
+        partition.put_tails(&mut plan.manifest)?;
         partition.announce(plan.segment.base_offset)
     }
 
     /// The second step: what is to be moved is written to its segment. Waits for nothing but the disk's queue.
-    pub(crate) fn write(mut self) -> Result<FlushPass<'a>, FlushError> {
+    pub(crate) fn write(mut self, buffer: &mut Vec<u8>) -> Result<FlushPass<'a>, FlushError> {
         let plan = &mut self.plan;
         if plan.batches.is_empty() {
             return Ok(self);
         }
         let (segment, tails) = (&mut plan.segment, &mut plan.manifest.tails);
-        let written = writer(self.partition).append((segment, tails), plan.is_new, &plan.batches);
+        let written =
+            writer(self.partition).append((segment, tails), plan.is_new, &plan.batches, buffer);
         self.unsynced = self.or_dirty(written)?;
         Ok(self)
     }

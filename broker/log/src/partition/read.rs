@@ -262,8 +262,7 @@ impl Partition {
             // Those of what is in segments: until a truncation is carried out, they hold more than the partition does.
             epochs: state.slots.manifest.epochs.as_slice().into(),
             gaps: self.gaps(state),
-            // Of a segment that was just cut, the newest checksum may not be in its file yet.
-            tails: (state.roll_next && at + 1 == segments.len())
+            tails: (at + 1 == segments.len() && !state.slots.manifest.tails.is_empty())
                 .then(|| Arc::new(state.slots.manifest.tails.clone())),
         })
     }

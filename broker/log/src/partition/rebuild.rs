@@ -53,12 +53,11 @@ impl Partition {
                 return Ok(());
             }
         };
-        for (kind, bytes, listed) in [
-            (Kind::Sum, &derived.sums, view.entry.sum_bytes),
-            (Kind::Idx, &derived.idxs, view.entry.idx_bytes),
-        ] {
+        let tails = view.tails.as_deref().cloned().unwrap_or_default();
+        for (kind, bytes) in [(Kind::Sum, &derived.sums), (Kind::Idx, &derived.idxs)] {
             // A run of damaged batches can cost entries; what is listed beyond stays as it is.
-            let bytes = &bytes[..bytes.len().min(listed as usize)];
+            let in_file = tails.in_file(&view.entry, kind) as usize;
+            let bytes = &bytes[..bytes.len().min(in_file)];
             let path = files.path(&reader.key(kind));
             let write = || -> io::Result<()> {
                 let file = files.open_or_make(&reader.key(kind))?;

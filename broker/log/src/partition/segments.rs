@@ -9,9 +9,10 @@ use std::sync::Arc;
 use keelson_protocol::batch::BatchHeader;
 use keelson_state::producers::ProducerTable;
 
+use super::ends::Tails;
 use super::format::{
     IDX_ENTRY_BYTES, IdxEntry, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry,
-    Tails, decode_idx, encode_idx, encode_sum,
+    decode_idx, encode_idx, encode_sum,
 };
 use super::tail::TailBatch;
 use super::{Partition, ReadError, State};
@@ -26,9 +27,13 @@ pub(crate) const INDEX_INTERVAL_BYTES: u64 = 4096;
 /// Bytes that one pass moves at most: memory is given back pass by pass.
 const PASS_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// Entries of `.sum` and of `.idx` that a manifest keeps, in bytes each: a dozen flushes, and little memory for a
-/// partition that is idle afterwards.
-const TAIL_BYTES_MAX: usize = 512;
+/// Entries of `.sum` that a manifest alone holds, in bytes: a dozen flushes, and little memory for a partition that is idle
+/// afterwards.
+const SUM_TAIL_BYTES_MAX: usize = if SOON { 3 * SUM_ENTRY_BYTES } else { 512 };
+/// The same of `.idx`: so many are half a dozen flushes of a partition that gets its share of tail memory as one of 10,000.
+const IDX_TAIL_BYTES_MAX: usize = if SOON { 3 * IDX_ENTRY_BYTES } else { 1536 };
+/// Simulated lives are short: their files get entries after a few flushes, too.
+const SOON: bool = cfg!(any(test, feature = "fuzz"));
 
 /// Why a pass did not get through.
 #[derive(Debug, thiserror::Error)]
@@ -121,19 +126,21 @@ impl Partition {
         })
     }
 
-    /// The last segment is left for a new one: its small files are synced, the manifest keeps nothing of them.
-    pub(super) fn sync_tails(&self, manifest: &mut Manifest) -> Result<(), FlushError> {
+    /// The last segment is left for a new one: its small files get what the manifest alone held of them.
+    pub(super) fn put_tails(&self, manifest: &mut Manifest) -> Result<(), FlushError> {
         let tails = std::mem::take(&mut manifest.tails);
-        let Some(last) = manifest.segments.last().filter(|_| !tails.is_empty()) else {
+        let Some(last) = manifest.segments.last() else {
             return Ok(());
         };
+        let writer = SegmentWriter {
+            files: &self.shared().files,
+            partition: self.id(),
+        };
+        let mut unsynced = Unsynced::default();
         for kind in [Kind::Sum, Kind::Idx] {
-            let files = &self.shared().files;
-            let key = last.key(self.id(), kind);
-            let synced = files.open(&key).and_then(|file| file.sync_data());
-            synced.map_err(|e| FlushError::new(files.path(&key), e))?;
+            writer.put_tail(last, (kind, &tails), &mut unsynced)?;
         }
-        Ok(())
+        writer.sync(unsynced)
     }
 
     /// Names a segment that is about to be created.
@@ -147,12 +154,13 @@ impl Partition {
 
     /// Writes a slot; it counts from here on.
     pub(crate) fn write_slot(&self, manifest: Manifest) -> Result<(), FlushError> {
-        let mut slots = self.state.lock().slots.clone();
+        let mut slots = self.state.lock().slots.place();
         let files = &self.shared().files;
         slots
             .write(files, manifest)
             .map_err(|e| FlushError::new(files.partition_dir(self.id()), e))?;
-        self.state.lock().slots = slots;
+        // The one before is freed without the lock.
+        let _before = std::mem::replace(&mut self.state.lock().slots, slots);
         Ok(())
     }
 
@@ -309,7 +317,7 @@ fn fits(state: &State, segment: &SegmentEntry, log_bytes: u64, batch: &TailBatch
 fn choose_batches(state: &State, segment: &SegmentEntry, is_new: bool) -> Vec<TailBatch> {
     let mut log_bytes = if is_new { 0 } else { segment.log_bytes };
     let mut bytes = 0;
-    let mut chosen = Vec::new();
+    let mut chosen = Vec::with_capacity(state.tail.durable().len());
     for batch in state.tail.durable() {
         if bytes > 0
             && (bytes + batch.size() > PASS_BYTES_MAX || !fits(state, segment, log_bytes, batch))
@@ -344,62 +352,84 @@ impl Unsynced {
 }
 
 impl SegmentWriter<'_> {
-    /// Writes, and begins to bring the batches to the medium. Nothing counts before [`SegmentWriter::sync`].
+    /// Writes, and begins to bring the batches to the medium. Nothing counts before [`SegmentWriter::sync`]. An empty `buffer`
+    /// is used for the extents, and comes back for the next one: allocating them took more of a core than copying them.
     pub(super) fn append(
         &self,
         (segment, tails): (&mut SegmentEntry, &mut Tails),
         is_new: bool,
         batches: &[TailBatch],
+        buffer: &mut Vec<u8>,
     ) -> Result<Unsynced, FlushError> {
-        let key = |kind| segment.key(self.partition, kind);
-        let keys = [key(Kind::Log), key(Kind::Sum), key(Kind::Idx)];
-        let failed = |key: &FileKey, e| FlushError::new(self.files.path(key), e);
-        let open = |key: &FileKey| {
-            let file = if is_new {
-                self.files.create(key)
-            } else {
-                self.files.open(key)
-            };
-            file.map_err(|e| failed(key, e))
+        let key = segment.key(self.partition, Kind::Log);
+        let failed = |e| FlushError::new(self.files.path(&key), e);
+        let log = if is_new {
+            self.files.create(&key)
+        } else {
+            self.files.open(&key)
         };
-        let (log, sum, idx) = (open(&keys[0])?, open(&keys[1])?, open(&keys[2])?);
-        let last_indexed = self
-            .last_indexed(segment, &*idx)
-            .map_err(|e| failed(&keys[2], e))?;
+        let log = log.map_err(failed)?;
+        let last_indexed = self.last_indexed(segment, tails)?;
         let mut build = Build::new(*segment, last_indexed);
+        build.extent = std::mem::take(buffer);
         for batch in batches {
             if build.is_full(batch.size()) {
-                build.write_extent(&*log).map_err(|e| failed(&keys[0], e))?;
+                build.write_extent(&*log).map_err(failed)?;
             }
             build.push(
                 (batch.base_offset, batch.last_offset, batch.max_timestamp),
                 &[&batch.batch.prefix, &batch.batch.body],
             );
         }
-        build.write_extent(&*log).map_err(|e| failed(&keys[0], e))?;
-        sum.write_at(&build.sums, segment.sum_bytes, Durability::Later)
-            .map_err(|e| failed(&keys[1], e))?;
-        idx.write_at(&build.idxs, segment.idx_bytes, Durability::Later)
-            .map_err(|e| failed(&keys[2], e))?;
-        log.start_write_back(segment.log_bytes)
-            .map_err(|e| failed(&keys[0], e))?;
+        build.write_extent(&*log).map_err(failed)?;
+        *buffer = build.extent;
+        log.start_write_back(segment.log_bytes).map_err(failed)?;
         let mut unsynced = Unsynced::default();
-        unsynced.files.push((keys[0], log));
-        // The manifest makes the newest entries durable; their files are synced once that is too much to keep there.
-        tails.sum.extend_from_slice(&build.sums);
-        tails.idx.extend_from_slice(&build.idxs);
-        for (tail, file, key) in [
-            (&mut tails.sum, sum, keys[1]),
-            (&mut tails.idx, idx, keys[2]),
-        ] {
-            if tail.len() > TAIL_BYTES_MAX {
-                unsynced.files.push((key, file));
-                tail.clear();
-            }
-        }
+        unsynced.files.push((key, log));
         unsynced.dir = is_new.then(|| self.files.partition_dir(self.partition));
         *segment = build.segment;
+        tails.sum.extend_from_slice(&build.sums);
+        tails.idx.extend_from_slice(&build.idxs);
+        // The manifest makes the newest entries durable; their files get them once that is too much to keep there.
+        if tails.sum.len() > SUM_TAIL_BYTES_MAX {
+            self.put_tail(segment, (Kind::Sum, tails), &mut unsynced)?;
+            tails.sum = Vec::new();
+        }
+        if tails.idx.len() > IDX_TAIL_BYTES_MAX {
+            self.put_tail(segment, (Kind::Idx, tails), &mut unsynced)?;
+            tails.idx = Vec::new();
+        }
         Ok(unsynced)
+    }
+
+    /// Writes what the manifest alone held of a small file to its end.
+    fn put_tail(
+        &self,
+        segment: &SegmentEntry,
+        (kind, tails): (Kind, &Tails),
+        unsynced: &mut Unsynced,
+    ) -> Result<(), FlushError> {
+        if tails.of(kind).is_empty() {
+            return Ok(());
+        }
+        let key = segment.key(self.partition, kind);
+        let position = tails.in_file(segment, kind);
+        let put = || {
+            let file = if position == 0 {
+                self.files.create(&key)?
+            } else {
+                // One that is lost is told, and rebuilt once the flusher has nothing better to do.
+                self.files.open_or_make(&key)?
+            };
+            file.write_at(tails.of(kind), position, Durability::Later)?;
+            Ok(file)
+        };
+        let file = put().map_err(|e| FlushError::new(self.files.path(&key), e))?;
+        unsynced.files.push((key, file));
+        if position == 0 {
+            unsynced.dir = Some(self.files.partition_dir(self.partition));
+        }
+        Ok(())
     }
 
     /// Makes durable what an append wrote.
@@ -416,18 +446,31 @@ impl SegmentWriter<'_> {
     }
 
     /// Position of the newest index entry; `None` before the first (or when it does not decode).
-    fn last_indexed(&self, segment: &SegmentEntry, idx: &dyn DiskFile) -> io::Result<Option<u64>> {
+    fn last_indexed(
+        &self,
+        segment: &SegmentEntry,
+        tails: &Tails,
+    ) -> Result<Option<u64>, FlushError> {
         let Some(at) = segment.idx_bytes.checked_sub(IDX_ENTRY_BYTES as u64) else {
             return Ok(None);
         };
         let mut bytes = [0; IDX_ENTRY_BYTES];
-        let read = match read_up_to(idx, &mut bytes, at) {
-            Err(e) if is_medium_error(&e) => 0,
-            read => read?,
+        let read = match tails.idx.last_chunk() {
+            Some(entry) => {
+                bytes = *entry;
+                IDX_ENTRY_BYTES
+            }
+            None => {
+                let key = segment.key(self.partition, Kind::Idx);
+                let read = self.files.open(&key);
+                match read.and_then(|idx| read_up_to(&*idx, &mut bytes, at)) {
+                    Err(e) if is_medium_error(&e) || e.kind() == io::ErrorKind::NotFound => 0,
+                    read => read.map_err(|e| FlushError::new(self.files.path(&key), e))?,
+                }
+            }
         };
-        Ok(decode_idx(segment.seed(), &bytes[..read])
-            .ok()
-            .map(|entry| entry.position))
+        let entry = decode_idx(segment.seed(), &bytes[..read]);
+        Ok(entry.ok().map(|entry| entry.position))
     }
 }
 

@@ -42,6 +42,18 @@ impl Slots {
         }
     }
 
+    /// Where the next slot goes, without what the newest one says.
+    pub(crate) fn place(&self) -> Self {
+        let (partition, seq) = (self.manifest.partition, self.manifest.seq);
+        Slots {
+            manifest: Manifest {
+                seq,
+                ..Manifest::empty(partition)
+            },
+            ..*self
+        }
+    }
+
     /// Whether the partition has a folder.
     pub(crate) fn exist(&self) -> bool {
         self.capacity_bytes > 0

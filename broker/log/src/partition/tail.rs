@@ -138,7 +138,7 @@ impl Tail {
     }
 
     /// The durable batches, oldest first.
-    pub(crate) fn durable(&self) -> impl Iterator<Item = &TailBatch> {
+    pub(crate) fn durable(&self) -> impl ExactSizeIterator<Item = &TailBatch> {
         self.batches.iter().take(self.durable)
     }
 
@@ -207,14 +207,14 @@ impl Tail {
     /// so that their memory is given back outside the partition's lock: who waits for it may call back.
     #[must_use = "dropping gives memory back, which calls hooks: do it without a lock"]
     pub(crate) fn drop_below(&mut self, offset: i64) -> Vec<TailBatch> {
-        let mut dropped = Vec::new();
-        while self.durable > 0
-            && let Some(batch) = self.batches.pop_front_if(|b| b.last_offset < offset)
-        {
-            self.bytes -= batch.size();
-            self.durable -= 1;
-            dropped.push(batch);
+        if self.batches.front().is_none_or(|b| b.last_offset >= offset) {
+            return Vec::new();
         }
+        let below = self.batches.partition_point(|b| b.last_offset < offset);
+        let count = below.min(self.durable);
+        let dropped: Vec<TailBatch> = self.batches.drain(..count).collect();
+        self.bytes -= dropped.iter().map(TailBatch::size).sum::<u64>();
+        self.durable -= count;
         if self.batches.is_empty() {
             self.batches = VecDeque::new();
         }

@@ -11,15 +11,13 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
+use super::ends::Tails;
 use super::extent::{SegmentReader, SegmentView};
-use super::format::{
-    IDX_ENTRY_BYTES, SUM_ENTRY_BYTES, SegmentEntry, SumEntry, Tails, decode_idx, encode_sum,
-};
+use super::format::{IDX_ENTRY_BYTES, SUM_ENTRY_BYTES, SegmentEntry, SumEntry, encode_sum};
 use super::segments::{FlushError, record_timestamp};
 use super::tail::TailBatch;
 use super::{Partition, ReadError, ReadOutcome, ReadRequest, State};
-use crate::disk::Durability;
-use crate::files::{Kind, read_up_to};
+use crate::files::Kind;
 use crate::health::UnhealthyRange;
 use crate::wal::{Class, Frame, FrameBody, WalPosition};
 
@@ -242,13 +240,10 @@ impl Partition {
         };
         if manifest.next_offset <= to {
             // A pass without room may have written what no slot counts, or an earlier try may have got no further.
-            return self.finish_cut(false);
+            return self.finish_cut();
         }
         let bases = manifest.segments.iter().map(|s| s.base_offset);
         let dropped: Vec<i64> = bases.filter(|base| *base >= to).collect();
-        let is_cut = view
-            .as_ref()
-            .is_some_and(|view| view.entry.base_offset < to);
         if manifest.snapshot.is_some_and(|s| s.offset > to) {
             let table = self
                 .scan_producers(to)
@@ -265,11 +260,8 @@ impl Partition {
         if let (Some(view), Some(last)) = (&view, manifest.segments.last_mut()) {
             let path = files.path(&SegmentReader::new(files, view).key(Kind::Log));
             let cut = self.cut_last(view, last, to);
-            // Not into the file yet: until the slot is durable, the old entry is the one that counts.
-            manifest.tails = Tails {
-                sum: cut.map_err(|error| FlushError::new(path, error))?,
-                idx: Vec::new(),
-            };
+            // Not into the file: until the slot is durable, the old entry is the one that counts.
+            manifest.tails = cut.map_err(|error| FlushError::new(path, error))?;
         } else {
             manifest.tails = Tails::default();
         }
@@ -280,16 +272,16 @@ impl Partition {
         // A reader may still be in the cut segment: nothing is written over what it looks at.
         self.state.lock().roll_next = true;
         self.write_slot(manifest)?;
-        self.finish_cut(is_cut)
+        self.finish_cut()
     }
 
     /// The slot that counts less is durable: what it does not count goes, listed or not, or a later salvage could take it
-    /// for the log's. Repeating it changes nothing. `is_cut`: the last checksum entry is to be replaced, too.
-    fn finish_cut(&self, is_cut: bool) -> Result<(), FlushError> {
+    /// for the log's. Repeating it changes nothing.
+    fn finish_cut(&self) -> Result<(), FlushError> {
         self.shared().files.forget(self.id());
         let manifest = self.state.lock().slots.manifest.clone();
         if let Some(last) = manifest.segments.last() {
-            self.shorten(last, &manifest.tails.sum, is_cut)?;
+            self.shorten(last, &manifest.tails)?;
         }
         let listed = |base: &i64| manifest.segments.iter().any(|s| s.base_offset == *base);
         let begun = manifest.created.iter().filter(|base| !listed(base));
@@ -299,19 +291,14 @@ impl Partition {
         Ok(())
     }
 
-    /// Reckons what of the last segment counts; returns the checksum entry of an extent that is cut in two.
-    fn cut_last(
-        &self,
-        view: &SegmentView,
-        last: &mut SegmentEntry,
-        to: i64,
-    ) -> io::Result<Vec<u8>> {
-        let mut tail = Vec::new();
-        let files = &self.shared().files;
-        let mut reader = SegmentReader::new(files, view);
+    /// Reckons what of the last segment counts; returns what the manifest holds of its small files, with the checksum
+    /// entry of an extent that is cut in two.
+    fn cut_last(&self, view: &SegmentView, last: &mut SegmentEntry, to: i64) -> io::Result<Tails> {
+        let mut tails = view.tails.as_deref().cloned().unwrap_or_default();
+        let mut reader = SegmentReader::new(&self.shared().files, view);
         let number = reader.extent_with(to)?;
         if number >= reader.extents() {
-            return Ok(tail);
+            return Ok(tails);
         }
         let (extent, _) = reader.load(number)?;
         let kept = extent
@@ -321,6 +308,10 @@ impl Partition {
         let length = next.map_or(extent.bytes.len(), |p| p.at);
         last.log_bytes = extent.position + length as u64;
         last.sum_bytes = number * SUM_ENTRY_BYTES as u64;
+        let in_file = tails.in_file(&view.entry, Kind::Sum);
+        tails
+            .sum
+            .truncate(last.sum_bytes.saturating_sub(in_file) as usize);
         if length > 0 {
             let entry = SumEntry {
                 position: extent.position,
@@ -330,15 +321,25 @@ impl Partition {
                 crc: crc32c::crc32c(&extent.bytes[..length]),
                 batches: kept as u32,
             };
-            tail.extend_from_slice(&encode_sum(last.seed(), &entry));
+            tails
+                .sum
+                .extend_from_slice(&encode_sum(last.seed(), &entry));
             last.sum_bytes += SUM_ENTRY_BYTES as u64;
         }
-        last.idx_bytes = crate::salvage::index_bytes(files, view.partition, last)?;
-        last.max_timestamp = self.newest_timestamp(&mut reader, last, to)?;
-        for kind in [Kind::Sum, Kind::Idx] {
-            files.open(&reader.key(kind))?.sync_data()?;
+        let mut indexed = 0;
+        while indexed < reader.idx_entries()?
+            && let Some(entry) = reader.idx(indexed)?
+            && entry.position < last.log_bytes
+        {
+            indexed += 1;
         }
-        Ok(tail)
+        last.idx_bytes = indexed * IDX_ENTRY_BYTES as u64;
+        let in_file = tails.in_file(&view.entry, Kind::Idx);
+        tails
+            .idx
+            .truncate(last.idx_bytes.saturating_sub(in_file) as usize);
+        last.max_timestamp = self.newest_timestamp(&mut reader, last, to)?;
+        Ok(tails)
     }
 
     /// The newest timestamp below `to`: what the last index entry says, and the batches behind it.
@@ -348,14 +349,13 @@ impl Partition {
         last: &SegmentEntry,
         to: i64,
     ) -> io::Result<i64> {
-        let mut bytes = [0; IDX_ENTRY_BYTES];
-        let at = last.idx_bytes.saturating_sub(IDX_ENTRY_BYTES as u64);
-        let index = self.shared().files.open(&reader.key(Kind::Idx))?;
-        let read = read_up_to(&*index, &mut bytes, at)?;
-        let (from, mut newest) = match decode_idx(last.seed(), &bytes[..read]) {
-            Ok(entry) if last.idx_bytes > 0 => (entry.offset, entry.max_timestamp_before),
-            Ok(_) | Err(_) => (last.base_offset, i64::MIN),
+        let newest_indexed = match (last.idx_bytes / IDX_ENTRY_BYTES as u64).checked_sub(1) {
+            Some(number) => reader.idx(number)?,
+            None => None,
         };
+        let (from, mut newest) = newest_indexed.map_or((last.base_offset, i64::MIN), |entry| {
+            (entry.offset, entry.max_timestamp_before)
+        });
         let mut number = reader.extent_with(from)?;
         while number < reader.extents() {
             let (extent, behind) = reader.load(number)?;
@@ -372,30 +372,22 @@ impl Partition {
         Ok(newest)
     }
 
-    /// Files of the last segment, as long as they count. The checksum entry is written before its file is shortened: a
-    /// volume without room has it.
-    fn shorten(&self, last: &SegmentEntry, tail: &[u8], is_cut: bool) -> Result<(), FlushError> {
+    /// Files of the last segment, as long as they count.
+    fn shorten(&self, last: &SegmentEntry, tails: &Tails) -> Result<(), FlushError> {
         let files = &self.shared().files;
-        let lengths = [last.log_bytes, last.sum_bytes, last.idx_bytes];
-        for (kind, length) in Kind::ALL.into_iter().zip(lengths) {
-            let key = last.key(self.id(), kind);
-            let shortened = || {
+        for kind in Kind::ALL {
+            let (key, length) = (last.key(self.id(), kind), tails.in_file(last, kind));
+            let shortened = || -> io::Result<()> {
                 let file = files.open(&key)?;
-                let has_tail = kind != Kind::Sum || (!is_cut && file.len()? >= length);
-                if has_tail && file.len()? <= length {
-                    return Ok(());
-                }
-                if !has_tail {
-                    file.write_at(tail, length - tail.len() as u64, Durability::Later)?;
-                }
                 if file.len()? > length {
                     file.set_len(length)?;
+                    file.sync_data()?;
                 }
-                file.sync_data()
+                Ok(())
             };
             match shortened() {
                 Ok(()) => {}
-                // A start has told of it.
+                // Nothing of it was in the file, or a start has told of it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(FlushError::new(files.path(&key), error)),
             }
