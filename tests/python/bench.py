@@ -97,8 +97,8 @@ class Apache:
         self.peer("wipe")
 
 
-def bench(bootstrap, *words):
-    command = [BENCH, "--bootstrap-servers", bootstrap, "--topic", "bench", "--json", *words]
+def bench(bootstrap, *words, topic="bench"):
+    command = [BENCH, "--bootstrap-servers", bootstrap, "--topic", topic, "--json", *words]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}: {done.stdout}{done.stderr}")

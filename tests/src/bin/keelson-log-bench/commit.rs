@@ -32,6 +32,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 const LOOK_AT_FOLDERS: Duration = Duration::from_millis(500);
 /// No acknowledgement takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What `/proc` counts a thread's time in, on every Linux.
+const CPU_TICK_MS: u64 = 10;
 const LEADER_EPOCH: i32 = 0;
 
 /// What is appended.
@@ -231,6 +233,7 @@ struct Measured {
     elapsed: Duration,
     groups: f64,
     disk_bytes: u64,
+    cpu: Duration,
     refused: u64,
 }
 
@@ -247,6 +250,7 @@ impl Measured {
             "p99_us": self.latency.value_at_quantile(0.99),
             "p999_us": self.latency.value_at_quantile(0.999),
             "disk_bytes_per_acked_byte": self.disk_bytes as f64 / acked as f64,
+            "cpu_us_per_batch": self.cpu.as_secs_f64() * 1e6 / batches as f64,
             "waits_for_room": self.refused,
             "scrubbed_bytes": scrubbed_bytes,
             "compacted_bytes": compacted_bytes,
@@ -267,7 +271,7 @@ fn drive(
     let mut waiting: VecDeque<Instant> = VecDeque::new();
     let (mut number, mut refused) = (0, 0);
     let mut latency = Histogram::<u64>::new(3)?;
-    let mut begun: Option<(Instant, u64, u64)> = None;
+    let mut begun: Option<(Instant, u64, u64, Duration)> = None;
     let groups = || metrics.group_bytes.get_sample_count();
     loop {
         if settled.is_none() && looked.elapsed() >= LOOK_AT_FOLDERS {
@@ -276,9 +280,9 @@ fn drive(
         }
         let is_warm = settled.is_some_and(|since| since.elapsed() >= load.warm_up);
         if begun.is_none() && is_warm {
-            begun = Some((Instant::now(), groups(), written_bytes()?));
+            begun = Some((Instant::now(), groups(), written_bytes()?, cpu_time()?));
         }
-        if let Some((at, groups_before, written_before)) = begun
+        if let Some((at, groups_before, written_before, cpu_before)) = begun
             && at.elapsed() >= load.measured
         {
             return Ok(Measured {
@@ -286,6 +290,7 @@ fn drive(
                 elapsed: at.elapsed(),
                 groups: (groups() - groups_before) as f64,
                 disk_bytes: written_bytes()? - written_before,
+                cpu: cpu_time()? - cpu_before,
                 refused,
             });
         }
@@ -318,4 +323,14 @@ fn written_bytes() -> Result<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("write_bytes: "));
     Ok(line.context("/proc/self/io has no write_bytes")?.parse()?)
+}
+
+/// Time that the threads of this process, driver included, have had a core.
+fn cpu_time() -> Result<Duration> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // Behind the name, which may hold anything: fields 14 and 15 of the line.
+    let (_, fields) = text.rsplit_once(')').context("/proc/self/stat is odd")?;
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.map(str::parse::<u64>).sum::<Result<_, _>>()?;
+    Ok(Duration::from_millis(ticks * CPU_TICK_MS))
 }
