@@ -127,6 +127,19 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// Whether a second start found the same. The first may have flushed for want of room in the WAL, and a flush leaves out
+    /// epochs that lie wholly below the log start.
+    pub(super) fn is_found_again(&self, again: &Seen) -> bool {
+        let epochs = Vec::new();
+        let rest = |seen: &Seen| Seen {
+            epochs: epochs.clone(),
+            ..seen.clone()
+        };
+        is_history(&again.epochs, &self.epochs, self.log_start) && rest(self) == rest(again)
+    }
+}
+
 impl Told {
     pub(super) fn new(id: PartitionId) -> Told {
         Told {
@@ -370,13 +383,17 @@ impl<'a, I: Iterator<Item = &'a Sent>> EqByBytes for I {
 }
 
 /// The history may have lost what lies wholly below the log start, and nothing else.
-fn check_epochs(found: &[(i32, i64)], wanted: &[(i32, i64)], log_start: i64, what: &str) {
+fn is_history(found: &[(i32, i64)], wanted: &[(i32, i64)], log_start: i64) -> bool {
     let needed = wanted
         .iter()
         .rposition(|(_, start)| *start <= log_start)
         .unwrap_or(0);
+    wanted.ends_with(found) && found.len() >= wanted.len() - needed.min(wanted.len())
+}
+
+fn check_epochs(found: &[(i32, i64)], wanted: &[(i32, i64)], log_start: i64, what: &str) {
     assert!(
-        wanted.ends_with(found) && found.len() >= wanted.len() - needed.min(wanted.len()),
+        is_history(found, wanted, log_start),
         "{what}: epochs {found:?}, wanted {wanted:?} from {log_start} on"
     );
 }
