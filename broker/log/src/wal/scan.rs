@@ -19,7 +19,7 @@ use super::format::{
     FIRST_GROUP_POSITION, FrameHeader, FrameKind, GROUP_HEADER_BYTES, GroupHeader,
 };
 use super::found::{Found, FoundFile};
-use super::source::{Ahead, Extent, Place, Source, group_end, whole_table};
+use super::source::{Ahead, Extent, OwnTable, Place, Source, group_end, whole_table};
 use super::witness::{Evidence, Seen, Verdict, decide};
 use super::{
     LostAppend, RecoveredFrame, RecoveredGroup, TornTail, Unknown, WalOpenError, WalPosition,
@@ -300,7 +300,7 @@ impl Scanner {
     fn gap(&mut self, here: Place) -> Result<(), WalOpenError> {
         let seq = self.expected;
         let ahead = self.source.look_ahead(here, seq)?;
-        let own = self.source.own_table(here, seq, None)?;
+        let (start, own) = self.remains(here, seq)?;
         let traces = own.found() || ahead.first.is_some();
         let evidence = Evidence {
             seen: Seen::NoHeader,
@@ -326,7 +326,7 @@ impl Scanner {
                     extents.insert(
                         0,
                         Extent {
-                            place: here,
+                            place: start,
                             length,
                         },
                     );
@@ -334,6 +334,24 @@ impl Scanner {
                 self.finish(here, extents)
             }
         }
+    }
+
+    /// Frame headers of a group without a header: where it belongs, or, where it did not fit, at the start of the next file.
+    fn remains(&mut self, here: Place, seq: u64) -> Result<(Place, OwnTable), WalOpenError> {
+        let own = self.source.own_table(here, seq, None)?;
+        let fresh = Place {
+            file: here.file + 1,
+            position: FIRST_GROUP_POSITION,
+        };
+        if own.found() {
+            return Ok((here, own));
+        }
+        let there = self.source.own_table(fresh, seq, None)?;
+        Ok(if there.found() {
+            (fresh, there)
+        } else {
+            (here, own)
+        })
     }
 
     /// Every group from the expected one up to `header`'s was durable, and none of them has a header.

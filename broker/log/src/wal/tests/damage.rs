@@ -187,6 +187,33 @@ fn an_unwitnessed_damaged_group_is_a_torn_tail() {
     assert_eq!(boot.position, group.position);
 }
 
+/// The last group went to the next file, since it did not fit into the one before. Damage of seed 1562.
+#[test]
+fn an_unwitnessed_group_without_its_header_is_a_torn_tail_at_the_start_of_a_file_too() {
+    let disk = SimDisk::new(2);
+    let started = start(&disk).unwrap();
+    let mut done = 0;
+    let mut last = 0;
+    while groups(&disk).values().all(|group| group.generation == 1) {
+        last += 1;
+        let frames = vec![append(0, last * 10, 13_000)];
+        assert!(commit(&started, &mut done, Class::Data, frames));
+    }
+    drop(started);
+    let group = groups(&disk).into_values().last().unwrap();
+    disk.flip(&path(&group), group.position + 46, 4);
+    let started = start(&disk).unwrap();
+    let torn = Recovered::Torn(TornTail {
+        file: group.file.clone(),
+        position: group.position,
+        bytes: group.length,
+    });
+    assert_eq!(started.recovered.last(), Some(&torn));
+    drop(started);
+    let rest = &disk.contents(&path(&group)).unwrap()[2 * 4096..];
+    assert!(rest.iter().all(|byte| *byte == 0), "remains are cleared");
+}
+
 #[test]
 fn a_wiped_block_loses_only_the_batches_in_it() {
     let disk = written(sealed);
