@@ -78,10 +78,14 @@ def restart(partitions):
         started = time.monotonic()
         broker.launch()
         seconds = time.monotonic() - started
+        with open(f"/proc/{broker.pid}/io") as numbers:
+            started_with = int(next(line.split()[1] for line in numbers if line.startswith("rchar:")))
+        if started_with < HELD_BYTES:
+            raise RuntimeError(f"the start read {started_with} bytes: the write-ahead log did not hold what it was to hold")
         read = bench(broker.bootstrap, "--mode", "consume")
         if read["verification"]["verified"] != records:
             raise RuntimeError(f"{records} acknowledged, read {read['verification']}")
-        return {"seconds": seconds}
+        return {"seconds": seconds, "read_mb": started_with / 1e6}
     finally:
         broker.stop()
 

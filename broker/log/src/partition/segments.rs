@@ -353,7 +353,7 @@ impl Unsynced {
 
 impl SegmentWriter<'_> {
     /// Writes, and begins to bring the batches to the medium. Nothing counts before [`SegmentWriter::sync`]. An empty `buffer`
-    /// is used for the extents, and comes back for the next one: allocating them took more of a core than copying them.
+    /// is used for the extents, and comes back for the next append, so that none is allocated for each.
     pub(super) fn append(
         &self,
         (segment, tails): (&mut SegmentEntry, &mut Tails),
