@@ -16,6 +16,10 @@ use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use keelson_tests::records::{fresh_batch, payload};
 
+/// The broker's own: what is measured allocates as a broker does.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// What a batch of one record without key adds to the value: header, and the record's own fields.
 const BATCH_OVERHEAD_BYTES: usize = 72;
 
