@@ -12,6 +12,9 @@ use crate::ids::PartitionId;
 use crate::losses::AcceptedLoss;
 use crate::metrics::{HealthState, LogMetrics, Reason, Source, Stage};
 
+/// Positions of slots (of a manifest, of `node.meta`) that are not whole, and why.
+pub(crate) type BadSlots = Vec<(u64, Reason)>;
+
 /// One offset range that cannot be read, and where the bytes stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnhealthyRange {

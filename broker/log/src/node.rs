@@ -20,6 +20,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode};
+use crate::health::BadSlots;
 use crate::metrics::Reason;
 
 /// The file's name in the data directory.
@@ -94,7 +95,7 @@ pub struct Node {
     data_dir: PathBuf,
     identity: NodeIdentity,
     last_exit: String,
-    damaged: Vec<(u64, Reason)>,
+    damaged: BadSlots,
     meta: Mutex<Meta>,
     _lock: Box<dyn DiskLock>,
 }
@@ -188,10 +189,7 @@ impl Node {
     }
 
     /// The slot that counts, and where the other one is not whole. Takes no lock, never writes.
-    pub(crate) fn look(
-        disk: &dyn Disk,
-        data_dir: &Path,
-    ) -> Result<(Slot, Vec<(u64, Reason)>), NodeError> {
+    pub(crate) fn look(disk: &dyn Disk, data_dir: &Path) -> Result<(Slot, BadSlots), NodeError> {
         let path = data_dir.join(NODE_META);
         let (found, damaged) = read_slots(disk, &path)?;
         let reason = match (found, damaged.is_empty()) {
@@ -474,10 +472,7 @@ fn parse_text(text: &[u8]) -> Option<(NodeIdentity, i64, String)> {
 }
 
 /// The slot that counts (`None` when there is none), and where one is not whole.
-fn read_slots(
-    disk: &dyn Disk,
-    path: &Path,
-) -> Result<(Option<Slot>, Vec<(u64, Reason)>), NodeError> {
+fn read_slots(disk: &dyn Disk, path: &Path) -> Result<(Option<Slot>, BadSlots), NodeError> {
     let file = disk.open(path, OpenMode::Read).map_err(io("open", path))?;
     let mut best: Option<Slot> = None;
     let (mut damaged, mut empty) = (Vec::new(), Vec::new());

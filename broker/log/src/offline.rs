@@ -12,6 +12,7 @@ use keelson_protocol::batch::BatchHeader;
 
 use crate::disk::{Disk, RealDisk};
 use crate::files::Files;
+use crate::health::BadSlots;
 use crate::ids::{PartitionId, TopicId};
 use crate::losses::{self, LOSSES, Losses};
 use crate::metrics::Reason;
@@ -34,7 +35,7 @@ pub(crate) struct Directory {
     /// Why the list does not verify.
     pub(crate) losses_damage: Option<Reason>,
     /// Where a slot of `node.meta` is not whole.
-    pub(crate) node_damage: Vec<(u64, Reason)>,
+    pub(crate) node_damage: BadSlots,
     /// The last run ended by a clean stop, and none has begun since: every slot was whole.
     pub(crate) is_stopped: bool,
 }

@@ -8,6 +8,7 @@ use std::io;
 use super::format::{Manifest, SLOT_ALIGN_BYTES, SLOT_BYTES_MAX, decode_manifest, encode_manifest};
 use crate::disk::{Durability, OpenMode};
 use crate::files::Files;
+use crate::health::BadSlots;
 use crate::ids::PartitionId;
 use crate::metrics::Reason;
 
@@ -30,7 +31,7 @@ pub(crate) struct Loaded {
     /// The slot that counts, if one is valid.
     pub(crate) slots: Option<Slots>,
     /// Why the other slot (or both) does not decode.
-    pub(crate) damaged: Vec<(u64, Reason)>,
+    pub(crate) damaged: BadSlots,
 }
 
 impl Slots {

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::disk::{BLOCK_BYTES, Disk, OpenMode};
+use crate::health::BadSlots;
 use crate::metrics::Reason;
 
 use super::WalOpenError;
@@ -18,7 +19,7 @@ pub(crate) struct Found {
     /// The oldest file that each slot needs; an unreadable slot counts as the other.
     pub(crate) slots: [u64; 2],
     /// Position and reason of a slot that is not whole.
-    pub(crate) damaged: Vec<(u64, Reason)>,
+    pub(crate) damaged: BadSlots,
     pub(crate) files: Vec<FoundFile>,
     /// Length of the very first file while it is still being zeroed.
     pub(crate) filled: Option<u64>,
@@ -222,7 +223,7 @@ fn find_file(
 fn read_manifest(
     disk: &dyn Disk,
     path: &Path,
-) -> Result<(Vec<ManifestSlot>, Vec<(u64, Reason)>), WalOpenError> {
+) -> Result<(Vec<ManifestSlot>, BadSlots), WalOpenError> {
     let file = disk
         .open(path, OpenMode::Read)
         .map_err(open_error("open", path))?;
