@@ -1,7 +1,7 @@
 //! `log accept-loss`: gives up offsets that cannot be read, so that everybody may go on. Offline, recorded for ever.
 //!
-//! Owns the judgement over ranges ([`group`] has that over whole commit groups): only what really cannot be read may be given up, and only while no broker runs. Writes one file
-//! ([`crate::losses`]) and nothing else; the next start acts on it.
+//! Owns the judgement over ranges ([`group`] has that over whole commit groups): only what really cannot be read may be
+//! given up, and only while no broker runs. Writes one file ([`crate::losses`]) and nothing else; the next start acts on it.
 
 pub(crate) mod group;
 

@@ -4,7 +4,6 @@
 //! written here is true by itself, and a crash in the middle leaves nothing that a reader would believe wrongly.
 
 use std::io;
-use std::sync::Arc;
 
 use keelson_protocol::BATCH_HEADER_BYTES;
 
@@ -28,18 +27,9 @@ impl Partition {
         let _only_writer = self.folder.lock();
         let view = {
             let state = self.state.lock();
-            let view = self
-                .segment_with(&state, base_offset)
-                .filter(|v| v.entry.base_offset == base_offset);
-            let manifest = &state.slots.manifest;
-            let last = manifest.segments.last();
-            view.map(|view| SegmentView {
-                // The next start writes these entries again: where they say that extents end, extents end.
-                tails: last
-                    .filter(|last| last.base_offset == base_offset)
-                    .map(|_| Arc::new(manifest.tails.clone())),
-                ..view
-            })
+            // With the ends that the manifest holds: where those say that extents end, extents end.
+            self.segment_with(&state, base_offset)
+                .filter(|v| v.entry.base_offset == base_offset)
         };
         let Some(view) = view else { return Ok(()) };
         let files = &self.shared().files;
