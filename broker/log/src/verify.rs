@@ -369,10 +369,31 @@ impl Pass<'_> {
             next = extent.end_offset;
             number = behind;
         }
-        if next < view.end_offset && reader.extents() == 0 && view.entry.log_bytes > 0 {
-            self.index_problem(view, Kind::Sum, 0, Reason::Truncated)?;
-        }
+        self.behind(view, (log, next), log_start)?;
         self.index(&mut reader, view, &positions)
+    }
+
+    /// The manifest counts offsets that no extent reaches: nothing else would tell of them.
+    fn behind(
+        &mut self,
+        view: &SegmentView,
+        (log, next): (String, i64),
+        log_start: i64,
+    ) -> Result<(), VerifyError> {
+        let gaps = view.gaps.iter().copied();
+        let lost = uncovered(gaps, next.max(log_start), view.end_offset - 1);
+        if lost.is_empty() || !self.lists(view)? {
+            return Ok(());
+        }
+        for offsets in lost {
+            self.problem(&Place {
+                position: view.entry.log_bytes,
+                partition: Some(view.partition),
+                offsets: Some(offsets),
+                ..Place::file(log.clone(), Reason::Truncated, Source::Segment)
+            })?;
+        }
+        Ok(())
     }
 
     /// Every index entry must decode and point at a batch (or at a damaged one, which was told).
@@ -436,6 +457,14 @@ impl Pass<'_> {
         })
     }
 
+    /// Whether the segment still belongs to its partition, as long as it was: beside a running broker, retention, a deletion
+    /// or a truncation may have taken it since its manifest was read.
+    fn lists(&self, view: &SegmentView) -> Result<bool, VerifyError> {
+        let now = self.directory.manifest(view.partition)?;
+        let now = now.and_then(|loaded| loaded.slots);
+        Ok(now.is_some_and(|slots| view.is_in(&slots.manifest.segments)))
+    }
+
     /// A `.log` that is not there: lost, unless retention or a deletion took it while this pass looked.
     fn unreadable(
         &mut self,
@@ -446,18 +475,7 @@ impl Pass<'_> {
         if error.kind() != io::ErrorKind::NotFound {
             return Err(VerifyError(format!("cannot read {log}: {error}")));
         }
-        let now = self
-            .directory
-            .manifest(view.partition)?
-            .and_then(|loaded| loaded.slots);
-        let listed = now.is_some_and(|slots| {
-            slots
-                .manifest
-                .segments
-                .iter()
-                .any(|s| s.is_same_file(&view.entry))
-        });
-        if !listed {
+        if !self.lists(view)? {
             return Ok(());
         }
         self.problem(&Place {

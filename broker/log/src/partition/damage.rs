@@ -252,13 +252,8 @@ impl Partition {
     }
 }
 
-/// A segment that a truncation cut is shorter than before, for good: what comes after goes to another one.
 fn lists(state: &State, view: &SegmentView) -> bool {
-    let entry = &view.entry;
-    let segments = &state.slots.manifest.segments;
-    segments
-        .iter()
-        .any(|s| s.is_same_file(entry) && s.log_bytes >= entry.log_bytes)
+    view.is_in(&state.slots.manifest.segments)
 }
 
 /// Inclusive ranges without bytes, ascending: in quarantine, or given up.

@@ -70,6 +70,15 @@ pub(crate) struct SegmentView {
 }
 
 impl SegmentView {
+    /// Whether the segment is one of these, as long as it was: one that a truncation cut is shorter than before, for good,
+    /// since what comes after goes to another one.
+    pub(crate) fn is_in(&self, segments: &[SegmentEntry]) -> bool {
+        let entry = &self.entry;
+        segments
+            .iter()
+            .any(|s| s.is_same_file(entry) && s.log_bytes >= entry.log_bytes)
+    }
+
     /// What should stand between the offset `next` and an extent, and is not known to be missing: an entry of `.sum` that is
     /// out of date passes over it.
     pub(crate) fn passed_over(&self, next: i64, extent: &Extent) -> Option<Hole> {

@@ -10,6 +10,7 @@ mod impossible;
 mod in_use;
 mod lost_groups;
 mod model;
+mod passed_over;
 mod readback;
 mod regressions;
 mod room;
