@@ -186,6 +186,8 @@ pub(crate) struct State {
     pub(crate) last_durable: WalPosition,
     /// The manifest says less than this state (a quarantined range, a moved log start).
     pub(crate) manifest_dirty: bool,
+    /// Producers as of an offset, read from the batches in the place of a damaged snapshot: the next pass writes them.
+    pub(crate) producers_read: Option<Box<(i64, ProducerTable)>>,
     /// Waits in the flusher's queue.
     pub(crate) flush_queued: bool,
     /// A truncation on its way.
@@ -223,6 +225,7 @@ impl Partition {
             control_hold: None,
             last_durable,
             manifest_dirty: false,
+            producers_read: None,
             flush_queued: false,
             truncation: None,
             compacting: None,

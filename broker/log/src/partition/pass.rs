@@ -139,8 +139,8 @@ impl<'a> FlushPass<'a> {
             let segments = &mut plan.manifest.segments;
             segments.retain(|s| s.base_offset != plan.segment.base_offset);
             segments.push(plan.segment);
-            partition.write_snapshot(plan)?;
         }
+        partition.write_snapshot(plan)?;
         // What a pass without room has begun stays named, or a start would take its files for somebody else's.
         let listed: Vec<i64> = plan
             .manifest

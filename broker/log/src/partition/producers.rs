@@ -38,8 +38,15 @@ impl Partition {
             )
         };
         let mut table = match self.read_snapshot(snapshot) {
-            Some(table) => table,
-            None => self.scan_producers(flushed)?,
+            Ok(table) => table,
+            Err(reason) => {
+                let table = self.scan_producers(flushed)?;
+                // Without the means to read it, nobody knows that it is damaged.
+                if reason != Reason::Io {
+                    self.mend_snapshot(flushed, &table);
+                }
+                table
+            }
         };
         for batch in &tail {
             if let Ok(header) = batch.header() {
@@ -49,10 +56,22 @@ impl Partition {
         Ok(table)
     }
 
-    /// The table after `batches` are flushed on top of `snapshot`; `None` when they change nothing.
+    /// The snapshot as of what is flushed is damaged, and this is what it must hold: it is written anew, or each start would
+    /// read the batches again until a producer's next ones are flushed.
+    fn mend_snapshot(&self, flushed: i64, table: &ProducerTable) {
+        let mut state = self.state.lock();
+        if !self.is_deleted() && !self.shared().is_starting() {
+            state.producers_read = Some(Box::new((flushed, table.clone())));
+            state.manifest_dirty = true;
+            self.request_flush(&mut state);
+        }
+    }
+
+    /// The table after `batches` are flushed on top of `snapshot`, or of `read`, which somebody has read in its place; `None`
+    /// when the snapshot stays as it is.
     pub(crate) fn table_after(
         &self,
-        snapshot: Option<SnapshotRef>,
+        (snapshot, read): (Option<SnapshotRef>, Option<ProducerTable>),
         batches: &[TailBatch],
     ) -> Result<Option<ProducerTable>, ReadError> {
         let headers: Vec<BatchHeader> = batches
@@ -62,11 +81,11 @@ impl Partition {
             .collect();
         let newest = headers.iter().map(|h| h.max_timestamp).max();
         let (Some(newest), Some(first)) = (newest, batches.first()) else {
-            return Ok(None);
+            return Ok(read);
         };
-        let mut table = match self.read_snapshot(snapshot) {
-            Some(table) => table,
-            None => self.scan_producers(first.base_offset)?,
+        let mut table = match read.map_or_else(|| self.read_snapshot(snapshot), Ok) {
+            Ok(table) => table,
+            Err(_) => self.scan_producers(first.base_offset)?,
         };
         for header in &headers {
             record(&mut table, header);
@@ -75,10 +94,10 @@ impl Partition {
         Ok(Some(table))
     }
 
-    /// The table of a snapshot (none yet: empty); `None` when its file is damaged, which is told.
-    fn read_snapshot(&self, snapshot: Option<SnapshotRef>) -> Option<ProducerTable> {
+    /// The table of a snapshot (none yet: empty). An error is told: its file is damaged, or (`Io`) cannot be read now.
+    fn read_snapshot(&self, snapshot: Option<SnapshotRef>) -> Result<ProducerTable, Reason> {
         let Some(snapshot) = snapshot else {
-            return Some(ProducerTable::new());
+            return Ok(ProducerTable::new());
         };
         let path = self.snapshot_path(snapshot.file);
         let decoded = match self.shared().files.read_whole(&path) {
@@ -93,7 +112,7 @@ impl Partition {
             Err(_) => Err(Reason::Io),
         };
         let reason = match decoded {
-            Ok(table) => return Some(table),
+            Ok(table) => return Ok(table),
             Err(reason) => reason,
         };
         self.shared().health.repaired(&UnhealthyRange {
@@ -107,7 +126,7 @@ impl Partition {
             stage: Stage::Replay,
             since_ms: now_ms(),
         });
-        None
+        Err(reason)
     }
 
     /// The table from the batches themselves, up to `end`; damaged ranges are told and left out. Whatever else keeps it

@@ -77,6 +77,8 @@ pub(super) struct Plan {
     /// The segment to append to; new when the manifest does not list it.
     pub(super) segment: SegmentEntry,
     pub(super) is_new: bool,
+    /// Producers before `batches`, where their snapshot is damaged and somebody has read the batches for them.
+    pub(super) producers: Option<ProducerTable>,
     /// Nothing that was durable is left over.
     pub(super) all: bool,
 }
@@ -117,11 +119,15 @@ impl Partition {
             manifest.next_offset = last.last_offset + 1;
         }
         state.manifest_dirty = false;
+        let flushed = state.slots.manifest.next_offset;
+        let read = state.producers_read.take();
+        let producers = read.filter(|read| read.0 == flushed);
         Some(Plan {
             manifest,
             batches,
             segment,
             is_new,
+            producers: producers.map(|read| read.1),
             all,
         })
     }
@@ -187,7 +193,10 @@ impl Partition {
 
     pub(super) fn write_snapshot(&self, plan: &mut Plan) -> Result<(), FlushError> {
         let table = self
-            .table_after(plan.manifest.snapshot, &plan.batches)
+            .table_after(
+                (plan.manifest.snapshot, plan.producers.take()),
+                &plan.batches,
+            )
             .map_err(|e| FlushError::unread(self.snapshot_path(1), &e))?;
         let Some(table) = table else {
             return Ok(());

@@ -309,19 +309,35 @@ fn a_partition_without_its_manifest_is_made_anew_from_its_segments() {
 }
 
 #[test]
-fn a_lost_producer_snapshot_is_told_and_read_from_the_batches() {
-    let (dir, written) = stopped();
-    for path in files(&folder(dir.path()), "")
-        .into_iter()
-        .filter(|path| path.to_string_lossy().contains("producers."))
-    {
-        fs::remove_file(path).unwrap();
+fn a_lost_producer_snapshot_is_told_read_from_the_batches_and_written_anew() {
+    for damaged in [false, true] {
+        let (dir, written) = stopped();
+        let mut snapshots = files(&folder(dir.path()), "");
+        snapshots.retain(|path| path.to_string_lossy().contains("producers."));
+        for path in snapshots {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[50] ^= 1;
+            match damaged {
+                true => fs::write(path, bytes).unwrap(),
+                false => fs::remove_file(path).unwrap(),
+            }
+        }
+        let (batches, lost, _, opened) = observe(dir.path());
+        assert_eq!((batches == written, lost), (true, vec![]));
+        let table = opened.log.partition(id()).unwrap().producers().unwrap();
+        assert_eq!(table.len(), 1);
+        assert_eq!(opened.metrics.decode_errors_total(), 1);
+        opened.log.shutdown();
+        drop(opened);
+        // No producer wrote since, and it is whole again: nobody has anything to tell.
+        let mut lines = Vec::new();
+        let report = crate::verify::verify(dir.path(), &|_| None, &mut lines).unwrap();
+        assert_eq!(report.problems, 0, "{}", String::from_utf8_lossy(&lines));
+        let (_, _, _, opened) = observe(dir.path());
+        let again = opened.log.partition(id()).unwrap().producers().unwrap();
+        assert_eq!(again, table, "damaged: {damaged}");
+        assert_eq!(opened.metrics.decode_errors_total(), 0);
     }
-    let (batches, lost, _, opened) = observe(dir.path());
-    assert_eq!((batches == written, lost), (true, vec![]));
-    let table = opened.log.partition(id()).unwrap().producers().unwrap();
-    assert_eq!(table.len(), 1);
-    assert_eq!(opened.metrics.decode_errors_total(), 1);
 }
 
 #[test]

@@ -81,8 +81,6 @@ struct Row {
     hits: fn(&Volume) -> Vec<Hit>,
     told: Told,
     costs: Costs,
-    /// Whether the next start tells it once more.
-    again: bool,
 }
 
 /// What cannot be read afterwards as before.
@@ -417,21 +415,12 @@ fn row(label: &'static str, end: End, hits: fn(&Volume) -> Vec<Hit>, told: Told)
         hits,
         told,
         costs: Costs::Nothing,
-        again: false,
     }
 }
 
 fn forgets(label: &'static str, end: End, hits: fn(&Volume) -> Vec<Hit>, told: Told) -> Row {
     Row {
         costs: Costs::LogStart,
-        ..row(label, end, hits, told)
-    }
-}
-
-/// Repaired only by what makes it anew.
-fn lasts(label: &'static str, end: End, hits: fn(&Volume) -> Vec<Hit>, told: Told) -> Row {
-    Row {
-        again: true,
         ..row(label, end, hits, told)
     }
 }
@@ -862,13 +851,13 @@ fn partition_rows() -> Vec<Row> {
             |v| v.flips(Class::Idx, |_| true),
             entry,
         ),
-        lasts(
+        row(
             "producers: the one that counts",
             Stopped,
             |v| v.flips(Class::Producers, |_| true),
             Errors(1, Source::Snapshot, SLOT),
         ),
-        lasts(
+        row(
             "producers: gone",
             Stopped,
             |v| v.gone(Class::Producers),
@@ -1020,10 +1009,9 @@ fn check(row: &Row, volume: &Volume, whole: &Observed, hit: &Hit) {
         again.content == found.content,
         "{what}: other content at the next start"
     );
-    let errors = if row.again { found.errors } else { 0 };
     assert_eq!(
         (again.errors, again.torn),
-        (errors, 0),
+        (0, 0),
         "{what}: again: {:?}",
         again.labels
     );
