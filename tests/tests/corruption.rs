@@ -214,6 +214,7 @@ fn in_both_copies_of_a_frame_table_and_given_up() {
     let (code, text) = Broker::offline(&accept, broker.data_dir());
     assert_eq!(code, 0, "{text}");
     assert!(text.contains(&format!("commit group={group}")), "{text}");
+    assert!(text.contains("log starts that moved"), "{text}");
     assert!(
         !text.contains("topic=orders"),
         "later appends say how far it was: {text}"

@@ -8,7 +8,7 @@ pub(crate) mod group;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use group::{GroupRequest, KnownPartition, accept_group};
+pub use group::{GroupRequest, KnownPartition, LOST_BESIDES, accept_group};
 
 use crate::disk::{Disk, DiskLock, LockError, RealDisk};
 use crate::files::Kind;

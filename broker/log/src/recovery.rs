@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::accept::LOST_BESIDES;
 use crate::disk::{BLOCK_BYTES, Disk};
 use crate::files::Files;
 use crate::flusher;
@@ -260,6 +261,14 @@ impl Replay<'_> {
             counted |= self.lost(&file, one);
         }
         let given_up = group.unknown.is_some();
+        if given_up {
+            tracing::warn!(
+                group = group.seq,
+                file,
+                position = group.position,
+                "a commit group that was given up is passed over; besides records, what it held of these is lost: {LOST_BESIDES}"
+            );
+        }
         if let Some(reason) = group.damage.filter(|_| !counted && !given_up) {
             // Only a copy or padding is damaged: told, no offset is lost.
             self.problems

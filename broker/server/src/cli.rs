@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use keelson_log::AcceptedLoss;
-use keelson_log::accept::{AcceptError, AcceptRequest, GroupRequest};
+use keelson_log::accept::{AcceptError, AcceptRequest, GroupRequest, LOST_BESIDES};
 use keelson_log::dump::DumpFilter;
 
 use crate::config::{Config, doc};
@@ -253,8 +253,11 @@ fn accept_loss(args: &AcceptLossArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(losses) => {
-            for loss in losses {
-                println!("given up: {}", loss_text(&loss));
+            for loss in &losses {
+                println!("given up: {}", loss_text(loss));
+            }
+            if losses.iter().any(|loss| loss.group().is_some()) {
+                println!("besides records, what the group held of these is lost: {LOST_BESIDES}");
             }
             ExitCode::SUCCESS
         }

@@ -27,6 +27,12 @@ const RECORD_BYTES_MIN: u64 = 7;
 /// No batch has more records: none that decompresses to more is taken.
 const BATCH_OFFSETS_MAX: u64 = DECOMPRESSED_BYTES_MAX as u64 / RECORD_BYTES_MIN;
 
+/// What a group may have held besides records, in words. It is lost with the group, and unlike records it leaves no offset
+/// that is missing.
+pub const LOST_BESIDES: &str = "log starts that moved (deleted records may be there again), deletions of partitions \
+     (folders that the metadata does not know are put aside), starts of leader epochs, truncations (what was taken back may \
+     be there again)";
+
 /// What is to be given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupRequest {
@@ -245,5 +251,36 @@ impl Doubts {
             records.push(loss(id, &topic, (from, to)));
         }
         Ok(records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How [`LOST_BESIDES`] names a kind of frame; empty where something else tells, or nothing is lost.
+    fn words(body: &FrameBody) -> &'static str {
+        match body {
+            // The offsets in doubt.
+            FrameBody::Append { .. } => "",
+            FrameBody::Truncate { .. } => "truncations",
+            FrameBody::LogStart { .. } => "log starts",
+            FrameBody::EpochStart { .. } => "starts of leader epochs",
+            FrameBody::DeletePartition => "deletions of partitions",
+            FrameBody::Seal | FrameBody::Boot { .. } => "",
+        }
+    }
+
+    #[test]
+    fn every_kind_of_frame_that_can_be_lost_with_a_group_is_named() {
+        let (to, offset, epoch) = (0, 0, 0);
+        for body in [
+            FrameBody::Truncate { to },
+            FrameBody::LogStart { offset },
+            FrameBody::EpochStart { epoch, offset },
+            FrameBody::DeletePartition,
+        ] {
+            assert!(!words(&body).is_empty() && LOST_BESIDES.contains(words(&body)));
+        }
     }
 }
