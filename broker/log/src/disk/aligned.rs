@@ -20,10 +20,12 @@ impl AlignedBuf {
         AlignedBuf { raw, start, len }
     }
 
-    /// Makes the buffer `len` bytes long. What it held is undefined afterwards.
+    /// Makes the buffer `len` bytes long. It keeps what it held; what follows is undefined.
     pub fn resize(&mut self, len: usize) {
         if len + BLOCK_BYTES > self.raw.len() {
-            *self = AlignedBuf::zeroed(len.next_power_of_two());
+            let mut larger = AlignedBuf::zeroed(len.next_power_of_two());
+            larger[..self.len].copy_from_slice(self);
+            *self = larger;
         }
         self.len = len;
     }
@@ -54,6 +56,16 @@ mod tests {
             buf.resize(len);
             assert_eq!(buf.len(), len);
             assert_eq!(buf.as_ptr().align_offset(BLOCK_BYTES), 0);
+        }
+    }
+
+    #[test]
+    fn keeps_what_it_held() {
+        let mut buf = AlignedBuf::zeroed(3);
+        buf.copy_from_slice(b"abc");
+        for len in [5000, 2, 1 << 20] {
+            buf.resize(len);
+            assert_eq!(&buf[..2], b"ab", "{len}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::disk::{BLOCK_BYTES, Disk, DiskFile, OpenMode};
+use crate::disk::{AlignedBuf, BLOCK_BYTES, Disk, DiskFile, OpenMode};
 use crate::metrics::Reason;
 
 use super::WalOpenError;
@@ -105,7 +105,8 @@ pub(crate) struct Source {
     /// How files are opened, and how much one read brings in.
     mode: OpenMode,
     window_bytes: u64,
-    window: Vec<u8>,
+    /// Whole blocks.
+    window: AlignedBuf,
     window_at: Place,
     /// Blocks that the disk could not read, or that a shortened file lacks, as (file, position).
     unreadable: BTreeSet<Place>,
@@ -126,7 +127,7 @@ impl Source {
             growing,
             mode: OpenMode::Read,
             window_bytes: WINDOW_BYTES,
-            window: Vec::new(),
+            window: AlignedBuf::zeroed(0),
             window_at: Place {
                 file: 0,
                 position: 0,
@@ -171,7 +172,7 @@ impl Source {
 
     /// Forgets what was read, since a writer may have gone on.
     pub(crate) fn forget(&mut self) {
-        self.window.clear();
+        self.window.resize(0);
     }
 
     /// The header at a place, if it verifies.
@@ -339,41 +340,66 @@ impl Source {
         Ok(&self.window[start..start + length as usize])
     }
 
+    /// Reads whole blocks from the one of `place` on, but for those that the window has already: a group that begins in one
+    /// window and ends in the next is read once.
     fn fill_window(&mut self, place: Place, length: u64) -> Result<(), WalOpenError> {
         let file_bytes = self.files[place.file].head.file_bytes;
+        let handle = self.handle(place.file)?;
+        let end = (place.position + length).next_multiple_of(BLOCK_BYTES as u64);
+        let kept = self.move_window(Place {
+            position: place.position / BLOCK_BYTES as u64 * BLOCK_BYTES as u64,
+            ..place
+        });
+        let start = self.window_at;
         let wanted = self
             .window_bytes
-            .min(file_bytes.saturating_sub(place.position));
-        let handle = self.handle(place.file)?;
-        self.window_at = place;
-        self.window.clear();
-        self.window.resize(wanted.max(length) as usize, 0);
-        match handle.read_at(&mut self.window, place.position) {
+            .min(file_bytes.saturating_sub(start.position));
+        self.window
+            .resize(wanted.max(end - start.position) as usize);
+        let behind = Place {
+            position: start.position + kept as u64,
+            ..start
+        };
+        match handle.read_at(&mut self.window[kept..], behind.position) {
             Ok(read) => {
-                self.window[read..].fill(0);
+                self.window[kept + read..].fill(0);
                 if !self.growing {
-                    self.missing(place, read as u64, wanted);
+                    self.missing((kept + read) as u64, wanted);
                 }
             }
-            Err(_) => self.read_block_by_block(handle.as_ref(), place),
+            Err(_) => self.read_block_by_block(handle.as_ref(), behind, kept),
         }
         Ok(())
     }
 
+    /// Lets the window begin at `place`. Returns how many bytes it has from there on.
+    fn move_window(&mut self, place: Place) -> usize {
+        let end = self.window_at.position + self.window.len() as u64;
+        let has_some = self.window_at.file == place.file
+            && (self.window_at.position..end).contains(&place.position);
+        let skipped = (place.position.wrapping_sub(self.window_at.position)) as usize;
+        self.window_at = place;
+        if !has_some {
+            return 0;
+        }
+        self.window.copy_within(skipped.., 0);
+        self.window.len() - skipped
+    }
+
     /// Files have their full length before they have their name: one that ends early was shortened by somebody.
-    fn missing(&mut self, place: Place, read: u64, wanted: u64) {
+    fn missing(&mut self, read: u64, wanted: u64) {
         for lost in (read..wanted).step_by(BLOCK_BYTES) {
             self.unreadable.insert(Place {
-                position: place.position + lost,
-                ..place
+                position: self.window_at.position + lost,
+                ..self.window_at
             });
         }
     }
 
     /// An error on read is damage at that place, not the end of everything.
-    fn read_block_by_block(&mut self, handle: &dyn DiskFile, place: Place) {
+    fn read_block_by_block(&mut self, handle: &dyn DiskFile, place: Place, kept: usize) {
         let mut position = place.position;
-        for block in self.window.chunks_mut(BLOCK_BYTES) {
+        for block in self.window[kept..].chunks_mut(BLOCK_BYTES) {
             match handle.read_at(block, position) {
                 Ok(read) => block[read..].fill(0),
                 Err(error) => {

@@ -108,6 +108,11 @@ impl SimDisk {
         self.world().operations
     }
 
+    /// Bytes that were read so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.world().read_bytes
+    }
+
     /// Replaces the faults.
     pub fn set_faults(&self, faults: SimFaults) {
         self.world().faults = faults;
@@ -321,7 +326,7 @@ impl SimFile {
 
 impl DiskFile for SimFile {
     fn read_at(&self, bytes: &mut [u8], position: u64) -> io::Result<usize> {
-        let world = self.volume.world.lock();
+        let mut world = self.volume.world.lock();
         self.check(&world)?;
         let broken = world.is_broken(self.id, position, bytes.len() as u64);
         if broken || ends_so(&self.path, &world.faults.unreadable) {
@@ -334,6 +339,7 @@ impl DiskFile for SimFile {
         let from = content.len().min(position as usize);
         let count = bytes.len().min(content.len() - from);
         bytes[..count].copy_from_slice(&content[from..from + count]);
+        world.read_bytes += count as u64;
         Ok(count)
     }
 

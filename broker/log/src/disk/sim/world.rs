@@ -57,6 +57,7 @@ pub(super) struct World {
     pub(super) fingerprint: u64,
     random: u64,
     pub(super) operations: u64,
+    pub(super) read_bytes: u64,
     pub(super) faults: SimFaults,
     pub(super) cut: bool,
     /// Number of processes that used the disk so far; a handle belongs to one.
@@ -105,6 +106,7 @@ impl World {
             fingerprint: 0,
             random: seed,
             operations: 0,
+            read_bytes: 0,
             faults: SimFaults::default(),
             cut: false,
             life: 0,

@@ -5,4 +5,5 @@ mod chain;
 mod crash;
 mod damage;
 mod life;
+mod reads;
 mod rig;
