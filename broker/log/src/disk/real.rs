@@ -184,18 +184,30 @@ impl RealFile {
 }
 
 impl RealFile {
-    /// Reads the whole blocks around a range.
-    fn read_blocks_around(&self, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+    /// Reads past the page cache: what is on block boundaries, also in memory, as it is, all else through a buffer that is.
+    fn read_direct(&self, bytes: &mut [u8], position: u64) -> io::Result<usize> {
         let block = BLOCK_BYTES as u64;
+        let is_aligned = bytes.as_ptr().align_offset(BLOCK_BYTES) == 0
+            && bytes.len().is_multiple_of(BLOCK_BYTES)
+            && position.is_multiple_of(block);
+        if is_aligned {
+            return self.read_blocks(bytes, position);
+        }
         let start = position / block * block;
         let end = (position + bytes.len() as u64).next_multiple_of(block);
         let mut blocks = AlignedBuf::zeroed((end - start) as usize);
+        let filled = self.read_blocks(&mut blocks, start)?;
+        let skipped = (position - start) as usize;
+        let count = filled.saturating_sub(skipped).min(bytes.len());
+        bytes[..count].copy_from_slice(&blocks[skipped..skipped + count]);
+        Ok(count)
+    }
+
+    fn read_blocks(&self, blocks: &mut [u8], position: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < blocks.len() {
-            match self
-                .file
-                .read_at(&mut blocks[filled..], start + filled as u64)
-            {
+            let rest = &mut blocks[filled..];
+            match self.file.read_at(rest, position + filled as u64) {
                 Ok(0) => break,
                 Ok(read) => {
                     filled += read;
@@ -208,17 +220,14 @@ impl RealFile {
                 Err(error) => return Err(error),
             }
         }
-        let skipped = (position - start) as usize;
-        let count = filled.saturating_sub(skipped).min(bytes.len());
-        bytes[..count].copy_from_slice(&blocks[skipped..skipped + count]);
-        Ok(count)
+        Ok(filled)
     }
 }
 
 impl DiskFile for RealFile {
     fn read_at(&self, bytes: &mut [u8], position: u64) -> io::Result<usize> {
         if self.bounces && self.is_direct() {
-            match self.read_blocks_around(bytes, position) {
+            match self.read_direct(bytes, position) {
                 Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
                     self.leave_direct()?;
                 }
@@ -331,6 +340,13 @@ mod tests {
             let end = content.len().min(position + length);
             let wanted = content.get(position..end).unwrap_or_default();
             assert_eq!(&bytes[..read], wanted, "{length} bytes at {position}");
+        }
+        let mut aligned = AlignedBuf::zeroed(8 * BLOCK_BYTES);
+        for block in 0..6 {
+            let position = block * BLOCK_BYTES;
+            let read = file.read_at(&mut aligned, position as u64).unwrap();
+            let wanted = content.get(position..).unwrap_or_default();
+            assert_eq!(&aligned[..read], wanted, "blocks from {position}");
         }
     }
 }

@@ -80,7 +80,8 @@ impl WalRecovery {
             &dir,
             &found,
             Some(options.given_up.clone()),
-        );
+        )
+        .past_the_cache();
         Ok(WalRecovery {
             disk,
             node,

@@ -99,6 +99,13 @@ impl Scanner {
         scanner
     }
 
+    /// Reads from the medium itself. Of a write-ahead log that is read once, the page cache has nothing and needs nothing:
+    /// it would cost a copy, and the memory for as much as the log holds.
+    pub(crate) fn past_the_cache(mut self) -> Scanner {
+        self.source = self.source.past_the_cache();
+        self
+    }
+
     /// The next group from the checkpoint on; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<RecoveredGroup>, WalOpenError> {
         loop {

@@ -136,9 +136,14 @@ impl Source {
         }
     }
 
-    /// Reads no more at once than needed, and from the medium itself.
-    pub(crate) fn past_the_cache(mut self, window_bytes: u64) -> Source {
+    /// Reads from the medium itself.
+    pub(crate) fn past_the_cache(mut self) -> Source {
         self.mode = OpenMode::ReadDirect;
+        self
+    }
+
+    /// Reads so much at once.
+    pub(crate) fn in_windows_of(mut self, window_bytes: u64) -> Source {
         self.window_bytes = window_bytes;
         self
     }

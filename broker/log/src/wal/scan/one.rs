@@ -22,7 +22,9 @@ impl Scanner {
             length: group.head.file_bytes,
         };
         // The very first file may still be shorter than it will be.
-        let source = Source::new(disk, dir, vec![file], true).past_the_cache(group.length);
+        let source = Source::new(disk, dir, vec![file], true)
+            .past_the_cache()
+            .in_windows_of(group.length);
         Scanner {
             source,
             dir: dir.to_owned(),
