@@ -168,6 +168,33 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An unsigned varint of 32 bits.
+    pub fn varint(&mut self, field: &'static str) -> Result<u32, CodecError> {
+        let mut value = 0_u64;
+        for shift in [0, 7, 14, 21, 28] {
+            let byte = self.u8(field)?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return u32::try_from(value).map_err(|_| CodecError::Length {
+                    field,
+                    length: value as i64,
+                });
+            }
+        }
+        Err(CodecError::Length {
+            field,
+            length: value as i64,
+        })
+    }
+
+    /// A length of a flexible form: an unsigned varint of it plus one; 0 is null.
+    pub fn compact_length(&mut self, field: &'static str) -> Result<Option<usize>, CodecError> {
+        Ok(self
+            .varint(field)?
+            .checked_sub(1)
+            .map(|length| length as usize))
+    }
+
     /// Refuses bytes after the last field.
     pub fn finish(self, what: &'static str) -> Result<(), CodecError> {
         match self.bytes.len() {
@@ -197,6 +224,21 @@ pub fn put_opt_string(out: &mut Vec<u8>, text: Option<&str>) {
 /// Writes a count or length that the wire holds in 32 bits.
 pub fn put_len32(out: &mut Vec<u8>, length: usize) {
     out.put_i32(i32::try_from(length).expect("lengths are limited to 2 GiB where they enter"));
+}
+
+/// Writes an unsigned varint.
+pub fn put_varint(out: &mut Vec<u8>, mut value: u32) {
+    while value >= 0x80 {
+        out.put_u8((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.put_u8(value as u8);
+}
+
+/// Writes a length of a flexible form.
+pub fn put_compact_length(out: &mut Vec<u8>, length: usize) {
+    let length = u32::try_from(length).expect("lengths are limited to 2 GiB where they enter");
+    put_varint(out, length + 1);
 }
 
 /// Writes bytes with a 32-bit length.

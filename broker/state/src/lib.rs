@@ -1,4 +1,4 @@
-//! Decisions of the broker, and nothing else: producers, groups, committed offsets, topic configs, cluster metadata.
+//! Decisions of the broker, and nothing else: producers, transactions, groups, committed offsets, topic configs, cluster metadata.
 //!
 //! Every module here is pure. It never does I/O, never asks for the time, never draws a random number and never waits:
 //! time and randomness are arguments, deadlines are data, and what is to be done comes back as values.
@@ -10,4 +10,6 @@ pub mod config;
 pub mod groups;
 pub mod metadata;
 pub mod offsets;
+pub mod persist;
 pub mod producers;
+pub mod transactions;

@@ -318,7 +318,7 @@ fn text(
     if version < FLEXIBLE_FROM {
         return reader.opt_string(field);
     }
-    match compact_length(reader, field)? {
+    match reader.compact_length(field)? {
         None => Ok(None),
         Some(length) => {
             let bytes = reader.take(field, length)?;
@@ -332,7 +332,7 @@ fn blob(reader: &mut Reader<'_>, field: &'static str, version: i16) -> Result<By
     if version < FLEXIBLE_FROM {
         return reader.bytes32(field).map(Bytes::copy_from_slice);
     }
-    let length = compact_length(reader, field)?.unwrap_or(0);
+    let length = reader.compact_length(field)?.unwrap_or(0);
     reader.take(field, length).map(Bytes::copy_from_slice)
 }
 
@@ -340,7 +340,7 @@ fn member_count(reader: &mut Reader<'_>, version: i16) -> Result<usize, CodecErr
     if version < FLEXIBLE_FROM {
         return reader.count("members", MEMBER_BYTES_MIN);
     }
-    let count = compact_length(reader, "members")?.unwrap_or(0);
+    let count = reader.compact_length("members")?.unwrap_or(0);
     if count.saturating_mul(MEMBER_BYTES_MIN) > reader.left() {
         return Err(CodecError::Length {
             field: "members",
@@ -350,41 +350,13 @@ fn member_count(reader: &mut Reader<'_>, version: i16) -> Result<usize, CodecErr
     Ok(count)
 }
 
-/// Length + 1 as unsigned varint; 0 is null.
-fn compact_length(
-    reader: &mut Reader<'_>,
-    field: &'static str,
-) -> Result<Option<usize>, CodecError> {
-    Ok(varint(reader, field)?
-        .checked_sub(1)
-        .map(|length| length as usize))
-}
-
-fn varint(reader: &mut Reader<'_>, field: &'static str) -> Result<u32, CodecError> {
-    let mut value = 0_u64;
-    for shift in [0, 7, 14, 21, 28] {
-        let byte = reader.u8(field)?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return u32::try_from(value).map_err(|_| CodecError::Length {
-                field,
-                length: value as i64,
-            });
-        }
-    }
-    Err(CodecError::Length {
-        field,
-        length: value as i64,
-    })
-}
-
 fn skip_tags(reader: &mut Reader<'_>, version: i16) -> Result<(), CodecError> {
     if version < FLEXIBLE_FROM {
         return Ok(());
     }
-    for _ in 0..varint(reader, "tagged fields")? {
-        varint(reader, "tag")?;
-        let length = varint(reader, "tag length")?;
+    for _ in 0..reader.varint("tagged fields")? {
+        reader.varint("tag")?;
+        let length = reader.varint("tag length")?;
         reader.take("tagged field", length as usize)?;
     }
     Ok(())
