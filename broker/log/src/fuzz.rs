@@ -340,6 +340,7 @@ pub fn producers_specimen() -> Vec<u8> {
             epoch: 1,
             base_sequence: 0,
             last_sequence: 4,
+            transactional: false,
         };
         table.record(&batch, 10, 14, 1_000);
     }

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use keelson_protocol::batch::BatchHeader;
+use keelson_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
 use keelson_state::producers::ProducerTable;
 
 use crate::disk::{Durability, OpenMode};
@@ -234,10 +234,10 @@ impl Producers {
         })
     }
 
-    fn note(&mut self, header: &BatchHeader) {
+    fn note(&mut self, header: &BatchHeader, records: &[u8]) {
         let is_known = self.snapshot.is_some_and(|s| header.base_offset < s.offset);
         if !is_known && header.producer_id >= 0 {
-            record(&mut self.table, header);
+            record(&mut self.table, header, records);
             self.changed = true;
         }
     }
@@ -290,10 +290,12 @@ fn extend(files: &Files, manifest: &mut Manifest, producers: &mut Producers) -> 
             break;
         }
         write_again(files, manifest.partition, &segment, &sum, &extent.bytes)?;
-        for header in extent.batches.iter().map(|p| &p.header) {
+        for piece in &extent.batches {
+            let header = &piece.header;
             let start = (header.partition_leader_epoch, header.base_offset);
             epochs::note(&mut manifest.epochs, start, is_vouched);
-            producers.note(header);
+            let batch = &extent.bytes[piece.at..piece.at + piece.length];
+            producers.note(header, &batch[BATCH_HEADER_BYTES..]);
         }
         let newest = extent
             .batches

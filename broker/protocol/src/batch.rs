@@ -42,8 +42,8 @@ pub const MAGIC_V2: i8 = 2;
 
 pub(crate) const ATTRIBUTE_CODEC_MASK: i16 = 0x07;
 const ATTRIBUTE_LOG_APPEND_TIME: i16 = 0x08;
-const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
-const ATTRIBUTE_CONTROL: i16 = 0x20;
+pub(crate) const ATTRIBUTE_TRANSACTIONAL: i16 = 0x10;
+pub(crate) const ATTRIBUTE_CONTROL: i16 = 0x20;
 pub(crate) const ATTRIBUTE_DELETE_HORIZON: i16 = 0x40;
 
 /// Why bytes are not a record batch that can be kept or served.

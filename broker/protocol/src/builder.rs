@@ -4,7 +4,9 @@
 
 use bytes::Bytes;
 
-use crate::batch::{BATCH_HEADER_BYTES, BatchHeader, MAGIC_V2, seal};
+use crate::batch::{
+    ATTRIBUTE_CONTROL, ATTRIBUTE_TRANSACTIONAL, BATCH_HEADER_BYTES, BatchHeader, MAGIC_V2, seal,
+};
 use crate::records::Record;
 
 /// Collects records into one batch.
@@ -13,6 +15,7 @@ pub struct BatchBuilder {
     base_timestamp: i64,
     max_timestamp: i64,
     producer: (i64, i16, i32),
+    attributes: i16,
     /// The batch, with room for its header.
     batch: Vec<u8>,
     count: i32,
@@ -25,6 +28,7 @@ impl BatchBuilder {
             base_timestamp,
             max_timestamp: i64::MIN,
             producer: (-1, -1, -1),
+            attributes: 0,
             batch: vec![0; BATCH_HEADER_BYTES],
             count: 0,
         }
@@ -33,6 +37,18 @@ impl BatchBuilder {
     /// Sets producer id, epoch and base sequence.
     pub fn producer(mut self, id: i64, epoch: i16, base_sequence: i32) -> Self {
         self.producer = (id, epoch, base_sequence);
+        self
+    }
+
+    /// The batch is part of its producer's transaction.
+    pub fn transactional(mut self) -> Self {
+        self.attributes |= ATTRIBUTE_TRANSACTIONAL;
+        self
+    }
+
+    /// The batch ends its producer's transaction.
+    pub(crate) fn control(mut self) -> Self {
+        self.attributes |= ATTRIBUTE_TRANSACTIONAL | ATTRIBUTE_CONTROL;
         self
     }
 
@@ -89,7 +105,7 @@ impl BatchBuilder {
             partition_leader_epoch: -1,
             magic: MAGIC_V2,
             crc: 0, // set by seal
-            attributes: 0,
+            attributes: self.attributes,
             last_offset_delta: self.count - 1,
             base_timestamp: self.base_timestamp,
             max_timestamp: self.max_timestamp,

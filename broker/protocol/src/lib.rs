@@ -9,6 +9,7 @@ pub mod batch;
 pub mod builder;
 pub mod compact;
 pub mod compression;
+pub mod control;
 mod error_names;
 pub mod frame;
 pub mod legacy;

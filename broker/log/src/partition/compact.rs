@@ -16,6 +16,7 @@ use std::ops::Range;
 
 use keelson_protocol::batch::BatchHeader;
 use keelson_protocol::records::Record;
+use keelson_state::producers::AbortedTransaction;
 
 use super::format::SegmentEntry;
 use crate::options::CompactionConfig;
@@ -135,21 +136,81 @@ impl OffsetMap {
     }
 }
 
+/// Which offsets belong to transactions that were aborted, by producer; in order.
+#[derive(Debug, Default)]
+pub(crate) struct Aborted(HashMap<i64, Vec<(i64, i64)>>);
+
+impl Aborted {
+    pub(crate) fn new(transactions: &[AbortedTransaction]) -> Self {
+        let mut by_producer: HashMap<i64, Vec<(i64, i64)>> = HashMap::new();
+        for aborted in transactions {
+            let ranges = by_producer.entry(aborted.producer_id).or_default();
+            ranges.push((aborted.first_offset, aborted.last_offset));
+        }
+        Aborted(by_producer)
+    }
+
+    /// Whether a batch was part of a transaction that was aborted.
+    pub(crate) fn has(&self, header: &BatchHeader) -> bool {
+        if !header.is_transactional() || header.is_control() {
+            return false;
+        }
+        let Some(ranges) = self.0.get(&header.producer_id) else {
+            return false;
+        };
+        let at = ranges.partition_point(|(_, last)| *last < header.base_offset);
+        ranges
+            .get(at)
+            .is_some_and(|(first, _)| *first <= header.base_offset)
+    }
+}
+
+/// What becomes of a marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MarkerFate {
+    /// It stays as it is.
+    Stays,
+    /// Nothing is left that it commits: it stays until the horizon that is to be set.
+    Waits,
+    /// Its horizon is over.
+    Goes,
+}
+
+/// What becomes of the end of a transaction of which `has_data` is left. A marker of an abort stays: readers that were told
+/// of the abort wait for it.
+pub(crate) fn marker_fate(
+    header: &BatchHeader,
+    commit: bool,
+    has_data: bool,
+    now_ms: i64,
+) -> MarkerFate {
+    match header.delete_horizon_ms() {
+        _ if has_data || !commit => MarkerFate::Stays,
+        None => MarkerFate::Waits,
+        Some(horizon) if now_ms >= horizon => MarkerFate::Goes,
+        Some(_) => MarkerFate::Stays,
+    }
+}
+
 /// Which records of one batch stay.
 pub(crate) struct Filter<'a> {
     pub(crate) map: &'a OffsetMap,
+    pub(crate) aborted: &'a Aborted,
     pub(crate) now_ms: i64,
 }
 
 impl Filter<'_> {
-    /// Whether a batch is left as it is, whatever is in it: behind the stretch, or no data.
+    /// Whether a batch is left as it is, whatever is in it: behind the stretch.
     pub(crate) fn passes_over(&self, header: &BatchHeader) -> bool {
-        header.base_offset >= self.map.end || header.is_control()
+        header.base_offset >= self.map.end
     }
 
     /// Whether a record stays.
     pub(crate) fn stays(&self, header: &BatchHeader, record: &Record<'_>) -> bool {
         let offset = header.base_offset + i64::from(record.offset_delta);
+        if self.aborted.has(header) {
+            return false;
+        }
         let horizon = header.delete_horizon_ms();
         let is_over = record.value.is_none() && horizon.is_some_and(|at| self.now_ms >= at);
         !is_over && !self.map.is_outdated(record.key, offset)
@@ -247,7 +308,11 @@ mod tests {
         let mut header = BatchHeader::parse(&bytes).unwrap();
         let records = decompressed(&bytes, 1 << 20).unwrap();
         let stays = |header: &BatchHeader, now_ms| -> Vec<bool> {
-            let filter = Filter { map: &map, now_ms };
+            let filter = Filter {
+                map: &map,
+                aborted: &Aborted::default(),
+                now_ms,
+            };
             let walker = RecordWalker::new(&records, header.records_count);
             let all = walker.map(|record| filter.stays(header, &record.unwrap()));
             all.collect()
@@ -259,6 +324,7 @@ mod tests {
         assert_eq!(stays(&header, 100), [false, false, true, false, true]);
         let filter = Filter {
             map: &map,
+            aborted: &Aborted::default(),
             now_ms: 0,
         };
         assert!(!filter.passes_over(&header));

@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
-use keelson_protocol::batch::BatchHeader;
-use keelson_state::producers::{ProducerBatch, ProducerTable};
+use keelson_protocol::batch::{BATCH_HEADER_BYTES, BatchHeader};
+use keelson_protocol::control::EndMarker;
+use keelson_state::producers::{Marker, ProducerBatch, ProducerTable};
 
 use super::format::{SnapshotRef, decode_producers};
 use super::tail::TailBatch;
@@ -50,9 +51,10 @@ impl Partition {
         };
         for batch in &tail {
             if let Ok(header) = batch.header() {
-                record(&mut table, &header);
+                record(&mut table, &header, batch.records());
             }
         }
+        table.forget_below(self.log_start());
         Ok(table)
     }
 
@@ -74,12 +76,12 @@ impl Partition {
         (snapshot, read): (Option<SnapshotRef>, Option<ProducerTable>),
         batches: &[TailBatch],
     ) -> Result<Option<ProducerTable>, ReadError> {
-        let headers: Vec<BatchHeader> = batches
+        let parsed = batches
             .iter()
-            .filter_map(|b| b.header().ok())
-            .filter(|h| h.producer_id >= 0)
-            .collect();
-        let newest = headers.iter().map(|h| h.max_timestamp).max();
+            .filter_map(|b| Some((b.header().ok()?, b.records())));
+        let of_producers: Vec<(BatchHeader, &[u8])> =
+            parsed.filter(|(h, _)| h.producer_id >= 0).collect();
+        let newest = of_producers.iter().map(|(h, _)| h.max_timestamp).max();
         let (Some(newest), Some(first)) = (newest, batches.first()) else {
             return Ok(read);
         };
@@ -87,10 +89,11 @@ impl Partition {
             Ok(table) => table,
             Err(_) => self.scan_producers(first.base_offset)?,
         };
-        for header in &headers {
-            record(&mut table, header);
+        for (header, records) in &of_producers {
+            record(&mut table, header, records);
         }
         table.expire(newest, PRODUCER_EXPIRATION_MS);
+        table.forget_below(self.log_start());
         Ok(Some(table))
     }
 
@@ -135,8 +138,8 @@ impl Partition {
         let mut table = ProducerTable::new();
         let mut from = self.log_start();
         while from < end {
-            let result = self.each_batch(from, end, Stage::Replay, &mut |header, _| {
-                record(&mut table, header)
+            let result = self.each_batch(from, end, Stage::Replay, &mut |header, batch| {
+                record(&mut table, header, &batch[BATCH_HEADER_BYTES..]);
             });
             match result {
                 Err(ReadError::Corrupt { range }) if range.to >= from => from = range.to + 1,
@@ -148,9 +151,22 @@ impl Partition {
     }
 }
 
-/// Remembers a batch if a producer with an id wrote it.
-pub(crate) fn record(table: &mut ProducerTable, header: &BatchHeader) {
-    if header.producer_id < 0 || header.is_control() {
+/// Remembers a batch if a producer with an id wrote it, or the end of a producer's transaction. `records` is what follows
+/// the header.
+pub(crate) fn record(table: &mut ProducerTable, header: &BatchHeader, records: &[u8]) {
+    if header.producer_id < 0 {
+        return;
+    }
+    if header.is_control() {
+        if let Some(end) = EndMarker::of(header, records) {
+            let marker = Marker {
+                producer_id: header.producer_id,
+                epoch: header.producer_epoch,
+                coordinator_epoch: end.coordinator_epoch,
+                commit: end.commit,
+            };
+            table.record_marker(&marker, header.last_offset(), header.max_timestamp);
+        }
         return;
     }
     let batch = ProducerBatch {
@@ -158,6 +174,7 @@ pub(crate) fn record(table: &mut ProducerTable, header: &BatchHeader) {
         epoch: header.producer_epoch,
         base_sequence: header.base_sequence,
         last_sequence: header.last_sequence(),
+        transactional: header.is_transactional(),
     };
     table.record(
         &batch,

@@ -8,20 +8,23 @@
 //! Offsets stay: a batch keeps its first and last offset whatever is taken out of it, and a run of batches of which
 //! nothing is left becomes one batch without records. So batches go on without a gap, and a read of any offset leads on.
 
+mod fate;
 mod output;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use keelson_protocol::BatchError;
 use keelson_protocol::batch::BatchHeader;
-use keelson_protocol::compact::retain;
-use keelson_protocol::records::{Record, RecordWalker, decompressed};
+use keelson_protocol::records::{RecordWalker, decompressed};
 use keelson_state::producers::ProducerTable;
 
+use self::fate::Fate;
 use self::output::{Output, Sum};
-use super::compact::{Cleanable, Filter, OffsetMap, cleanable, groups};
+use super::compact::{Aborted, Cleanable, Filter, OffsetMap, cleanable, groups};
 use super::extent::{Extent, SegmentReader, SegmentView};
 use super::format::{Manifest, SegmentEntry};
 use super::segments::FlushError;
@@ -104,13 +107,6 @@ impl Job {
     }
 }
 
-/// What becomes of one batch.
-enum Fate {
-    Same,
-    Anew(bytes::Bytes),
-    Gone,
-}
-
 /// Takes a batch; false: no more.
 type Each<'a> = &'a mut dyn FnMut(&BatchHeader, &[u8]) -> Result<bool, Stopped>;
 
@@ -144,10 +140,23 @@ impl Partition {
         let Some(mut work) = job(None) else {
             return Ok(());
         };
-        let producers = self.producers().map_err(unreadable)?;
+        let mut producers = self.producers().map_err(unreadable)?;
+        // What may still be aborted is not looked at.
+        if let Some(unstable) = producers.first_unstable(self.durable_offset())
+            && unstable < work.end_offset
+        {
+            let bases = work.segments.iter().map(|s| s.base_offset);
+            let end = bases.take_while(|base| *base <= unstable).last();
+            match end.and_then(|end| job(Some(end))) {
+                Some(stable) => work = stable,
+                None => return Ok(()),
+            }
+        }
+        let aborted = Aborted::new(producers.aborted());
         let mut from = i64::MIN;
         loop {
-            let map = self.map_keys(&work, from, ends)?;
+            let map = self.map_keys(&work, &aborted, from, ends)?;
+            let kept = RefCell::default();
             let seen = |at: &usize| work.segments[*at].base_offset < map.end;
             let end = (0..work.cleanable.end).take_while(seen).count();
             for group in groups(&work.segments, end, work.segment_bytes) {
@@ -155,7 +164,12 @@ impl Partition {
                     partition: self,
                     job: &work,
                     producers: &producers,
-                    filter: Filter { map: &map, now_ms },
+                    kept: &kept,
+                    filter: Filter {
+                        map: &map,
+                        aborted: &aborted,
+                        now_ms,
+                    },
                 };
                 rewrite.group(group, ends)?;
             }
@@ -169,7 +183,13 @@ impl Partition {
     }
 
     /// The newest offsets of the keys from the first dirty segment (or `from`) on, as far as they fit.
-    fn map_keys(&self, job: &Job, from: i64, ends: Ends<'_>) -> Result<OffsetMap, Stopped> {
+    fn map_keys(
+        &self,
+        job: &Job,
+        aborted: &Aborted,
+        from: i64,
+        ends: Ends<'_>,
+    ) -> Result<OffsetMap, Stopped> {
         let dirty = &job.segments[job.cleanable.dirty..job.cleanable.end];
         let from = from.max(dirty.first().map_or(job.end_offset, |s| s.base_offset));
         let mut map = OffsetMap::new(self.shared().options.compaction_memory_bytes, from);
@@ -182,7 +202,7 @@ impl Partition {
                 if header.base_offset < from {
                     return Ok(true);
                 }
-                if header.records_count > 0 && !header.is_control() {
+                if header.records_count > 0 && !header.is_control() && !aborted.has(header) {
                     if !map.has_room_for(header) {
                         return Ok(false);
                     }
@@ -312,6 +332,8 @@ struct Rewrite<'a> {
     partition: &'a Partition,
     job: &'a Job,
     producers: &'a ProducerTable,
+    /// Producers that have a transactional batch among those that were kept since their last marker.
+    kept: &'a RefCell<HashSet<i64>>,
     filter: Filter<'a>,
 }
 
@@ -494,45 +516,6 @@ impl Rewrite<'_> {
         };
         self.read_back(&view, after, ends)?;
         Ok(Some(entry))
-    }
-
-    fn fate(&self, header: &BatchHeader, batch: &[u8]) -> Result<Fate, Stopped> {
-        // The sequence of a producer that may go on stays known, as in Kafka.
-        let newest = self.producers.last_offset(header.producer_id);
-        let is_newest = header.has_producer_id() && newest == Some(header.last_offset());
-        if header.records_count == 0 {
-            return Ok(if is_newest { Fate::Same } else { Fate::Gone });
-        }
-        if self.filter.passes_over(header) {
-            return Ok(Fate::Same);
-        }
-        let undecodable = |error| Stopped::Undecodable {
-            offset: header.base_offset,
-            error,
-        };
-        let records = decompressed(batch, DECOMPRESSED_BYTES_MAX).map_err(undecodable)?;
-        let (mut staying, mut tombstones) = (0, false);
-        for record in RecordWalker::new(&records, header.records_count) {
-            let record = record.map_err(undecodable)?;
-            if self.filter.stays(header, &record) {
-                staying += 1;
-                tombstones |= record.value.is_none();
-            }
-        }
-        if staying == 0 && !is_newest {
-            return Ok(Fate::Gone);
-        }
-        let later = self
-            .filter
-            .now_ms
-            .saturating_add(self.job.config.delete_retention_ms);
-        let horizon = (tombstones && !header.has_delete_horizon()).then_some(later);
-        if staying == header.records_count && horizon.is_none() {
-            return Ok(Fate::Same);
-        }
-        let mut keep = |record: &Record<'_>| self.filter.stays(header, record);
-        let anew = retain(header, &records, horizon, &mut keep).map_err(undecodable)?;
-        Ok(Fate::Anew(anew))
     }
 
     /// Reads the new segment from the medium: every checksum, every batch, every record, and the same bytes in all.

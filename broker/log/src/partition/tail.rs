@@ -40,6 +40,15 @@ impl TailBatch {
     pub(crate) fn header(&self) -> Result<BatchHeader, BatchError> {
         header_of(&self.batch)
     }
+
+    /// What follows the header.
+    pub(crate) fn records(&self) -> &[u8] {
+        let split = self.batch.prefix.len();
+        self.batch
+            .body
+            .get(BATCH_HEADER_BYTES - split..)
+            .unwrap_or_default()
+    }
 }
 
 /// Parses the header of a batch in two pieces.

@@ -184,6 +184,7 @@ fn a_deletion_that_is_only_queued_costs_no_producer() {
                 epoch: 0,
                 base_sequence: 0,
                 last_sequence: 0,
+                transactional: false,
             };
             let verdict = partition.producers().unwrap().check(&first);
             let duplicate = Verdict::Duplicate {

@@ -32,6 +32,7 @@ impl Sent {
             epoch: header.producer_epoch,
             base_sequence: header.base_sequence,
             last_sequence: header.last_sequence(),
+            transactional: false,
         })
     }
 }
