@@ -14,6 +14,7 @@ mod group;
 mod join;
 mod load;
 mod machine;
+mod open;
 mod rebalance;
 mod sync;
 mod timers;

@@ -35,6 +35,7 @@ impl GroupCoordinator {
         out: &mut Vec<Effect>,
     ) {
         let checked = self.check_commit(now_ms, &request, out);
+        let producer = request.producer;
         let mut results: Vec<Result<(), GroupError>> = vec![checked; request.entries.len()];
         let mut records = Vec::new();
         let mut values = Vec::new();
@@ -76,18 +77,24 @@ impl GroupCoordinator {
             .expect("check_commit finds or makes it");
         for (_, key, _) in &values {
             *group.inflight.entry(key.clone()).or_default() += 1;
+            if producer.is_some() {
+                self.open.on_the_way(&group.id, key);
+            }
         }
-        let group = group.id.clone();
+        let pending = Pending::Commit {
+            group: group.id.clone(),
+            token,
+            producer_id: producer.map(|(producer_id, _)| producer_id),
+            results,
+            values,
+        };
         let mut cx = context!(self, now_ms, out);
-        cx.persist(
-            records,
-            Pending::Commit {
-                group,
-                token,
-                results,
-                values,
-            },
-        );
+        match producer {
+            None => {
+                cx.persist(records, pending);
+            }
+            Some(producer) => cx.persist_transactional(producer, records, pending),
+        }
     }
 
     /// Whether the group takes commits of this member; makes the group for a commit from outside.
@@ -125,6 +132,8 @@ impl GroupCoordinator {
             .or_insert_with(|| Group::new(group_id.clone(), now_ms));
         for (_, key, value) in values {
             group.settle_inflight(&key);
+            // It stands behind them in the log, so that it counts whatever becomes of them.
+            self.open.overtaken(group_id, &key);
             group.offsets.insert(key, value);
         }
     }
@@ -168,7 +177,8 @@ impl GroupCoordinator {
             .groups
             .get_mut(group_id)
             .expect("it is empty, so it is there");
-        group.delete(&mut cx, token);
+        let pending = self.open.keys(&group.id).cloned().collect();
+        group.delete(&mut cx, token, pending);
     }
 
     /// A part of a deletion is decided.
@@ -186,6 +196,7 @@ impl GroupCoordinator {
         if durable {
             for key in keys {
                 group.offsets.remove(key);
+                self.open.overtaken(group_id, key);
             }
         }
         let deletion = group.deletion.as_mut().expect("a deletion is under way");
@@ -214,6 +225,7 @@ impl GroupCoordinator {
                 .offsets
                 .keys()
                 .chain(group.inflight.keys())
+                .chain(self.open.keys(&group.id))
                 .filter(|(name, _)| **name == *topic)
                 .collect();
             keys.extend(held.into_iter().map(|key| (group.id.clone(), key.clone())));
@@ -241,6 +253,7 @@ impl GroupCoordinator {
             if let Some(group) = self.groups.get_mut(group_id) {
                 group.offsets.remove(key);
             }
+            self.open.overtaken(group_id, key);
             self.settle_group(group_id);
         }
     }
@@ -266,7 +279,7 @@ impl GroupCoordinator {
     }
 }
 
-fn committed(value: OffsetValue) -> CommittedOffset {
+pub(super) fn committed(value: OffsetValue) -> CommittedOffset {
     CommittedOffset {
         offset: value.offset,
         leader_epoch: value.leader_epoch,
@@ -289,18 +302,25 @@ impl Group {
             | GroupState::CompletingRebalance
             | GroupState::Stable => {}
         }
+        let is_named = request.generation >= 0
+            || !request.member_id.is_empty()
+            || request.instance_id.is_some();
+        if request.producer.is_some() && !is_named {
+            // The transaction's coordinator knows the producer, which is as good.
+            return Ok(());
+        }
         self.validate_member(&request.member_id, request.instance_id.as_deref())?;
         if request.generation != self.generation {
             return Err(GroupError::IllegalGeneration);
         }
         self.refresh_session(cx, &request.member_id);
-        if self.state == GroupState::CompletingRebalance {
+        if self.state == GroupState::CompletingRebalance && request.producer.is_none() {
             return Err(GroupError::RebalanceInProgress);
         }
         Ok(())
     }
 
-    fn settle_inflight(&mut self, key: &OffsetKey) {
+    pub(super) fn settle_inflight(&mut self, key: &OffsetKey) {
         if let Some(count) = self.inflight.get_mut(key) {
             *count -= 1;
             if *count == 0 {
@@ -310,7 +330,7 @@ impl Group {
     }
 
     /// Removes an empty group with everything it holds; also what is on its way to the log, which comes before.
-    fn delete(&mut self, cx: &mut Context<'_>, token: Token) {
+    fn delete(&mut self, cx: &mut Context<'_>, token: Token, pending: Vec<OffsetKey>) {
         for (id, mut deadline) in std::mem::take(&mut self.pending) {
             cx.timers
                 .disarm(&mut deadline, || TimerKey::Pending(self.id.clone(), id));
@@ -321,6 +341,7 @@ impl Group {
             .keys()
             .chain(self.inflight.keys())
             .cloned()
+            .chain(pending)
             .collect();
         let held: Vec<OffsetKey> = held.into_iter().collect();
         let mut parts: Vec<Vec<OffsetKey>> = held

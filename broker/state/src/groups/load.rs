@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::commit::committed;
 use super::group::{Group, Member};
 use super::machine::{GroupCoordinator, context};
 use super::timers::Deadline;
-use super::view::{CommittedOffset, GroupState};
+use super::view::GroupState;
 use crate::codec::CodecError;
 use crate::offsets::{GroupValue, Key, MemberValue, OffsetValue};
 
@@ -23,16 +24,12 @@ impl GroupCoordinator {
                 },
                 Some(value),
             ) => {
-                let value = OffsetValue::decode(value)?;
-                let committed = CommittedOffset {
-                    offset: value.offset,
-                    leader_epoch: value.leader_epoch,
-                    metadata: value.metadata,
-                    commit_ms: value.commit_ms,
-                };
-                self.replayed_group(&group)
-                    .offsets
-                    .insert((topic.into(), partition), committed);
+                let committed = committed(OffsetValue::decode(value)?);
+                let key = (topic.into(), partition);
+                let group = self.replayed_group(&group);
+                let id = group.id.clone();
+                group.offsets.insert(key.clone(), committed);
+                self.open.overtaken(&id, &key);
             }
             (
                 Key::Offset {
@@ -42,8 +39,10 @@ impl GroupCoordinator {
                 },
                 None,
             ) => {
+                let key = (topic.into(), partition);
                 if let Some(held) = self.groups.get_mut(group.as_str()) {
-                    held.offsets.remove(&(topic.into(), partition));
+                    held.offsets.remove(&key);
+                    self.open.overtaken(&held.id, &key);
                 }
                 self.settle_group(&group);
             }
@@ -65,6 +64,37 @@ impl GroupCoordinator {
             }
         }
         Ok(())
+    }
+
+    /// Takes over one record of a producer's transaction, in log order.
+    pub fn replay_transactional(
+        &mut self,
+        producer_id: i64,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), CodecError> {
+        let (
+            Key::Offset {
+                group,
+                topic,
+                partition,
+            },
+            Some(value),
+        ) = (Key::decode(key)?, value)
+        else {
+            // Kafka's coordinator writes nothing else in transactions.
+            return self.replay(key, value);
+        };
+        let value = committed(OffsetValue::decode(value)?);
+        let id = self.replayed_group(&group).id.clone();
+        self.open
+            .insert(producer_id, (id, (topic.into(), partition)), value);
+        Ok(())
+    }
+
+    /// Takes over the end of a producer's transaction, in log order.
+    pub fn replay_end(&mut self, producer_id: i64, commit: bool) {
+        self.transaction_ended(producer_id, commit);
     }
 
     fn replayed_group(&mut self, group: &str) -> &mut Group {

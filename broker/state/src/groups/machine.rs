@@ -31,6 +31,8 @@ pub(super) enum Pending {
     Commit {
         group: Arc<str>,
         token: Token,
+        /// Whose transaction they are part of.
+        producer_id: Option<i64>,
         results: Vec<Result<(), GroupError>>,
         values: Vec<(usize, OffsetKey, CommittedOffset)>,
     },
@@ -96,6 +98,20 @@ impl Context<'_> {
         self.out.push(Effect::Persist(id, records));
         id
     }
+
+    /// The same, as part of a producer's transaction.
+    pub(super) fn persist_transactional(
+        &mut self,
+        producer: (i64, i16),
+        records: Vec<StoredRecord>,
+        pending: Pending,
+    ) {
+        self.persists.last += 1;
+        let id = PersistId(self.persists.last);
+        self.persists.pending.insert(id, pending);
+        self.out
+            .push(Effect::PersistTransactional(id, producer, records));
+    }
 }
 
 /// All groups of one `__consumer_offsets` partition.
@@ -110,6 +126,8 @@ pub struct GroupCoordinator {
     pub(super) drop_retry: Deadline,
     /// What the members of all groups take of memory.
     pub(super) member_bytes: usize,
+    /// Offsets of transactions that have not ended, by producer id.
+    pub(super) open: super::open::OpenTransactions,
 }
 
 /// Splits a machine into one group's map and the context, so that both can be changed at once.
@@ -141,6 +159,7 @@ impl GroupCoordinator {
             drops_owed: BTreeSet::new(),
             drop_retry: Deadline::default(),
             member_bytes: 0,
+            open: super::open::OpenTransactions::default(),
         }
     }
 
@@ -158,6 +177,10 @@ impl GroupCoordinator {
             Input::Leave(token, request) => self.leave(now_ms, token, &request, out),
             Input::Commit(token, request) => self.commit(now_ms, token, request, out),
             Input::Delete(token, group) => self.delete(now_ms, token, &group, out),
+            Input::TransactionEnded {
+                producer_id,
+                commit,
+            } => self.transaction_ended(producer_id, commit),
             Input::TopicDeleted(topic) => self.drop_topic(now_ms, &topic, out),
             Input::Persisted(id) => self.persisted(now_ms, id, out),
             Input::PersistFailed(id, why) => self.persist_failed(now_ms, id, why, out),
@@ -196,7 +219,8 @@ impl GroupCoordinator {
     /// After whatever may have changed a group: counts its members, and forgets it if nothing of it is left.
     pub(super) fn settle_group(&mut self, group: &str) {
         self.count_members(group);
-        if self.groups.get(group).is_some_and(Group::is_trivial) {
+        let held_open = self.open.holds(group);
+        if !held_open && self.groups.get(group).is_some_and(Group::is_trivial) {
             self.groups.remove(group);
         }
     }
@@ -230,10 +254,14 @@ impl GroupCoordinator {
             Pending::Commit {
                 group,
                 token,
+                producer_id,
                 results,
                 values,
             } => {
-                self.committed(now_ms, &group, values);
+                match producer_id {
+                    None => self.committed(now_ms, &group, values),
+                    Some(producer_id) => self.pending_until_end(&group, producer_id, values),
+                }
                 out.push(Effect::Reply(token, Reply::Commit(results)));
             }
             Pending::Delete { group, keys } => self.deleted_part(&group, &keys, true, out),
@@ -256,6 +284,7 @@ impl GroupCoordinator {
         let error = match why {
             FailedBecause::Unavailable => GroupError::CoordinatorNotAvailable,
             FailedBecause::TooLarge => GroupError::RecordTooLarge,
+            FailedBecause::Fenced => GroupError::InvalidProducerEpoch,
         };
         match pending {
             Pending::Assignment {
@@ -274,12 +303,16 @@ impl GroupCoordinator {
             Pending::Commit {
                 group,
                 token,
+                producer_id,
                 mut results,
                 values,
             } => {
                 for (index, key, _) in values {
                     results[index] = Err(error);
                     self.settle_inflight(&group, &key);
+                    if producer_id.is_some() {
+                        self.open.settled(&group, &key);
+                    }
                 }
                 self.settle_group(&group);
                 out.push(Effect::Reply(token, Reply::Commit(results)));

@@ -59,7 +59,9 @@ impl Bench {
                     let earlier = self.replies.insert(token, reply);
                     assert!(earlier.is_none(), "{token:?} is answered twice");
                 }
-                Effect::Persist(id, records) => self.persists.push((id, records)),
+                Effect::Persist(id, records) | Effect::PersistTransactional(id, _, records) => {
+                    self.persists.push((id, records));
+                }
             }
         }
     }
@@ -211,6 +213,7 @@ impl Bench {
             generation,
             member_id: member_id.to_owned(),
             instance_id: None,
+            producer: None,
             entries: vec![entry],
         };
         self.ask(|token| Input::Commit(token, request))

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::offsets::Key;
+pub use crate::persist::{FailedBecause, PersistId, Token};
 
 /// Members of one group: far above real groups, so that a flood of joins cannot grow one for ever. A lower
 /// `group.max.size` wins.
@@ -23,14 +24,6 @@ pub(super) const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 300_000;
 
 /// How soon a removal of a deleted topic's offsets is tried again when the log took no record.
 pub(super) const DROP_RETRY_MS: i64 = 1_000;
-
-/// Names one waiting request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token(pub u64);
-
-/// Names one persist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PersistId(pub u64);
 
 /// Limits and delays, with Kafka's names and defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +98,9 @@ pub enum GroupError {
     /// OFFSET_METADATA_TOO_LARGE
     #[error("the offset's metadata is too large")]
     OffsetMetadataTooLarge,
+    /// INVALID_PRODUCER_EPOCH
+    #[error("there is a newer producer with this producer id")]
+    InvalidProducerEpoch,
     /// INVALID_COMMIT_OFFSET_SIZE
     #[error("the record would be larger than the log takes")]
     RecordTooLarge,
@@ -204,7 +200,7 @@ pub struct CommitEntry {
     pub metadata: String,
 }
 
-/// OffsetCommit, of a member or from outside (generation −1).
+/// OffsetCommit or TxnOffsetCommit, of a member or from outside (generation −1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitRequest {
     /// The group.
@@ -215,17 +211,10 @@ pub struct CommitRequest {
     pub member_id: String,
     /// `group.instance.id` of a static member.
     pub instance_id: Option<String>,
+    /// Producer id and epoch of the transaction that the offsets are part of: they are pending until it ends.
+    pub producer: Option<(i64, i16)>,
     /// The offsets.
     pub entries: Vec<CommitEntry>,
-}
-
-/// Why a persist was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailedBecause {
-    /// The log takes nothing now (full or read-only): worth trying again.
-    Unavailable,
-    /// The records are larger than a batch may be.
-    TooLarge,
 }
 
 /// One input.
@@ -243,6 +232,13 @@ pub enum Input {
     Commit(Token, CommitRequest),
     /// DeleteGroups, for one group.
     Delete(Token, String),
+    /// The marker of this producer's transaction is durable in this partition: its offsets count, or are gone.
+    TransactionEnded {
+        /// Whose.
+        producer_id: i64,
+        /// Commit, or abort.
+        commit: bool,
+    },
     /// A topic is gone: forget its offsets.
     TopicDeleted(String),
     /// The records of this persist are durable.
@@ -336,4 +332,6 @@ pub enum Effect {
     Reply(Token, Reply),
     /// Append these records as one batch, then say `Persisted` or `PersistFailed`.
     Persist(PersistId, Vec<StoredRecord>),
+    /// The same, as a batch of this producer's transaction.
+    PersistTransactional(PersistId, (i64, i16), Vec<StoredRecord>),
 }

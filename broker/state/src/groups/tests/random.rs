@@ -381,6 +381,7 @@ impl World {
             generation: client.generation,
             member_id: client.member_id.clone(),
             instance_id: client.instance.clone(),
+            producer: None,
             entries: vec![entry],
         };
         self.ask(number, calm, |token| Input::Commit(token, request));
