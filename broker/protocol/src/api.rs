@@ -74,8 +74,8 @@ macro_rules! apis {
 /// Every API that is served.
 ///
 /// The lowest versions are those of Kafka 4 (KIP-896), which every client of the last years speaks: librdkafka 2.0,
-/// kafka-python, franz-go, Java. The highest are what `kafka-protocol` decodes, less what only brokers and transactions
-/// of a later kind need (Fetch 18, InitProducerId 6).
+/// kafka-python, franz-go, Java. The highest are what `kafka-protocol` decodes, less what only brokers need
+/// (Fetch 18).
 pub const APIS: &[ApiSpec] = apis! {
     Produce: 3..=13, shape::PRODUCE;
     Fetch: 4..=17, shape::FETCH;
@@ -96,11 +96,19 @@ pub const APIS: &[ApiSpec] = apis! {
     DeleteRecords: 0..=2, shape::DELETE_RECORDS;
     InitProducerId: 0..=5, shape::INIT_PRODUCER_ID;
     OffsetForLeaderEpoch: 2..=4, shape::OFFSET_FOR_LEADER_EPOCH;
+    AddPartitionsToTxn: 0..=5, shape::ADD_PARTITIONS_TO_TXN;
+    AddOffsetsToTxn: 0..=4, shape::ADD_OFFSETS_TO_TXN;
+    EndTxn: 0..=5, shape::END_TXN;
+    WriteTxnMarkers: 1..=1, shape::WRITE_TXN_MARKERS;
+    TxnOffsetCommit: 0..=5, shape::TXN_OFFSET_COMMIT;
     DescribeConfigs: 1..=4, shape::DESCRIBE_CONFIGS;
     CreatePartitions: 0..=3, shape::CREATE_PARTITIONS;
     DeleteGroups: 0..=2, shape::DELETE_GROUPS;
     IncrementalAlterConfigs: 0..=1, shape::INCREMENTAL_ALTER_CONFIGS;
     DescribeCluster: 0..=2, shape::DESCRIBE_CLUSTER;
+    DescribeProducers: 0..=0, shape::DESCRIBE_PRODUCERS;
+    DescribeTransactions: 0..=0, shape::DESCRIBE_TRANSACTIONS;
+    ListTransactions: 0..=1, shape::LIST_TRANSACTIONS;
 };
 
 /// The row of an API, if it is served.

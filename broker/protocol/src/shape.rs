@@ -320,6 +320,79 @@ shapes! {
         since(3, i64("producer_id")),
         since(3, i16("producer_epoch")),
     ];
+    ADD_PARTITIONS_TO_TXN = [
+        since(4, structs!("transactions", m::add_partitions_to_txn_request::AddPartitionsToTxnTransaction, [
+            string("transactional_id"),
+            i64("producer_id"),
+            i16("producer_epoch"),
+            i8("verify_only"),
+            structs!("topics", m::add_partitions_to_txn_request::AddPartitionsToTxnTopic, [
+                string("name"),
+                i32s("partitions"),
+            ]),
+        ])),
+        until(3, string("v3_and_below_transactional_id")),
+        until(3, i64("v3_and_below_producer_id")),
+        until(3, i16("v3_and_below_producer_epoch")),
+        until(3, structs!("v3_and_below_topics", m::add_partitions_to_txn_request::AddPartitionsToTxnTopic, [
+            string("name"),
+            i32s("partitions"),
+        ])),
+    ];
+    ADD_OFFSETS_TO_TXN = [
+        string("transactional_id"),
+        i64("producer_id"),
+        i16("producer_epoch"),
+        string("group_id"),
+    ];
+    END_TXN = [
+        string("transactional_id"),
+        i64("producer_id"),
+        i16("producer_epoch"),
+        i8("committed"),
+    ];
+    WRITE_TXN_MARKERS = [
+        structs!("markers", m::write_txn_markers_request::WritableTxnMarker, [
+            i64("producer_id"),
+            i16("producer_epoch"),
+            i8("transaction_result"),
+            structs!("topics", m::write_txn_markers_request::WritableTxnMarkerTopic, [
+                string("name"),
+                i32s("partition_indexes"),
+            ]),
+            i32("coordinator_epoch"),
+        ]),
+    ];
+    TXN_OFFSET_COMMIT = [
+        string("transactional_id"),
+        string("group_id"),
+        i64("producer_id"),
+        i16("producer_epoch"),
+        since(3, i32("generation_id")),
+        since(3, string("member_id")),
+        since(3, string("group_instance_id")),
+        structs!("topics", m::txn_offset_commit_request::TxnOffsetCommitRequestTopic, [
+            string("name"),
+            structs!("partitions", m::txn_offset_commit_request::TxnOffsetCommitRequestPartition, [
+                i32("partition_index"),
+                i64("committed_offset"),
+                since(2, i32("committed_leader_epoch")),
+                string("committed_metadata"),
+            ]),
+        ]),
+    ];
+    DESCRIBE_PRODUCERS = [
+        structs!("topics", m::describe_producers_request::TopicRequest, [
+            string("name"),
+            i32s("partition_indexes"),
+        ]),
+    ];
+    DESCRIBE_TRANSACTIONS = [strings("transactional_ids")];
+    LIST_TRANSACTIONS = [
+        strings("state_filters"),
+        array::<m::ProducerId>("producer_id_filters", &Kind::Fixed(8)),
+        since(1, i64("duration_filter")),
+    ];
     OFFSET_FOR_LEADER_EPOCH = [
         since(3, i32("replica_id")),
         structs!("topics", m::offset_for_leader_epoch_request::OffsetForLeaderTopic, [

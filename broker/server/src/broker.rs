@@ -18,6 +18,7 @@ use crate::coordinator::Coordinator;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::partitions::Partitions;
+use crate::transactions::Transactions;
 
 /// Reads that touch a file, at once, over all connections: enough to keep a disk busy, few enough to bound threads.
 pub const COLD_READS_MAX: usize = 8;
@@ -42,6 +43,8 @@ pub struct Broker {
     pub metadata: Metadata,
     /// The owner of groups and committed offsets.
     pub coordinator: Coordinator,
+    /// The owner of transactions.
+    pub transactions: Transactions,
     image: ArcSwap<Image>,
     advertised: OnceLock<Listener>,
     tickets: AtomicU64,
@@ -59,6 +62,8 @@ pub struct Parts {
     pub metadata: Metadata,
     /// The owner of groups.
     pub coordinator: Coordinator,
+    /// The owner of transactions.
+    pub transactions: Transactions,
     /// The metadata image as of the start.
     pub image: Arc<Image>,
 }
@@ -72,6 +77,7 @@ impl Broker {
             metrics,
             metadata,
             coordinator,
+            transactions,
             image,
         } = parts;
         Self {
@@ -81,6 +87,7 @@ impl Broker {
             cold_reads: Semaphore::new(COLD_READS_MAX),
             metadata,
             coordinator,
+            transactions,
             image: ArcSwap::new(image),
             advertised: OnceLock::new(),
             tickets: AtomicU64::new(0),

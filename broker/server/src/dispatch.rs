@@ -98,6 +98,8 @@ pub enum Outcome<M> {
     Ready(Answer<M>),
     /// Answered when the future ends; other connections go on meanwhile.
     Later(Later<M>),
+    /// The same, but the next request of the connection starts only then: what must happen in order happens later, too.
+    Alone(Later<M>),
     /// No answer is due (Produce with acks=0).
     Silent,
     /// The connection must close: the reason is logged.
@@ -135,12 +137,17 @@ pub struct Answered {
     pub error: Option<ErrorCode>,
 }
 
+/// A frame that comes later.
+pub type LaterFrame = Pin<Box<dyn Future<Output = Result<Answered, FrameError>> + Send>>;
+
 /// [`Outcome`] without the type of the body.
 pub enum Dispatched {
     /// The frame is ready.
     Ready(Answered),
     /// The frame comes later.
-    Later(Pin<Box<dyn Future<Output = Result<Answered, FrameError>> + Send>>),
+    Later(LaterFrame),
+    /// The frame comes later, and the next request waits for it.
+    Alone(LaterFrame),
     /// No frame is due.
     Silent,
     /// Close the connection.
@@ -217,6 +224,14 @@ pub static ROUTES: &[Route] = &[
     Route::of::<apis::list_groups::ListGroups>(),
     Route::of::<apis::delete_groups::DeleteGroups>(),
     Route::of::<apis::init_producer_id::InitProducerId>(),
+    Route::of::<apis::add_partitions_to_txn::AddPartitionsToTxn>(),
+    Route::of::<apis::add_offsets_to_txn::AddOffsetsToTxn>(),
+    Route::of::<apis::end_txn::EndTxn>(),
+    Route::of::<apis::write_txn_markers::WriteTxnMarkers>(),
+    Route::of::<apis::txn_offset_commit::TxnOffsetCommit>(),
+    Route::of::<apis::describe_producers::DescribeProducers>(),
+    Route::of::<apis::describe_transactions::DescribeTransactions>(),
+    Route::of::<apis::list_transactions::ListTransactions>(),
     Route::of::<apis::describe_cluster::DescribeCluster>(),
 ];
 
@@ -246,6 +261,9 @@ fn handle<A: Api>(broker: &Arc<Broker>, frame: Frame) -> Result<Dispatched, Disp
     Ok(match A::handle(broker, call) {
         Outcome::Ready(answer) => Dispatched::Ready(encode(answer, key, version, correlation)?),
         Outcome::Later(later) => Dispatched::Later(Box::pin(async move {
+            encode(later.await, key, version, correlation)
+        })),
+        Outcome::Alone(later) => Dispatched::Alone(Box::pin(async move {
             encode(later.await, key, version, correlation)
         })),
         Outcome::Silent => Dispatched::Silent,

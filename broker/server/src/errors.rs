@@ -9,9 +9,12 @@ use keelson_state::config::ConfigError;
 use keelson_state::groups::GroupError;
 use keelson_state::metadata::MetadataError;
 use keelson_state::producers::ProducerError;
+use keelson_state::transactions::TransactionError;
 
 use crate::coordinator::CoordinatorError;
 use crate::metadata::ChangeError;
+use crate::partitions::EnterError;
+use crate::transactions::TransactionsError;
 
 /// Why an append was refused.
 pub fn append(error: &AppendError) -> ErrorCode {
@@ -65,6 +68,39 @@ pub fn producer(error: &ProducerError) -> ErrorCode {
     match error {
         ProducerError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         ProducerError::InvalidEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+        ProducerError::NotTransactional { .. } => ErrorCode::InvalidTxnState,
+        ProducerError::CoordinatorFenced { .. } => ErrorCode::TransactionCoordinatorFenced,
+    }
+}
+
+/// Why a batch did not enter its partition.
+pub fn enter(error: &EnterError) -> ErrorCode {
+    match error {
+        EnterError::Producer(error) => producer(error),
+        EnterError::Append(error) => append(error),
+        EnterError::NotInTransaction => ErrorCode::InvalidTxnState,
+    }
+}
+
+/// Why a transaction's coordinator gave no answer. Clients that do not know PRODUCER_FENCED are told what they know.
+pub fn transaction(error: &TransactionsError, knows_fenced: bool) -> ErrorCode {
+    let error = match error {
+        TransactionsError::Refused(error) => error,
+        TransactionsError::Loading => return ErrorCode::CoordinatorLoadInProgress,
+        TransactionsError::NotCoordinator => return ErrorCode::NotCoordinator,
+        TransactionsError::Unavailable => return ErrorCode::CoordinatorNotAvailable,
+    };
+    match error {
+        TransactionError::CoordinatorNotAvailable => ErrorCode::CoordinatorNotAvailable,
+        TransactionError::InvalidRequest => ErrorCode::InvalidRequest,
+        TransactionError::InvalidTransactionTimeout => ErrorCode::InvalidTransactionTimeout,
+        TransactionError::ConcurrentTransactions => ErrorCode::ConcurrentTransactions,
+        TransactionError::InvalidProducerIdMapping => ErrorCode::InvalidProducerIdMapping,
+        TransactionError::ProducerFenced if knows_fenced => ErrorCode::ProducerFenced,
+        TransactionError::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        TransactionError::InvalidTxnState => ErrorCode::InvalidTxnState,
+        TransactionError::TransactionAbortable => ErrorCode::TransactionAbortable,
+        TransactionError::RecordTooLarge => ErrorCode::MessageTooLarge,
     }
 }
 
@@ -123,6 +159,7 @@ pub fn group(error: &GroupError) -> ErrorCode {
         GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
         GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
         GroupError::OffsetMetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
+        GroupError::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
         GroupError::RecordTooLarge => ErrorCode::InvalidCommitOffsetSize,
     }
 }

@@ -23,3 +23,4 @@ pub mod reply;
 pub mod start;
 #[cfg(test)]
 mod testing;
+pub mod transactions;

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use crate::broker::{Broker, Parts, now_ms};
 use crate::config::{Config, Listener};
 use crate::metrics::Metrics;
-use crate::{coordinator, dispatch, metadata};
+use crate::{coordinator, dispatch, metadata, transactions};
 
 /// Owners let go of the broker within this time.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -72,12 +72,14 @@ impl TestBroker {
         let image = Arc::new(loaded.image);
         let (metadata, metadata_inbox) = metadata::channel();
         let (coordinator, coordinator_inbox) = coordinator::channel();
+        let (transactions, transactions_inbox) = transactions::channel();
         let broker = Arc::new(Broker::new(Parts {
             config,
             log,
             metrics,
             metadata,
             coordinator,
+            transactions,
             image: Arc::clone(&image),
         }));
         broker.set_advertised(Listener {
@@ -87,6 +89,7 @@ impl TestBroker {
         broker.partitions.sync_all(&image);
         metadata::spawn(metadata_inbox, &broker).unwrap();
         coordinator::spawn(coordinator_inbox, &broker);
+        transactions::spawn(transactions_inbox, &broker);
         Self {
             broker,
             registry,
@@ -143,7 +146,9 @@ impl TestBroker {
         };
         let answered = match dispatch::ROUTES[route].call(&self.broker, request).unwrap() {
             dispatch::Dispatched::Ready(answered) => answered,
-            dispatch::Dispatched::Later(later) => later.await.unwrap(),
+            dispatch::Dispatched::Later(later) | dispatch::Dispatched::Alone(later) => {
+                later.await.unwrap()
+            }
             dispatch::Dispatched::Silent => return (None, None),
             dispatch::Dispatched::Close(reason) => panic!("closed: {reason}"),
         };

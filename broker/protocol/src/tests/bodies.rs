@@ -40,6 +40,10 @@ fn decode(spec: &ApiSpec, version: i16, body: &[u8]) -> Result<usize, DecodeErro
         CreatePartitions: CreatePartitionsRequest, DeleteGroups: DeleteGroupsRequest,
         IncrementalAlterConfigs: IncrementalAlterConfigsRequest, DescribeCluster: DescribeClusterRequest,
         OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, DeleteRecords: DeleteRecordsRequest,
+        AddPartitionsToTxn: AddPartitionsToTxnRequest, AddOffsetsToTxn: AddOffsetsToTxnRequest, EndTxn: EndTxnRequest,
+        WriteTxnMarkers: WriteTxnMarkersRequest, TxnOffsetCommit: TxnOffsetCommitRequest,
+        DescribeProducers: DescribeProducersRequest, DescribeTransactions: DescribeTransactionsRequest,
+        ListTransactions: ListTransactionsRequest,
     )
 }
 

@@ -386,7 +386,8 @@ async fn producer_ids_are_never_given_twice() {
     let id = Some(TransactionalId(text("tx")));
     let request = InitProducerIdRequest::default().with_transactional_id(id);
     let refused = broker.call(request).await;
-    assert_eq!(refused.error_code, ErrorCode::InvalidRequest.code());
+    let nobody_asked = ErrorCode::NotCoordinator.code();
+    assert_eq!(refused.error_code, nobody_asked);
 }
 
 #[tokio::test]

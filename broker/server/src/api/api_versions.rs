@@ -6,17 +6,32 @@
 //! - 3: flexible; the client names its software (KIP-511); features (KIP-584). The response header stays version 0.
 //! - 4: features may start at 0.
 //!
-//! Left out: features (none is supported), throttling. The list is printed from `keelson_protocol::api`; a test
+//! One feature is told of: `transaction.version` 2 (KIP-890), which makes producers take a new epoch with each transaction.
+//!
+//! Left out: other features, throttling. The list is printed from `keelson_protocol::api`; a test
 //! holds that each row has a handler. An unknown version is answered by the connection, with a body of version 0, error
 //! 35 and the list.
 
 use std::sync::Arc;
 
+use keelson_protocol::kafka_protocol::messages::api_versions_response::{
+    FinalizedFeatureKey, SupportedFeatureKey,
+};
 use keelson_protocol::kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use keelson_protocol::legacy;
 
+use super::common::text;
 use crate::broker::Broker;
 use crate::dispatch::{Api, Call, Outcome};
+
+/// First version with features.
+const FEATURES_VERSION_MIN: i16 = 3;
+/// First version whose features may start at 0.
+const FEATURES_FROM_ZERO_VERSION_MIN: i16 = 4;
+/// The features never change while a cluster lives.
+const FEATURES_EPOCH: i64 = 0;
+const TRANSACTION_VERSION: &str = "transaction.version";
+const TRANSACTION_VERSION_LEVEL: i16 = 2;
 
 /// The handler.
 pub struct ApiVersions;
@@ -25,7 +40,30 @@ impl Api for ApiVersions {
     type Request = ApiVersionsRequest;
     type Response = ApiVersionsResponse;
 
-    fn handle(_broker: &Arc<Broker>, _call: Call<ApiVersionsRequest>) -> Outcome<Self::Response> {
-        Outcome::ok(ApiVersionsResponse::default().with_api_keys(legacy::advertised()))
+    fn handle(_broker: &Arc<Broker>, call: Call<ApiVersionsRequest>) -> Outcome<Self::Response> {
+        let response = ApiVersionsResponse::default().with_api_keys(legacy::advertised());
+        if call.version < FEATURES_VERSION_MIN {
+            return Outcome::ok(response);
+        }
+        let finalized = FinalizedFeatureKey::default()
+            .with_name(text(TRANSACTION_VERSION))
+            .with_min_version_level(TRANSACTION_VERSION_LEVEL)
+            .with_max_version_level(TRANSACTION_VERSION_LEVEL);
+        let supported = SupportedFeatureKey::default()
+            .with_name(text(TRANSACTION_VERSION))
+            .with_min_version(0)
+            .with_max_version(TRANSACTION_VERSION_LEVEL);
+        // Clients of version 3 take a feature that starts at 0 for a broken answer (KIP-1022).
+        let supported = if call.version >= FEATURES_FROM_ZERO_VERSION_MIN {
+            vec![supported]
+        } else {
+            Vec::new()
+        };
+        Outcome::ok(
+            response
+                .with_supported_features(supported)
+                .with_finalized_features_epoch(FEATURES_EPOCH)
+                .with_finalized_features(vec![finalized]),
+        )
     }
 }

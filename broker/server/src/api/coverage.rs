@@ -11,7 +11,7 @@ const INTRO: &str = "# Kafka APIs
 
 Made from the opening lines of `broker/server/src/api/`; do not edit. What is not in this table is not advertised and
 closes the connection, as in Kafka. Produce is advertised from 0, as Kafka does for librdkafka's sake; versions 0 to 2
-are answered with UNSUPPORTED_VERSION. Transactions, ACLs, quotas, TLS, SASL and followers come with later versions.
+are answered with UNSUPPORTED_VERSION. ACLs, quotas, TLS, SASL and followers come with later versions.
 
 | API | Key | Versions | Left out |
 |---|---|---|---|

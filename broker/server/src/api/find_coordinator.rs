@@ -3,8 +3,8 @@
 //! - 0: one group. 1: a key type, throttle time, error message. 2: nothing new on the wire. 3: flexible.
 //! - 4: many keys at once (KIP-699). 5: an error for transactions. 6: share groups.
 //!
-//! Groups only. Left out: coordinators of transactions and of share groups (INVALID_REQUEST: no client goes on with what
-//! is not there). The first one who asks makes `__consumer_offsets`.
+//! Groups and transactions. Left out: coordinators of share groups (INVALID_REQUEST: no client goes on with what is not
+//! there). The first one who asks makes `__consumer_offsets` or `__transaction_state`.
 
 use std::sync::Arc;
 
@@ -19,9 +19,13 @@ use keelson_state::metadata::CONSUMER_OFFSETS;
 use super::common::text;
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
+use crate::metadata::{ChangeError, InternalTopic};
+use crate::transactions;
 
 /// Key type of a group.
 const GROUP: i8 = 0;
+/// Key type of a transactional id.
+const TRANSACTION: i8 = 1;
 
 /// The handler.
 pub struct FindCoordinator;
@@ -42,23 +46,21 @@ impl Api for FindCoordinator {
             } else {
                 vec![body.key]
             };
-            let group = body.key_type == GROUP;
-            let ready = if group {
-                ensure_offsets(&broker).await
-            } else {
-                Ok(())
+            let ready = match body.key_type {
+                GROUP => unavailable(ensure_offsets(&broker).await),
+                TRANSACTION => unavailable(transactions::ensure_topic(&broker).await),
+                other => {
+                    let message = format!("Coordinator type {other} is not supported.");
+                    Err((ErrorCode::InvalidRequest, message))
+                }
             };
             let mut first = None;
             let found: Vec<Coordinator> = keys
                 .into_iter()
                 .map(|key| {
-                    let found = if group {
-                        ready.clone().and_then(|()| locate(&broker, &key))
-                    } else {
-                        let message =
-                            format!("Coordinator type {} is not supported.", body.key_type);
-                        Err((ErrorCode::InvalidRequest, message))
-                    };
+                    let found = ready
+                        .clone()
+                        .and_then(|()| locate(&broker, &key, body.key_type));
                     coordinator(key, found, &mut first)
                 })
                 .collect();
@@ -70,26 +72,31 @@ impl Api for FindCoordinator {
 type Found = Result<(BrokerId, StrBytes, i32), (ErrorCode, String)>;
 
 /// `__consumer_offsets` is there, or is made.
-async fn ensure_offsets(broker: &Broker) -> Result<(), (ErrorCode, String)> {
+pub(super) async fn ensure_offsets(broker: &Broker) -> Result<(), ChangeError> {
     if broker.partitions.topic(CONSUMER_OFFSETS).is_some() {
         return Ok(());
     }
     let config = &broker.config;
-    let (partitions, segment_bytes) = (
-        config.offsets_topic_partitions,
-        config.offsets_topic_segment_bytes,
-    );
-    let made = broker
-        .metadata
-        .ensure_offsets_topic(partitions, segment_bytes);
-    let made = made.await;
+    let wanted = InternalTopic {
+        name: CONSUMER_OFFSETS,
+        partitions: config.offsets_topic_partitions,
+        segment_bytes: config.offsets_topic_segment_bytes,
+    };
+    broker.metadata.ensure_internal_topic(wanted).await
+}
+
+fn unavailable(made: Result<(), ChangeError>) -> Result<(), (ErrorCode, String)> {
     made.map_err(|error| (ErrorCode::CoordinatorNotAvailable, error.to_string()))
 }
 
-fn locate(broker: &Broker, key: &StrBytes) -> Found {
+fn locate(broker: &Broker, key: &StrBytes, key_type: i8) -> Found {
     if key.is_empty() {
-        let message = "The group id is empty.".to_owned();
-        return Err((ErrorCode::InvalidGroupId, message));
+        let (code, what) = if key_type == GROUP {
+            (ErrorCode::InvalidGroupId, "group id")
+        } else {
+            (ErrorCode::InvalidRequest, "transactional id")
+        };
+        return Err((code, format!("The {what} is empty.")));
     }
     let address = broker.advertised().ok_or_else(|| {
         let message = "The broker does not listen yet.".to_owned();

@@ -265,8 +265,8 @@ async fn the_first_who_asks_for_a_coordinator_makes_the_offsets_topic() {
         .unwrap();
     assert_eq!((topic.partitions.len(), topic.settings.deletes), (3, false));
     let other = FindCoordinatorRequest::default()
-        .with_key_type(1)
-        .with_coordinator_keys(vec![text("tx")]);
+        .with_key_type(2)
+        .with_coordinator_keys(vec![text("g:topic:0")]);
     let refused = broker.call(other).await;
     assert_eq!(
         refused.coordinators[0].error_code,

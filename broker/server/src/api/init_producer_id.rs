@@ -3,9 +3,9 @@
 //! - 0: all there is. 1: nothing new on the wire. 2: flexible. 3: a producer may name the id and epoch it has (KIP-360).
 //! - 4: PRODUCER_FENCED. 5: an error for transactions (KIP-890).
 //!
-//! Idempotent producers only: each request gets an id that nobody has had (ids come in blocks that are durable before
-//! any of them is given out), epoch 0, whatever id the producer had. Left out: transactions: a transactional id is
-//! refused with INVALID_REQUEST, which clients do not retry.
+//! A request without a transactional id gets an id that nobody has had (ids come in blocks that are durable before any of
+//! them is given out), epoch 0, whatever id the producer had. With one, the producer takes over from all before it. Left
+//! out: two-phase commit (version 6, KIP-939).
 
 use std::sync::Arc;
 
@@ -13,6 +13,8 @@ use keelson_protocol::ErrorCode;
 use keelson_protocol::kafka_protocol::messages::{
     InitProducerIdRequest, InitProducerIdResponse, ProducerId,
 };
+
+use keelson_state::transactions::InitRequest;
 
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
@@ -30,7 +32,7 @@ impl Api for InitProducerId {
         call: Call<InitProducerIdRequest>,
     ) -> Outcome<InitProducerIdResponse> {
         if call.body.transactional_id.is_some() {
-            return Outcome::Ready(refused(ErrorCode::InvalidRequest));
+            return transactional(broker, call);
         }
         let broker = Arc::clone(broker);
         Outcome::later(async move {
@@ -50,6 +52,34 @@ impl Api for InitProducerId {
             }
         })
     }
+}
+
+fn transactional(
+    broker: &Arc<Broker>,
+    call: Call<InitProducerIdRequest>,
+) -> Outcome<InitProducerIdResponse> {
+    let Call { version, body, .. } = call;
+    let expected = match (body.producer_id.0, body.producer_epoch) {
+        _ if version < 3 => None,
+        (-1, -1) => None,
+        (-1, _) | (_, -1) => return Outcome::Ready(refused(ErrorCode::InvalidRequest)),
+        expected => Some(expected),
+    };
+    let begun = broker.transactions.init(InitRequest {
+        transactional_id: body.transactional_id.unwrap_or_default().to_string(),
+        timeout_ms: body.transaction_timeout_ms,
+        expected,
+    });
+    Outcome::later(async move {
+        match begun.await {
+            Ok((producer_id, epoch)) => Answer::ok(
+                InitProducerIdResponse::default()
+                    .with_producer_id(ProducerId(producer_id))
+                    .with_producer_epoch(epoch),
+            ),
+            Err(error) => refused(errors::transaction(&error, version >= 4)),
+        }
+    })
 }
 
 fn refused(error: ErrorCode) -> Answer<InitProducerIdResponse> {

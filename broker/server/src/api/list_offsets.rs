@@ -4,9 +4,9 @@
 //! - 6: flexible. 7: max timestamp, -3 (KIP-734). 8: earliest local offset, -4 (KIP-405). 9: last tiered offset, -5.
 //! - 10: timeout (KIP-1075).
 //!
-//! Left out: tiered storage (-4 is the log start, -5 finds nothing), the timeout (nothing remote is asked), and
-//! read_committed beyond the high watermark. The leader epoch is given with the newest offset only: of older ones the
-//! broker would have to read the log.
+//! Left out: tiered storage (-4 is the log start, -5 finds nothing) and the timeout (nothing remote is asked). The leader
+//! epoch is given with the newest offset only: of older ones the broker would have to read the log. With read_committed
+//! the newest offset is the last stable one, and what is found by time lies below it.
 
 use std::sync::Arc;
 
@@ -42,6 +42,7 @@ struct Question {
     index: i32,
     timestamp: i64,
     leader_epoch: i32,
+    committed_only: bool,
     owner: Result<Arc<PartitionOwner>, ErrorCode>,
 }
 
@@ -51,6 +52,7 @@ impl Api for ListOffsets {
 
     fn handle(broker: &Arc<Broker>, call: Call<ListOffsetsRequest>) -> Outcome<Self::Response> {
         let version = call.version;
+        let committed_only = call.body.isolation_level == 1;
         let questions: Vec<(TopicName, Vec<Question>)> = call
             .body
             .topics
@@ -60,7 +62,7 @@ impl Api for ListOffsets {
                 let asked = topic
                     .partitions
                     .iter()
-                    .map(|p| question(state.as_deref(), p, version));
+                    .map(|p| question(state.as_deref(), p, (version, committed_only)));
                 (topic.name, asked.collect())
             })
             .collect();
@@ -96,7 +98,11 @@ fn given_up(names: Vec<TopicName>) -> Answer<ListOffsetsResponse> {
     )
 }
 
-fn question(state: Option<&TopicState>, wanted: &ListOffsetsPartition, version: i16) -> Question {
+fn question(
+    state: Option<&TopicState>,
+    wanted: &ListOffsetsPartition,
+    (version, committed_only): (i16, bool),
+) -> Question {
     let mut leader_epoch = -1;
     let owner = match state {
         None => Err(ErrorCode::UnknownTopicOrPartition),
@@ -114,6 +120,7 @@ fn question(state: Option<&TopicState>, wanted: &ListOffsetsPartition, version: 
         index: wanted.partition_index,
         timestamp: wanted.timestamp,
         leader_epoch,
+        committed_only,
         owner,
     }
 }
@@ -143,14 +150,27 @@ impl Question {
     /// Offset, timestamp and leader epoch.
     fn find(&self, owner: &PartitionOwner) -> Result<(i64, i64, i32), ReadError> {
         let found = match self.timestamp {
-            LATEST => return Ok((owner.high_watermark(), NONE, self.leader_epoch)),
+            LATEST => return Ok((self.end(owner), NONE, self.leader_epoch)),
             EARLIEST | EARLIEST_LOCAL => return Ok((owner.log().log_start(), NONE, -1)),
             LATEST_TIERED => None,
             MAX_TIMESTAMP => owner.log().max_timestamp()?,
             timestamp => owner.log().offset_for_timestamp(timestamp)?,
         };
+        // As Kafka does: what is found above is not there yet.
+        let end = self.end(owner);
+        let found = found.filter(|(offset, _)| *offset < end);
         let (offset, timestamp) = found.unwrap_or((NONE, NONE));
         Ok((offset, timestamp, -1))
+    }
+
+    /// Where this reader's log ends.
+    fn end(&self, owner: &PartitionOwner) -> i64 {
+        let high_watermark = owner.high_watermark();
+        if self.committed_only {
+            owner.last_stable_offset(high_watermark)
+        } else {
+            high_watermark
+        }
     }
 
     fn answer(&self, version: i16) -> Result<ListOffsetsPartitionResponse, ErrorCode> {

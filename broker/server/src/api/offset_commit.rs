@@ -40,6 +40,7 @@ impl Api for OffsetCommit {
             generation: body.generation_id_or_member_epoch,
             member_id: body.member_id.to_string(),
             instance_id: body.group_instance_id.map(|id| id.to_string()),
+            producer: None,
             entries,
         };
         let committed = broker.coordinator.commit(request);

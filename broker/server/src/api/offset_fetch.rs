@@ -3,9 +3,9 @@
 //! - 1: from the log. 2: no list means all partitions; an error for the group. 3: throttle time. 5: leader epochs.
 //! - 6: flexible. 7: `require_stable` (KIP-447). 8: many groups (KIP-709). 9: the new group protocol (KIP-848).
 //!
-//! Left out: groups of the new protocol (member id and epoch are not looked at); topic ids (version 10).
-//! `require_stable` has nothing to wait for while there are no transactions: what is shown is durable. A partition
-//! without an offset, also of an unknown group, is no error: offset −1.
+//! Left out: groups of the new protocol (member id and epoch are not looked at); topic ids (version 10). With
+//! `require_stable`, an offset that a transaction may still change is UNSTABLE_OFFSET_COMMIT. A partition without an
+//! offset, also of an unknown group, is no error: offset −1.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,13 +53,18 @@ impl Api for OffsetFetch {
                 each.map(|topic| (topic.name, topic.partition_indexes))
                     .collect()
             });
-            let found = fetch(&broker, &body.group_id, asked.clone()).await;
+            let asked_for = (asked.clone(), body.require_stable);
+            let found = fetch(&broker, &body.group_id, asked_for).await;
             one(version, asked, found)
         })
     }
 }
 
-async fn fetch(broker: &Broker, group: &GroupId, asked: Asked) -> Result<Found, CoordinatorError> {
+async fn fetch(
+    broker: &Broker,
+    group: &GroupId,
+    (asked, require_stable): (Asked, bool),
+) -> Result<Found, CoordinatorError> {
     let flat = asked.as_ref().map(|topics| {
         let each = topics.iter();
         each.flat_map(|(topic, partitions)| {
@@ -69,7 +74,12 @@ async fn fetch(broker: &Broker, group: &GroupId, asked: Asked) -> Result<Found, 
         })
         .collect()
     });
-    let offsets = broker.coordinator.offsets(group.to_string(), flat).await?;
+    let mut offsets = broker.coordinator.offsets(group.to_string(), flat).await?;
+    if !require_stable {
+        for offset in &mut offsets {
+            offset.unstable = false;
+        }
+    }
     let Some(topics) = asked else {
         let mut by_topic: BTreeMap<String, Vec<FetchedOffset>> = BTreeMap::new();
         for offset in offsets {
@@ -101,7 +111,7 @@ async fn many(broker: &Broker, body: OffsetFetchRequest) -> Answer<OffsetFetchRe
             each.map(|topic| (topic.name, topic.partition_indexes))
                 .collect()
         });
-        let answer = match fetch(broker, &group.group_id, asked).await {
+        let answer = match fetch(broker, &group.group_id, (asked, body.require_stable)).await {
             Ok(found) => {
                 let topics = found.into_iter().map(|(topic, offsets)| {
                     OffsetFetchResponseTopics::default()
@@ -124,6 +134,11 @@ async fn many(broker: &Broker, body: OffsetFetchRequest) -> Answer<OffsetFetchRe
 fn of_many(found: FetchedOffset) -> OffsetFetchResponsePartitions {
     let answer = OffsetFetchResponsePartitions::default().with_partition_index(found.partition);
     match found.offset {
+        _ if found.unstable => answer
+            .with_committed_offset(-1)
+            .with_committed_leader_epoch(-1)
+            .with_metadata(Some(text("")))
+            .with_error_code(ErrorCode::UnstableOffsetCommit.code()),
         Some(held) => answer
             .with_committed_offset(held.offset)
             .with_committed_leader_epoch(held.leader_epoch)
@@ -142,6 +157,7 @@ fn of_one(found: FetchedOffset) -> OffsetFetchResponsePartition {
         .with_committed_offset(answer.committed_offset)
         .with_committed_leader_epoch(answer.committed_leader_epoch)
         .with_metadata(answer.metadata)
+        .with_error_code(answer.error_code)
 }
 
 fn one(

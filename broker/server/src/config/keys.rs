@@ -364,6 +364,47 @@ pub static KEYS: &[Key] = &[
             Ok(())
         },
     },
+    Key {
+        name: "transaction.max.timeout.ms",
+        kind: Kind::Int,
+        default: Some("900000"),
+        doc: "The longest time that a producer may ask for its transactions to take.",
+        set: |config, value| {
+            config.transaction_max_timeout_ms = number(value, 1, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "transaction.state.log.num.partitions",
+        kind: Kind::Int,
+        default: Some("50"),
+        doc: "Partitions of __transaction_state; counts only when that topic is created.",
+        set: |config, value| {
+            config.transaction_topic_partitions = number(value, 1, 10_000)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "transaction.state.log.segment.bytes",
+        kind: Kind::Int,
+        default: Some("104857600"),
+        doc: "Segment size of __transaction_state, whose closed segments are compacted; counts only when that topic is \
+              created.",
+        set: |config, value| {
+            config.transaction_topic_segment_bytes = number(value, SEGMENT_BYTES_MIN, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "transactional.id.expiration.ms",
+        kind: Kind::Int,
+        default: Some("604800000"),
+        doc: "How long a transactional id is remembered that nobody uses.",
+        set: |config, value| {
+            config.transactional_id_expiration_ms = number(value, 1, INT_MAX)?;
+            Ok(())
+        },
+    },
 ];
 
 /// The key of this name.

@@ -133,6 +133,14 @@ pub struct Config {
     pub retention_check_interval_ms: i64,
     /// `producer.id.expiration.ms`.
     pub producer_id_expiration_ms: i64,
+    /// `transaction.max.timeout.ms`
+    pub transaction_max_timeout_ms: i32,
+    /// `transaction.state.log.num.partitions`
+    pub transaction_topic_partitions: i32,
+    /// `transaction.state.log.segment.bytes`
+    pub transaction_topic_segment_bytes: i32,
+    /// `transactional.id.expiration.ms`
+    pub transactional_id_expiration_ms: i64,
     /// `log.cleaner.backoff.ms`.
     pub cleaner_backoff_ms: u64,
     /// `log.cleaner.dedupe.buffer.size`.
@@ -193,6 +201,10 @@ impl Config {
             fetch_max_bytes: 0,
             retention_check_interval_ms: 0,
             producer_id_expiration_ms: 0,
+            transaction_max_timeout_ms: 0,
+            transaction_topic_partitions: 0,
+            transaction_topic_segment_bytes: 0,
+            transactional_id_expiration_ms: 0,
             cleaner_backoff_ms: 0,
             cleaner_memory_bytes: 0,
             cleaner_bytes_per_second: 0.0,

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use keelson_protocol::BatchHeader;
+use keelson_protocol::control::EndMarker;
 use keelson_protocol::records::{RecordWalker, decompressed};
 use keelson_protocol::validate::DECOMPRESSED_BYTES_MAX;
+use keelson_protocol::{BATCH_HEADER_BYTES, BatchHeader};
 use keelson_state::groups::{GroupConfig, GroupCoordinator};
 use tokio::sync::mpsc;
 
@@ -41,37 +42,80 @@ pub(super) fn load_all(
 
 fn load(partition: &PartitionOwner, config: &GroupConfig) -> Result<GroupCoordinator, String> {
     let mut machine = GroupCoordinator::new(config.clone());
+    each_record(partition, &mut |replayed| {
+        let of_transaction = |header: &BatchHeader| header.is_transactional();
+        match replayed {
+            Replayed::Record { header, key, value } if of_transaction(header) => machine
+                .replay_transactional(header.producer_id, key, value)
+                .map_err(|error| error.to_string()),
+            Replayed::Record { key, value, .. } => machine
+                .replay(key, value)
+                .map_err(|error| error.to_string()),
+            Replayed::End { header, end } => {
+                machine.replay_end(header.producer_id, end.commit);
+                Ok(())
+            }
+        }
+    })?;
+    Ok(machine)
+}
+
+/// What the log of a coordinator holds.
+pub(crate) enum Replayed<'a> {
+    /// A record, and the header of its batch.
+    Record {
+        header: &'a BatchHeader,
+        key: &'a [u8],
+        value: Option<&'a [u8]>,
+    },
+    /// The end of a transaction.
+    End {
+        header: &'a BatchHeader,
+        end: EndMarker,
+    },
+}
+
+/// Calls `take` with everything in a coordinator's partition, in log order, until it fails.
+pub(crate) fn each_record(
+    partition: &PartitionOwner,
+    take: &mut dyn FnMut(Replayed<'_>) -> Result<(), String>,
+) -> Result<(), String> {
     let mut failed = None;
-    let mut take = |header: &BatchHeader, batch: bytes::Bytes| {
+    let mut each = |header: &BatchHeader, batch: bytes::Bytes| {
         if failed.is_none() {
-            failed = replay(&mut machine, header, &batch).err();
+            let replayed = replay(take, header, &batch);
+            let place = |error| format!("batch at offset {}: {error}", header.base_offset);
+            failed = replayed.map_err(place).err();
         }
     };
     let log = partition.log();
-    log.replay_batches(log.log_start(), &mut take)
+    log.replay_batches(log.log_start(), &mut each)
         .map_err(|error| error.to_string())?;
     match failed {
         Some(error) => Err(error),
-        None => Ok(machine),
+        None => Ok(()),
     }
 }
 
 fn replay(
-    machine: &mut GroupCoordinator,
+    take: &mut dyn FnMut(Replayed<'_>) -> Result<(), String>,
     header: &BatchHeader,
     batch: &[u8],
 ) -> Result<(), String> {
-    let place = |error: String| format!("batch at offset {}: {error}", header.base_offset);
-    let records =
-        decompressed(batch, DECOMPRESSED_BYTES_MAX).map_err(|error| place(error.to_string()))?;
+    if header.is_control() {
+        return match EndMarker::of(header, &batch[BATCH_HEADER_BYTES..]) {
+            Some(end) => take(Replayed::End { header, end }),
+            None => Ok(()),
+        };
+    }
+    let records = decompressed(batch, DECOMPRESSED_BYTES_MAX).map_err(|error| error.to_string())?;
     for record in RecordWalker::new(&records, header.records_count) {
-        let record = record.map_err(|error| place(error.to_string()))?;
+        let record = record.map_err(|error| error.to_string())?;
         let key = record
             .key
-            .ok_or_else(|| place("a record without key".to_owned()))?;
-        machine
-            .replay(key, record.value)
-            .map_err(|error| place(error.to_string()))?;
+            .ok_or_else(|| "a record without key".to_owned())?;
+        let value = record.value;
+        take(Replayed::Record { header, key, value })?;
     }
     Ok(())
 }

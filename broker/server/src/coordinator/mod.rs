@@ -4,9 +4,9 @@
 //! way of their records into the log. Never decides anything about a group. A reply that claims something leaves only
 //! after its records are durable.
 
-mod load;
+pub(crate) mod load;
 mod owner;
-mod persist;
+pub(crate) mod persist;
 
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ use keelson_state::groups::{
     CommitRequest, CommittedOffset, DescribedGroup, GroupError, HeartbeatRequest, JoinRequest,
     Joined, LeaveRequest, ListedGroup, SyncRequest, Synced,
 };
+use keelson_state::persist::FailedBecause;
+use keelson_state::producers::Marker;
 use tokio::sync::{mpsc, oneshot};
 
 pub use owner::spawn;
@@ -49,6 +51,8 @@ pub struct FetchedOffset {
     pub partition: i32,
     /// The offset; none was committed otherwise.
     pub offset: Option<CommittedOffset>,
+    /// A transaction that has not ended may change it.
+    pub unstable: bool,
 }
 
 /// One group with everything that metrics show of it.
@@ -65,8 +69,17 @@ pub struct GroupSnapshot {
 /// A reply's way back.
 type Back<T> = oneshot::Sender<Result<T, CoordinatorError>>;
 
+/// The end of a transaction in a partition of `__consumer_offsets`.
+struct EndTransaction {
+    index: i32,
+    marker: Marker,
+    bumps_epoch: bool,
+    back: oneshot::Sender<Result<(), FailedBecause>>,
+}
+
 /// What the owner can be asked.
 enum Message {
+    EndTransaction(EndTransaction),
     Join(
         JoinRequest,
         oneshot::Sender<Result<Joined, (CoordinatorError, String)>>,
@@ -153,6 +166,25 @@ impl Coordinator {
     ) -> impl Future<Output = Result<Vec<Result<(), GroupError>>, CoordinatorError>> + Send + use<>
     {
         answer(self.ask(|back| Message::Commit(request, back)))
+    }
+
+    /// Ends a transaction in a partition of `__consumer_offsets`; answered once that is durable.
+    pub async fn end_transaction(
+        &self,
+        index: i32,
+        marker: Marker,
+        bumps_epoch: bool,
+    ) -> Result<(), FailedBecause> {
+        let (back, later) = oneshot::channel();
+        let end = EndTransaction {
+            index,
+            marker,
+            bumps_epoch,
+            back,
+        };
+        let sent = self.sender.try_send(Message::EndTransaction(end));
+        sent.map_err(|_| FailedBecause::Unavailable)?;
+        later.await.unwrap_or(Err(FailedBecause::Unavailable))
     }
 
     /// Deletes a group.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
+use keelson_protocol::builder::BatchBuilder;
 use keelson_state::groups::{
     Effect, FailedBecause, GroupConfig, GroupCoordinator, GroupError, Input, JoinRefused, Joined,
     PersistId, Reply, StoredRecord, Synced, Token,
@@ -15,9 +16,10 @@ use keelson_state::offsets::partition_of;
 use tokio::sync::{mpsc, oneshot};
 
 use super::load::{self, LoadedShard};
-use super::persist::{Decided, Persists, Target};
-use super::{Back, CoordinatorError, FetchedOffset, GroupSnapshot, Inbox, Message};
+use super::persist::{Decided, Persists, Target, What, Which};
+use super::{Back, CoordinatorError, EndTransaction, FetchedOffset, GroupSnapshot, Inbox, Message};
 use crate::broker::{Broker, now_ms};
+use crate::partitions::Ended;
 
 /// Without a deadline the loop still looks at the clock this often; it costs nothing.
 const IDLE: Duration = Duration::from_secs(60);
@@ -50,11 +52,13 @@ pub fn spawn(inbox: Inbox, broker: &Arc<Broker>) {
         ..GroupConfig::default()
     };
     let mut owner = Owner {
-        persists: Persists::new(broker.ticket()),
+        persists: Persists::new(broker.ticket(), &broker.budgets.records),
         broker: Arc::downgrade(broker),
         config,
         shards: BTreeMap::new(),
         deleted_meanwhile: BTreeSet::new(),
+        ends_meanwhile: Vec::new(),
+        markers: HashMap::new(),
         backs: HashMap::new(),
         next_token: 0,
     };
@@ -85,6 +89,10 @@ struct Owner {
     shards: BTreeMap<i32, Shard>,
     /// Topics that went while some shard was being read.
     deleted_meanwhile: BTreeSet<String>,
+    /// Ends of transactions that came while some shard was being read.
+    ends_meanwhile: Vec<EndTransaction>,
+    /// Who waits for an end of a transaction to be durable.
+    markers: HashMap<u64, oneshot::Sender<Result<(), FailedBecause>>>,
     persists: Persists,
     backs: HashMap<Token, Waiting>,
     next_token: u64,
@@ -166,11 +174,27 @@ impl Owner {
     }
 
     fn decided(&mut self, broker: &Broker, decided: Decided) {
-        let input = match decided.outcome {
-            Ok(()) => Input::Persisted(decided.id),
-            Err(why) => Input::PersistFailed(decided.id, why),
-        };
-        self.apply(broker, decided.shard, input);
+        match decided.which {
+            Which::Persist(id) => {
+                let input = match decided.outcome {
+                    Ok(_) => Input::Persisted(id),
+                    Err(why) => Input::PersistFailed(id, why),
+                };
+                self.apply(broker, decided.shard, input);
+            }
+            Which::Marker(number, producer_id, commit) => {
+                if decided.outcome == Ok(Ended::Now) {
+                    let input = Input::TransactionEnded {
+                        producer_id,
+                        commit,
+                    };
+                    self.apply(broker, decided.shard, input);
+                }
+                if let Some(back) = self.markers.remove(&number) {
+                    send(back, decided.outcome.map(|_| ()));
+                }
+            }
+        }
     }
 
     /// Feeds a machine and does what it says. Persists that are refused at once feed it again.
@@ -188,7 +212,11 @@ impl Owner {
                 match effect {
                     Effect::Reply(token, reply) => self.reply(token, reply),
                     Effect::Persist(id, records) => {
-                        refused.extend(self.persist(broker, index, id, &records));
+                        refused.extend(self.persist(broker, index, id, (None, &records)));
+                    }
+                    Effect::PersistTransactional(id, producer, records) => {
+                        let records = (Some(producer), &records[..]);
+                        refused.extend(self.persist(broker, index, id, records));
                     }
                 }
             }
@@ -201,24 +229,47 @@ impl Owner {
         broker: &Broker,
         index: i32,
         id: PersistId,
-        records: &[StoredRecord],
+        (producer, records): (Option<(i64, i16)>, &[StoredRecord]),
     ) -> Option<Input> {
-        let topic = broker.partitions.topic(CONSUMER_OFFSETS);
-        let target = topic.and_then(|topic| {
-            Some(Target {
-                shard: index,
-                partition: Arc::clone(topic.partition(index)?),
-                leader_epoch: topic.leader_epoch,
-            })
-        });
-        let Some(target) = target else {
+        let Some(target) = target(broker, index) else {
             return Some(Input::PersistFailed(id, FailedBecause::Unavailable));
         };
-        let decided = self.persists.submit(broker, target, id, records)?;
+        let mut builder = BatchBuilder::new(broker.now_ms());
+        if let Some((producer_id, epoch)) = producer {
+            builder = builder.producer(producer_id, epoch, -1).transactional();
+        }
+        for record in records {
+            builder.push(Some(&record.key.encode()), record.value.as_deref());
+        }
+        let what = What::Persist(id, builder.build());
+        let decided = self.persists.submit(broker, target, what)?;
         Some(match decided.outcome {
-            Ok(()) => Input::Persisted(id),
+            Ok(_) => Input::Persisted(id),
             Err(why) => Input::PersistFailed(id, why),
         })
+    }
+
+    /// Puts the end of a transaction behind everything that a shard has written.
+    fn end_transaction(&mut self, broker: &Broker, end: EndTransaction) {
+        if matches!(self.shards.get(&end.index), Some(Shard::Loading)) {
+            self.ends_meanwhile.push(end);
+            return;
+        }
+        let config = &self.config;
+        self.shards
+            .entry(end.index)
+            .or_insert_with(|| Shard::Ready(Box::new(GroupCoordinator::new(config.clone()))));
+        let Some(target) = target(broker, end.index) else {
+            send(end.back, Err(FailedBecause::Unavailable));
+            return;
+        };
+        self.next_token += 1;
+        let number = self.next_token;
+        self.markers.insert(number, end.back);
+        let what = What::Marker(number, end.marker, end.bumps_epoch);
+        if let Some(decided) = self.persists.submit(broker, target, what) {
+            self.decided(broker, decided);
+        }
     }
 
     fn take(&mut self, broker: &Broker, message: Message) {
@@ -274,6 +325,7 @@ impl Owner {
             }
             Message::List(back) => send(back, self.list()),
             Message::Snapshot(back) => send(back, self.snapshot()),
+            Message::EndTransaction(end) => self.end_transaction(broker, end),
             Message::TopicDeleted(topic) => self.topic_deleted(broker, &topic),
             Message::Loaded(loaded) => self.loaded(broker, loaded),
         }
@@ -394,6 +446,9 @@ impl Owner {
         if !self.is_loading() {
             self.deleted_meanwhile.clear();
         }
+        for end in std::mem::take(&mut self.ends_meanwhile) {
+            self.end_transaction(broker, end);
+        }
     }
 
     fn ready(&mut self, broker: &Broker, index: i32, mut machine: GroupCoordinator) {
@@ -442,6 +497,16 @@ impl Owner {
     }
 }
 
+/// Where a shard's records go.
+fn target(broker: &Broker, index: i32) -> Option<Target> {
+    let topic = broker.partitions.topic(CONSUMER_OFFSETS)?;
+    Some(Target {
+        shard: index,
+        partition: Arc::clone(topic.partition(index)?),
+        leader_epoch: topic.leader_epoch,
+    })
+}
+
 /// Who asked may have disconnected; then nobody wants the answer.
 fn send<T>(back: oneshot::Sender<T>, value: T) {
     let _ = back.send(value);
@@ -457,6 +522,7 @@ fn offsets(
             .into_iter()
             .map(|(topic, partition)| FetchedOffset {
                 offset: machine.offset(group, &topic, partition).cloned(),
+                unstable: machine.is_unstable(group, &topic, partition),
                 topic,
                 partition,
             })
@@ -467,6 +533,7 @@ fn offsets(
                 topic: topic.to_owned(),
                 partition,
                 offset: Some(offset.clone()),
+                unstable: machine.is_unstable(group, topic, partition),
             })
             .collect(),
     }

@@ -11,82 +11,118 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use keelson_log::{AppendError, Reservation};
 use keelson_protocol::BatchHeader;
-use keelson_protocol::builder::BatchBuilder;
-use keelson_state::groups::{FailedBecause, PersistId, StoredRecord};
+use keelson_state::persist::{FailedBecause, PersistId};
+use keelson_state::producers::Marker;
 
 use crate::broker::Broker;
-use crate::partitions::{AckGroup, EnterError, Incoming, PartitionOwner};
+use crate::budgets::Gate;
+use crate::partitions::{AckGroup, Ended, Ending, EnterError, Incoming, PartitionOwner};
+
+/// What a marker takes of memory until it is in a segment, at most.
+const MARKER_BYTES: u64 = 128;
+
+/// What goes into the log.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    /// Records of a machine.
+    Persist(PersistId, Bytes),
+    /// The end of a transaction, under a number; whether its epoch is a bumped one.
+    Marker(u64, Marker, bool),
+}
+
+/// What is known by an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// Records of a machine.
+    Persist(PersistId),
+    /// The end of a transaction; whose, and whether it commits.
+    Marker(u64, i64, bool),
+}
+
+impl What {
+    fn which(&self) -> Which {
+        match self {
+            What::Persist(id, _) => Which::Persist(*id),
+            What::Marker(id, marker, _) => Which::Marker(*id, marker.producer_id, marker.commit),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            What::Persist(_, batch) => batch.len() as u64,
+            What::Marker(..) => MARKER_BYTES,
+        }
+    }
+}
 
 /// What became of a batch.
-pub(super) struct Decided {
-    pub(super) shard: i32,
-    pub(super) id: PersistId,
-    pub(super) outcome: Result<(), FailedBecause>,
+pub(crate) struct Decided {
+    pub(crate) shard: i32,
+    pub(crate) which: Which,
+    /// Whether it is durable, and for a marker, whether it had to be written.
+    pub(crate) outcome: Result<Ended, FailedBecause>,
 }
 
 struct Outgoing {
     shard: i32,
-    id: PersistId,
+    what: What,
     partition: Arc<PartitionOwner>,
-    batch: Bytes,
     leader_epoch: i32,
 }
 
 struct InFlight {
     shard: i32,
-    id: PersistId,
+    which: Which,
+    ended: Ended,
     group: Arc<AckGroup>,
 }
 
 /// The two queues.
-pub(super) struct Persists {
+pub(crate) struct Persists {
     /// Its place in the queue for tail memory.
     ticket: u64,
+    /// What the records' memory is drawn from.
+    gate: Arc<Gate>,
     waiting: VecDeque<Outgoing>,
     inflight: VecDeque<InFlight>,
 }
 
 /// Where a shard's records go.
-pub(super) struct Target {
-    pub(super) shard: i32,
-    pub(super) partition: Arc<PartitionOwner>,
-    pub(super) leader_epoch: i32,
+pub(crate) struct Target {
+    pub(crate) shard: i32,
+    pub(crate) partition: Arc<PartitionOwner>,
+    pub(crate) leader_epoch: i32,
 }
 
 impl Persists {
-    pub(super) fn new(ticket: u64) -> Self {
+    pub(crate) fn new(ticket: u64, gate: &Arc<Gate>) -> Self {
         Persists {
             ticket,
+            gate: Arc::clone(gate),
             waiting: VecDeque::new(),
             inflight: VecDeque::new(),
         }
     }
 
     /// Queues one batch. Gives the outcome if it is refused at once.
-    pub(super) fn submit(
+    pub(crate) fn submit(
         &mut self,
         broker: &Broker,
         target: Target,
-        id: PersistId,
-        records: &[StoredRecord],
+        what: What,
     ) -> Option<Decided> {
-        let mut builder = BatchBuilder::new(broker.now_ms());
-        for record in records {
-            builder.push(Some(&record.key.encode()), record.value.as_deref());
-        }
         let outgoing = Outgoing {
             shard: target.shard,
-            id,
+            what,
             partition: target.partition,
-            batch: builder.build(),
             leader_epoch: target.leader_epoch,
         };
-        let bytes = outgoing.batch.len() as u64;
-        if bytes > broker.log.batch_bytes_max() || bytes > broker.budgets.records.bytes_max() {
+        let bytes = outgoing.what.bytes();
+        if bytes > broker.log.batch_bytes_max() || bytes > self.gate.bytes_max() {
             return Some(outgoing.decided(Err(FailedBecause::TooLarge)));
         }
         if self.waiting.is_empty()
-            && let Some(pin) = broker.budgets.records.try_reserve(bytes)
+            && let Some(pin) = self.gate.try_reserve(bytes)
         {
             return self.append(broker, outgoing, pin);
         }
@@ -96,19 +132,40 @@ impl Persists {
 
     fn append(&mut self, broker: &Broker, outgoing: Outgoing, pin: Reservation) -> Option<Decided> {
         let group = Arc::new(AckGroup::default());
-        let header =
-            BatchHeader::parse(&outgoing.batch).expect("the builder makes well-formed batches");
-        let incoming = Incoming {
-            bytes: outgoing.batch.clone(),
-            header,
-            pin: Some(Arc::new(pin)),
-            leader_epoch: outgoing.leader_epoch,
-            now_ms: broker.now_ms(),
+        let (leader_epoch, now_ms) = (outgoing.leader_epoch, broker.now_ms());
+        let pin = Some(Arc::new(pin));
+        let entered = match &outgoing.what {
+            What::Persist(_, batch) => {
+                let header =
+                    BatchHeader::parse(batch).expect("the builder makes well-formed batches");
+                let incoming = Incoming {
+                    bytes: batch.clone(),
+                    header,
+                    pin,
+                    leader_epoch,
+                    now_ms,
+                };
+                let placed = outgoing.partition.append(incoming, 0, &group);
+                placed.map(|_| Ended::Now)
+            }
+            What::Marker(_, marker, bumps_epoch) => {
+                let ending = Ending {
+                    marker: *marker,
+                    bumps_epoch: *bumps_epoch,
+                    leader_epoch,
+                    now_ms,
+                };
+                outgoing.partition.end_transaction(&ending, pin, 0, &group)
+            }
         };
-        match outgoing.partition.append(incoming, 0, &group) {
-            Ok(_) => {
-                let (shard, id) = (outgoing.shard, outgoing.id);
-                self.inflight.push_back(InFlight { shard, id, group });
+        match entered {
+            Ok(ended) => {
+                self.inflight.push_back(InFlight {
+                    shard: outgoing.shard,
+                    which: outgoing.what.which(),
+                    ended,
+                    group,
+                });
                 None
             }
             Err(error) => Some(outgoing.decided(Err(why(&error)))),
@@ -116,11 +173,10 @@ impl Persists {
     }
 
     /// The next outcome, in order.
-    pub(super) fn poll_decided(&mut self, broker: &Broker, cx: &mut Context<'_>) -> Poll<Decided> {
+    pub(crate) fn poll_decided(&mut self, broker: &Broker, cx: &mut Context<'_>) -> Poll<Decided> {
         while let Some(first) = self.waiting.front() {
-            let bytes = first.batch.len() as u64;
-            let gate = &broker.budgets.records;
-            let Poll::Ready(pin) = gate.poll_reserve(self.ticket, bytes, cx) else {
+            let bytes = first.what.bytes();
+            let Poll::Ready(pin) = self.gate.poll_reserve(self.ticket, bytes, cx) else {
                 break;
             };
             let first = self.waiting.pop_front().expect("it was at the front");
@@ -137,21 +193,21 @@ impl Persists {
         let outcome = if removed {
             Err(FailedBecause::Unavailable)
         } else {
-            Ok(())
+            Ok(first.ended)
         };
         Poll::Ready(Decided {
             shard: first.shard,
-            id: first.id,
+            which: first.which,
             outcome,
         })
     }
 }
 
 impl Outgoing {
-    fn decided(&self, outcome: Result<(), FailedBecause>) -> Decided {
+    fn decided(&self, outcome: Result<Ended, FailedBecause>) -> Decided {
         Decided {
             shard: self.shard,
-            id: self.id,
+            which: self.what.which(),
             outcome,
         }
     }
@@ -166,6 +222,8 @@ fn why(error: &EnterError) -> FailedBecause {
             | AppendError::Deleted
             | AppendError::Closed,
         )
-        | EnterError::Producer(_) => FailedBecause::Unavailable,
+        // Whoever asks again is told by the coordinator of the transaction.
+        | EnterError::NotInTransaction => FailedBecause::Unavailable,
+        EnterError::Producer(_) => FailedBecause::Fenced,
     }
 }

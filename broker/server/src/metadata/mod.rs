@@ -12,7 +12,7 @@ use std::fmt;
 use keelson_log::AppendError;
 use keelson_protocol::ErrorCode;
 use keelson_state::metadata::{
-    Alteration, CONSUMER_OFFSETS, CreatePartitions, CreateTopic, MetadataError, TopicRef, TopicUuid,
+    Alteration, CreatePartitions, CreateTopic, MetadataError, TopicRef, TopicUuid,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -55,6 +55,17 @@ pub struct Created {
     pub partitions: i32,
     /// The configs set on it.
     pub configs: Vec<(String, String)>,
+}
+
+/// A topic of the broker's own.
+#[derive(Debug, Clone, Copy)]
+pub struct InternalTopic {
+    /// Its name.
+    pub name: &'static str,
+    /// Its partitions.
+    pub partitions: i32,
+    /// Size of its segments.
+    pub segment_bytes: i32,
 }
 
 type Answers<T> = oneshot::Sender<Vec<Result<T, ChangeError>>>;
@@ -122,22 +133,18 @@ impl Metadata {
         .await
     }
 
-    /// Creates `__consumer_offsets` unless it is there.
-    pub async fn ensure_offsets_topic(
-        &self,
-        partitions: i32,
-        segment_bytes: i32,
-    ) -> Result<(), ChangeError> {
+    /// Creates a topic of the broker's own unless it is there.
+    pub async fn ensure_internal_topic(&self, wanted: InternalTopic) -> Result<(), ChangeError> {
         let set = |key: &str, value: &str| (key.to_owned(), Some(value.to_owned()));
         let want = CreateTopic {
-            name: CONSUMER_OFFSETS.to_owned(),
-            partitions,
+            name: wanted.name.to_owned(),
+            partitions: wanted.partitions,
             replication_factor: 1,
             assignments: Vec::new(),
             configs: vec![
-                // Committed offsets are never old: nothing but a tombstone takes them away.
+                // What it holds is never old: nothing but a tombstone takes it away.
                 set("cleanup.policy", "compact"),
-                set("segment.bytes", &segment_bytes.to_string()),
+                set("segment.bytes", &wanted.segment_bytes.to_string()),
             ],
         };
         match only(self.create_topics(vec![want], true, false).await) {

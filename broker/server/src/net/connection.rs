@@ -27,7 +27,7 @@ use super::outbox::Outbox;
 use crate::broker::Broker;
 use crate::budgets::{CONTROL_FREE_BYTES, Gate};
 use crate::dispatch::{
-    Answered, DECODED_BYTES_MAX, DispatchError, Dispatched, Frame, ROUTES, route,
+    Answered, DECODED_BYTES_MAX, DispatchError, Dispatched, Frame, LaterFrame, ROUTES, route,
 };
 use crate::reply::Reply;
 
@@ -108,14 +108,14 @@ impl End {
     }
 }
 
-type AnswerFuture = Pin<Box<dyn Future<Output = Result<Answered, FrameError>> + Send>>;
-
 /// A request that is not answered yet.
 struct Pending {
     route: usize,
     is_produce: bool,
+    /// Nothing starts before it is answered.
+    is_alone: bool,
     since: std::time::Instant,
-    answer: AnswerFuture,
+    answer: LaterFrame,
 }
 
 /// A connection and everything it owns.
@@ -235,7 +235,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         match self.pending.back() {
             None => true,
-            Some(last) => is_produce && last.is_produce && self.pending.len() < PRODUCE_PENDING_MAX,
+            Some(last) => {
+                let beside = is_produce && last.is_produce && !last.is_alone;
+                beside && self.pending.len() < PRODUCE_PENDING_MAX
+            }
         }
     }
 
@@ -332,16 +335,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         match ROUTES[route].call(&self.broker, frame)? {
             Dispatched::Ready(answered) => self.answer_in_order(answered, route, since),
-            Dispatched::Later(answer) => self.pending.push_back(Pending {
-                route,
-                is_produce: is_produce(head),
-                since,
-                answer,
-            }),
+            Dispatched::Later(answer) => self.pend(answer, head, false, (route, since)),
+            Dispatched::Alone(answer) => self.pend(answer, head, true, (route, since)),
             Dispatched::Silent => self.broker.metrics.answered(route, None, since.elapsed()),
             Dispatched::Close(reason) => return Err(End::Handler(reason)),
         }
         Ok(())
+    }
+
+    fn pend(
+        &mut self,
+        answer: LaterFrame,
+        head: FrameHead,
+        is_alone: bool,
+        (route, since): (usize, std::time::Instant),
+    ) {
+        self.pending.push_back(Pending {
+            route,
+            is_produce: is_produce(head),
+            is_alone,
+            since,
+            answer,
+        });
     }
 
     /// An answer that is ready goes out at once, unless an earlier one is not.
@@ -350,6 +365,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.pending.push_back(Pending {
                 route,
                 is_produce: true,
+                is_alone: false,
                 since,
                 answer: Box::pin(std::future::ready(Ok(answered))),
             });

@@ -15,7 +15,7 @@ use keelson_state::metadata::{Image, Topic, TopicUuid};
 use keelson_state::producers::ProducerTable;
 use parking_lot::RwLock;
 
-pub use owner::{EnterError, Incoming, PartitionOwner, Placed};
+pub use owner::{Ended, Ending, EnterError, Incoming, PartitionOwner, Placed};
 pub use waiters::{AckGroup, Waiters};
 
 /// A topic with the values in force and its partitions.

@@ -23,7 +23,7 @@ use crate::cli::StartArgs;
 use crate::config::{Config, Listener, join, overcommit_warning};
 use crate::http::Shared;
 use crate::metrics::{self, Metrics};
-use crate::{coordinator, http, logging, metadata, net};
+use crate::{coordinator, http, logging, metadata, net, transactions};
 
 use hooks::ProcessHooks;
 use ready::ReadyFile;
@@ -186,12 +186,14 @@ async fn open(config: Config, args: &StartArgs, base: &Base) -> anyhow::Result<A
     let known = loaded.known_partitions();
     let (metadata, metadata_inbox) = metadata::channel();
     let (coordinator, coordinator_inbox) = coordinator::channel();
+    let (transactions, transactions_inbox) = transactions::channel();
     let broker = Arc::new(Broker::new(Parts {
         config,
         log,
         metrics: Arc::clone(&base.metrics),
         metadata,
         coordinator,
+        transactions,
         image: Arc::new(loaded.image),
     }));
     let opened = Arc::clone(&broker);
@@ -200,6 +202,7 @@ async fn open(config: Config, args: &StartArgs, base: &Base) -> anyhow::Result<A
         .context("opening the partitions")?;
     metadata::spawn(metadata_inbox, &broker).context("the owner of the metadata")?;
     coordinator::spawn(coordinator_inbox, &broker);
+    transactions::spawn(transactions_inbox, &broker);
     Ok(broker)
 }
 

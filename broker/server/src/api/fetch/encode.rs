@@ -6,7 +6,7 @@
 //! ```text
 //! throttle i32 | v7: error i16, session i32 | topics: name (v13: id), partitions, tags (v12)
 //! partition: index i32 | error i16 | high watermark i64 | last stable offset i64 | v5: log start i64
-//!            | aborted transactions, null or empty | v11: preferred replica i32 | records | tags (v12)
+//!            | aborted transactions, null unless read_committed: producer i64, first offset i64, tags (v12) | v11: preferred replica i32 | records | tags (v12)
 //! v12: lengths and counts are unsigned varints of n + 1 (0 is null), strings, arrays and records alike
 //! ```
 
@@ -152,11 +152,17 @@ impl Pieces {
         self.open.put_i32(part.index);
         self.open.put_i16(answer.error.map_or(0, |e| e.code()));
         self.open.put_i64(answer.high_watermark);
-        self.open.put_i64(answer.high_watermark);
+        self.open.put_i64(answer.last_stable);
         if self.version >= 5 {
             self.open.put_i64(answer.log_start);
         }
-        self.count(read_committed.then_some(0));
+        let aborted = read_committed.then_some(answer.aborted);
+        self.count(aborted.as_ref().map(Vec::len));
+        for (producer_id, first_offset) in aborted.unwrap_or_default() {
+            self.open.put_i64(producer_id);
+            self.open.put_i64(first_offset);
+            self.tags();
+        }
         if self.version >= 11 {
             self.open.put_i32(-1);
         }
@@ -223,7 +229,7 @@ mod tests {
     use keelson_protocol::frame::encode_response;
     use keelson_protocol::kafka_protocol::messages::FetchResponse;
     use keelson_protocol::kafka_protocol::messages::fetch_response::{
-        FetchableTopicResponse, PartitionData,
+        AbortedTransaction, FetchableTopicResponse, PartitionData,
     };
     use keelson_protocol::kafka_protocol::protocol::StrBytes;
 
@@ -233,9 +239,12 @@ mod tests {
             answer: PartAnswer {
                 error,
                 high_watermark: 1000 + i64::from(index),
+                last_stable: 900 + i64::from(index),
                 log_start: i64::from(index),
+                aborted: vec![(7, 40), (8, 41)],
                 bytes: chunks.iter().map(|c| c.len() as u64).sum(),
                 chunks,
+                ..PartAnswer::default()
             },
         };
         let big = Bytes::from(vec![7; 100_000]);
@@ -264,6 +273,12 @@ mod tests {
     fn theirs(version: i16, read_committed: bool) -> FetchResponse {
         let topics = ours(read_committed).topics.into_iter().map(|topic| {
             let parts = topic.parts.into_iter().map(|part| {
+                let aborted = part.answer.aborted.iter().map(|(producer, first)| {
+                    AbortedTransaction::default()
+                        .with_producer_id((*producer).into())
+                        .with_first_offset(*first)
+                });
+                let aborted: Vec<AbortedTransaction> = aborted.collect();
                 let start = if version >= 5 {
                     part.answer.log_start
                 } else {
@@ -273,9 +288,9 @@ mod tests {
                     .with_partition_index(part.index)
                     .with_error_code(part.answer.error.map_or(0, |e| e.code()))
                     .with_high_watermark(part.answer.high_watermark)
-                    .with_last_stable_offset(part.answer.high_watermark)
+                    .with_last_stable_offset(part.answer.last_stable)
                     .with_log_start_offset(start)
-                    .with_aborted_transactions(read_committed.then(Vec::new))
+                    .with_aborted_transactions(read_committed.then_some(aborted))
                     .with_preferred_read_replica((-1).into())
                     .with_records(Some(part.answer.chunks.concat().into()))
             });

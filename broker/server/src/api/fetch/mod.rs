@@ -5,8 +5,7 @@
 //! - 16: node endpoints. 17: replica directory.
 //!
 //! Left out: sessions (every answer has session id 0, so clients send full requests; a request for a session is
-//! answered FETCH_SESSION_ID_NOT_FOUND), followers, read_committed beyond the high watermark (there are no
-//! transactions: the last stable offset is the high watermark), racks.
+//! answered FETCH_SESSION_ID_NOT_FOUND), followers, racks.
 //!
 //! The answer is built from slices of the log and never decodes a record. What is in memory is read at once, on the
 //! connection's thread; what needs a file is read on a blocking thread, with a permit. A fetch that must wait is an

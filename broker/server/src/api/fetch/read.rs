@@ -28,9 +28,14 @@ pub(super) enum Files {
 pub(super) struct PartAnswer {
     pub(super) error: Option<ErrorCode>,
     pub(super) high_watermark: i64,
+    pub(super) last_stable: i64,
     pub(super) log_start: i64,
+    /// Producer and first offset of aborted transactions in what is read, for read_committed.
+    pub(super) aborted: Vec<(i64, i64)>,
     pub(super) chunks: Vec<Bytes>,
     pub(super) bytes: u64,
+    /// Offset after the last batch that is read.
+    pub(super) next: i64,
 }
 
 /// What all of them have to say, in the order of the plan.
@@ -72,6 +77,7 @@ pub(super) fn round(broker: &Broker, plan: &Plan, files: Files) -> Round {
                     is_first: round.bytes == 0,
                     left: plan.bytes_max.saturating_sub(round.bytes),
                     files,
+                    committed_only: plan.read_committed,
                 };
                 let (answer, needs_files) = read(broker, part, owner, budget);
                 round.needs_files |= needs_files;
@@ -90,12 +96,15 @@ struct Budget {
     is_first: bool,
     left: u64,
     files: Files,
+    /// Nothing of a transaction that has not ended is read.
+    committed_only: bool,
 }
 
 fn failed(error: ErrorCode) -> PartAnswer {
     PartAnswer {
         error: Some(error),
         high_watermark: -1,
+        last_stable: -1,
         log_start: -1,
         ..PartAnswer::default()
     }
@@ -112,8 +121,15 @@ fn read(
     let high_watermark = owner.high_watermark();
     let log_start = owner.log().log_start();
     let next_offset = owner.log().next_offset();
+    let last_stable = owner.last_stable_offset(high_watermark);
+    let readable = if budget.committed_only {
+        last_stable
+    } else {
+        high_watermark
+    };
     let mut answer = PartAnswer {
         high_watermark,
+        last_stable,
         log_start,
         ..PartAnswer::default()
     };
@@ -124,7 +140,7 @@ fn read(
         answer.error = Some(ErrorCode::OffsetOutOfRange);
         return (answer, false);
     }
-    if part.offset >= high_watermark {
+    if part.offset >= readable {
         return (answer, false);
     }
     let allowed = part.bytes_max.min(budget.left);
@@ -133,40 +149,52 @@ fn read(
     }
     let request = ReadRequest {
         from: part.offset,
-        up_to: high_watermark,
+        up_to: readable,
         max_bytes: allowed,
         min_one: budget.is_first,
         tail_only: budget.files == Files::Leave,
     };
-    match owner.log().read(request) {
-        Err(error) => answer.error = Some(errors::read(&error)),
-        Ok(ReadOutcome::NeedsDisk) => return (answer, true),
-        Ok(ReadOutcome::Data {
-            chunks,
-            bytes,
-            next,
-            ..
-        }) => {
-            let violation = if bytes == 0 {
-                unlawfully_empty(owner, request).then_some(FetchViolation::EmptyBelowHighWatermark)
-            } else if next <= part.offset {
-                Some(FetchViolation::NotTheOffset)
-            } else {
-                None
-            };
-            match violation {
-                Some(violation) => {
-                    report(broker, owner, request, violation);
-                    answer.error = Some(ErrorCode::UnknownServerError);
-                }
-                None => {
-                    answer.chunks = chunks;
-                    answer.bytes = bytes;
-                }
-            }
-        }
+    let needs_files = answer.take(broker, owner, request);
+    if budget.committed_only && answer.bytes > 0 {
+        // A batch may end behind what was asked for, but not behind what is stable.
+        let aborted = owner.aborted_in(part.offset, answer.next.min(readable));
+        let each = aborted.iter().map(|a| (a.producer_id, a.first_offset));
+        answer.aborted = each.collect();
     }
-    (answer, false)
+    (answer, needs_files)
+}
+
+impl PartAnswer {
+    /// Reads, and keeps the promise that below the end there is data or an error. True if only a file holds it.
+    fn take(&mut self, broker: &Broker, owner: &PartitionOwner, request: ReadRequest) -> bool {
+        let (chunks, bytes, next) = match owner.log().read(request) {
+            Err(error) => {
+                self.error = Some(errors::read(&error));
+                return false;
+            }
+            Ok(ReadOutcome::NeedsDisk) => return true,
+            Ok(ReadOutcome::Data {
+                chunks,
+                bytes,
+                next,
+                ..
+            }) => (chunks, bytes, next),
+        };
+        let violation = if bytes == 0 {
+            unlawfully_empty(owner, request).then_some(FetchViolation::EmptyBelowHighWatermark)
+        } else if next <= request.from {
+            Some(FetchViolation::NotTheOffset)
+        } else {
+            None
+        };
+        if let Some(violation) = violation {
+            report(broker, owner, request, violation);
+            self.error = Some(ErrorCode::UnknownServerError);
+        } else {
+            (self.chunks, self.bytes, self.next) = (chunks, bytes, next);
+        }
+        false
+    }
 }
 
 fn report(broker: &Broker, owner: &PartitionOwner, read: ReadRequest, violation: FetchViolation) {

@@ -95,7 +95,8 @@ impl Entries {
             }
             // A small append among many that are needed is not worth a pass over all partitions.
             let grown = self.sizes().saturating_sub(sizes);
-            if needed <= 1 || grown == 0 || grown >= needed {
+            // Where a transaction ended, more may be readable than has grown.
+            if self.plan.read_committed || needed <= 1 || grown == 0 || grown >= needed {
                 return true;
             }
             ends = self.owners().map(|o| o.high_watermark()).collect();

@@ -5,19 +5,24 @@
 //! - 9: flexible. 10: the current leader beside an error (KIP-951). 11, 12: transactions 2 (KIP-890), nothing on the wire.
 //! - 13: topics by id (KIP-516).
 //!
-//! Left out: transactions (a transactional id or batch is refused), the current leader beside an error (there is one
-//! broker). Versions 0–2 are advertised, as Kafka does, and answered with UNSUPPORTED_VERSION by the connection.
+//! Left out: the current leader beside an error (there is one broker). Versions 0–2 are advertised, as Kafka does, and
+//! answered with UNSUPPORTED_VERSION by the connection.
+//!
+//! The first batch of a transaction in a partition asks the transaction's coordinator: from version 12 on that adds the
+//! partition, before it must have been added. Nothing else of the connection starts meanwhile, so that the order stays.
 //!
 //! The path: every batch is validated and enters its partition before the handler returns, so that requests of one
 //! connection enter in arrival order; the answer waits until all of them are durable. acks=1 and acks=all are the same
 //! on one broker; acks=0 has no answer, and an error closes the connection, the only way to tell.
 
+mod enrol;
 mod validate;
 mod wait;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use keelson_protocol::ErrorCode;
@@ -28,11 +33,12 @@ use keelson_protocol::kafka_protocol::messages::produce_response::{
 use keelson_protocol::kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use keelson_protocol::kafka_protocol::protocol::StrBytes;
 use keelson_state::metadata::{is_internal, validate_topic_name};
+use keelson_state::transactions::TopicPartition;
 
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
 use crate::errors;
-use crate::partitions::{AckGroup, EnterError, Incoming, TopicState};
+use crate::partitions::{AckGroup, Incoming, TopicState};
 
 pub(super) use validate::Refused;
 use wait::DurableWait;
@@ -48,11 +54,68 @@ impl Api for Produce {
     type Response = ProduceResponse;
 
     fn handle(broker: &Arc<Broker>, call: Call<ProduceRequest>) -> Outcome<ProduceResponse> {
-        let acks = call.body.acks;
-        let timeout_ms = call.body.timeout_ms;
         let request = Request::new(broker, &call);
-        let group = Arc::clone(&request.group);
-        let (body, error) = request.append_all(call.body);
+        match enrol::needed(&request, call.version, &call.body) {
+            Ok(None) => request.carry_out(call.body),
+            Ok(Some(enrolment)) => Outcome::Alone(Box::pin(async move {
+                let mut request = request;
+                request.refusals = enrolment.ask(&request.broker).await;
+                match request.carry_out(call.body) {
+                    Outcome::Ready(answer) => answer,
+                    Outcome::Later(later) | Outcome::Alone(later) => later.await,
+                    Outcome::Silent | Outcome::Close(_) => {
+                        unreachable!("a batch of a transaction is always acknowledged")
+                    }
+                }
+            })),
+            Err(refused) => Request {
+                refusal: Some(refused),
+                ..request
+            }
+            .carry_out(call.body),
+        }
+    }
+}
+
+/// What is the same for all batches of a request.
+struct Request {
+    broker: Arc<Broker>,
+    version: i16,
+    /// An error that refuses every batch.
+    refusal: Option<Refused>,
+    /// Errors that refuse the batches of some partitions.
+    refusals: HashMap<TopicPartition, Refused>,
+    pin: Option<Arc<keelson_log::Reservation>>,
+    group: Arc<AckGroup>,
+    now_ms: i64,
+}
+
+impl Request {
+    fn new(broker: &Arc<Broker>, call: &Call<ProduceRequest>) -> Self {
+        let refusal = if !(-1..=1).contains(&call.body.acks) {
+            Some(Refused::new(
+                ErrorCode::InvalidRequiredAcks,
+                format!("acks = {} is none of -1, 0, 1", call.body.acks),
+            ))
+        } else {
+            None
+        };
+        Self {
+            broker: Arc::clone(broker),
+            version: call.version,
+            refusal,
+            refusals: HashMap::new(),
+            pin: call.pin.clone(),
+            group: Arc::new(AckGroup::default()),
+            now_ms: broker.now_ms(),
+        }
+    }
+
+    /// Appends everything, then waits until it is durable.
+    fn carry_out(self, body: ProduceRequest) -> Outcome<ProduceResponse> {
+        let (acks, timeout_ms) = (body.acks, body.timeout_ms);
+        let group = Arc::clone(&self.group);
+        let (body, error) = self.append_all(body);
         if acks == 0 {
             return match error {
                 None => Outcome::Silent,
@@ -66,43 +129,6 @@ impl Api for Produce {
             let timed_out = DurableWait::new(Arc::clone(&group), timeout_ms).await;
             settle(body, &group, timed_out)
         })
-    }
-}
-
-/// What is the same for all batches of a request.
-struct Request<'a> {
-    broker: &'a Arc<Broker>,
-    version: i16,
-    /// An error that refuses every batch.
-    refusal: Option<Refused>,
-    pin: Option<Arc<keelson_log::Reservation>>,
-    group: Arc<AckGroup>,
-    now_ms: i64,
-}
-
-impl<'a> Request<'a> {
-    fn new(broker: &'a Arc<Broker>, call: &Call<ProduceRequest>) -> Self {
-        let refusal = if !(-1..=1).contains(&call.body.acks) {
-            Some(Refused::new(
-                ErrorCode::InvalidRequiredAcks,
-                format!("acks = {} is none of -1, 0, 1", call.body.acks),
-            ))
-        } else if call.body.transactional_id.is_some() {
-            Some(Refused::new(
-                ErrorCode::InvalidTxnState,
-                "transactions are not supported by this broker".to_owned(),
-            ))
-        } else {
-            None
-        };
-        Self {
-            broker,
-            version: call.version,
-            refusal,
-            pin: call.pin.clone(),
-            group: Arc::new(AckGroup::default()),
-            now_ms: broker.now_ms(),
-        }
     }
 
     /// Appends every batch in the order of the request; the answer is right for those that will be durable.
@@ -175,6 +201,12 @@ impl<'a> Request<'a> {
         let owner = state
             .partition(partition.index)
             .ok_or_else(unknown_partition)?;
+        if !self.refusals.is_empty() {
+            let place = (Arc::clone(&state.topic.name), partition.index);
+            if let Some(refused) = self.refusals.get(&place) {
+                return Err(refused.clone());
+            }
+        }
         let records = partition.records.unwrap_or_default();
         let checked = validate::check(records, &state.settings, self.version, self.now_ms)?;
         let incoming = Incoming {
@@ -184,13 +216,9 @@ impl<'a> Request<'a> {
             leader_epoch: state.leader_epoch,
             now_ms: self.now_ms,
         };
-        let placed = owner.append(incoming, slot, &self.group).map_err(|error| {
-            let code = match &error {
-                EnterError::Producer(error) => errors::producer(error),
-                EnterError::Append(error) => errors::append(error),
-            };
-            Refused::new(code, error.to_string())
-        })?;
+        let placed = owner
+            .append(incoming, slot, &self.group)
+            .map_err(|error| Refused::new(errors::enter(&error), error.to_string()))?;
         let append_time = if placed.duplicate {
             -1
         } else {

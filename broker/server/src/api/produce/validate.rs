@@ -97,12 +97,6 @@ fn check_here(
         produce_version: version,
     };
     let validated = validate_produced(&records, &limits).map_err(|e| Refused::batch(&e))?;
-    if validated.header.is_transactional() {
-        return Err(Refused::new(
-            ErrorCode::InvalidTxnState,
-            "transactions are not supported by this broker".to_owned(),
-        ));
-    }
     if settings.compaction.is_some()
         && let Some(index) = validated.first_without_key
     {

@@ -1,0 +1,462 @@
+//! The owner's task: one loop over messages, outcomes of persists, and the clock.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use keelson_protocol::builder::BatchBuilder;
+use keelson_state::metadata::TRANSACTION_STATE;
+use keelson_state::producers::Marker;
+use keelson_state::transactions::{
+    AddRequest, Effect, FailedBecause, InitRequest, Input, ListFilter, ListedTransaction,
+    PersistId, ProducerIds, Reply, StoredRecord, Token, TopicPartition, TransactionConfig,
+    TransactionCoordinator, TransactionError, partition_of,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::load::{self, LoadedShard};
+use super::markers::{self, Job};
+use super::{Back, Inbox, Message, TransactionsError};
+use crate::broker::{Broker, now_ms};
+use crate::coordinator::persist::{Decided, Persists, Target, What, Which};
+
+/// Without a deadline the loop still looks at the clock this often; it costs nothing.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Producer ids kept at hand once somebody has needed one: an end must not wait for one.
+const IDS_AT_HAND: usize = 4;
+
+/// Starts the owner; called from within the runtime, after the partitions are open.
+pub fn spawn(inbox: Inbox, broker: &Arc<Broker>) {
+    let config = TransactionConfig {
+        timeout_ms_max: broker.config.transaction_max_timeout_ms,
+        id_expiration_ms: broker.config.transactional_id_expiration_ms,
+    };
+    let mut owner = Owner {
+        // Not from the records' budget: a Produce may hold that while it waits for a record of ours.
+        persists: Persists::new(broker.ticket(), &broker.budgets.control),
+        broker: Arc::downgrade(broker),
+        sender: broker.transactions.sender.downgrade(),
+        config,
+        shards: BTreeMap::new(),
+        ids: ProducerIds::default(),
+        ids_asked: 0,
+        waiting_for_id: VecDeque::new(),
+        backs: HashMap::new(),
+        next_token: 0,
+    };
+    owner.start_loading(broker);
+    tokio::spawn(owner.run(inbox));
+}
+
+enum Shard {
+    Loading,
+    Ready(Box<TransactionCoordinator>),
+    Damaged,
+}
+
+/// Who waits for a token.
+enum Waiting {
+    Init(Back<(i64, i16)>),
+    /// What its producer may write to then.
+    Add(AddRequest, Back<()>),
+    Verify(AddRequest, Back<Vec<TopicPartition>>),
+    End(Back<(i64, i16)>),
+}
+
+struct Owner {
+    /// Weak, as the broker holds this owner's queue.
+    broker: Weak<Broker>,
+    sender: mpsc::WeakSender<Message>,
+    config: TransactionConfig,
+    shards: BTreeMap<i32, Shard>,
+    ids: ProducerIds,
+    /// Ids that were asked for and are not here yet.
+    ids_asked: usize,
+    waiting_for_id: VecDeque<(InitRequest, Back<(i64, i16)>)>,
+    persists: Persists,
+    backs: HashMap<Token, Waiting>,
+    next_token: u64,
+}
+
+enum Event {
+    Message(Box<Message>),
+    Decided(Decided),
+    Tick,
+    End,
+}
+
+impl Owner {
+    /// Shards that the log may hold something of are read in the background.
+    fn start_loading(&mut self, broker: &Broker) {
+        let Some(topic) = broker.partitions.topic(TRANSACTION_STATE) else {
+            return;
+        };
+        for partition in &topic.partitions {
+            self.shards.insert(partition.id().index, Shard::Loading);
+        }
+        let (partitions, config) = (topic.partitions.clone(), self.config.clone());
+        let sender = self.sender.clone();
+        tokio::task::spawn_blocking(move || load::load_all(partitions, &config, &sender));
+    }
+
+    async fn run(mut self, mut inbox: Inbox) {
+        loop {
+            let wait = self.next_deadline().map_or(IDLE, |at_ms| {
+                let left = at_ms.saturating_sub(now_ms());
+                Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(IDLE)
+            });
+            let (persists, weak) = (&mut self.persists, &self.broker);
+            let next_decided = poll_fn(|cx| match weak.upgrade() {
+                Some(broker) => persists.poll_decided(&broker, cx),
+                None => Poll::Pending,
+            });
+            let event = tokio::select! {
+                biased;
+                decided = next_decided => Event::Decided(decided),
+                message = inbox.receiver.recv() => message.map_or(Event::End, |message| Event::Message(Box::new(message))),
+                () = tokio::time::sleep(wait) => Event::Tick,
+            };
+            // The broker holds our queue; when it is gone, so is everybody who could ask.
+            let Some(broker) = self.broker.upgrade() else {
+                return;
+            };
+            match event {
+                Event::Message(message) => self.take(&broker, *message),
+                Event::Decided(decided) => self.decided(&broker, decided),
+                Event::Tick => self.tick(&broker),
+                Event::End => return,
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<i64> {
+        let of = |shard: &Shard| match shard {
+            Shard::Ready(machine) => machine.next_deadline(),
+            Shard::Loading | Shard::Damaged => None,
+        };
+        self.shards.values().filter_map(of).min()
+    }
+
+    fn tick(&mut self, broker: &Arc<Broker>) {
+        let now_ms = broker.now_ms();
+        let due = |shard: &Shard| match shard {
+            Shard::Ready(machine) => machine.next_deadline().is_some_and(|at_ms| at_ms <= now_ms),
+            Shard::Loading | Shard::Damaged => false,
+        };
+        let due = self.shards.iter().filter(|(_, shard)| due(shard));
+        let due: Vec<i32> = due.map(|(index, _)| *index).collect();
+        for index in due {
+            self.apply(broker, index, Input::Tick);
+        }
+    }
+
+    fn decided(&mut self, broker: &Arc<Broker>, decided: Decided) {
+        let Which::Persist(id) = decided.which else {
+            unreachable!("markers go through other queues");
+        };
+        let input = match decided.outcome {
+            Ok(_) => Input::Persisted(id),
+            Err(why) => Input::PersistFailed(id, why),
+        };
+        self.apply(broker, decided.shard, input);
+    }
+
+    /// Feeds a machine and does what it says. Persists that are refused at once feed it again.
+    fn apply(&mut self, broker: &Arc<Broker>, index: i32, input: Input) {
+        let now_ms = broker.now_ms();
+        let mut effects = Vec::new();
+        let Some(Shard::Ready(machine)) = self.shards.get_mut(&index) else {
+            unreachable!("only ready shards are fed");
+        };
+        machine.apply(now_ms, input, &mut self.ids, &mut effects);
+        self.carry_out(broker, index, effects);
+    }
+
+    fn carry_out(&mut self, broker: &Arc<Broker>, index: i32, effects: Vec<Effect>) {
+        let mut refused = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Reply(token, reply) => self.reply(broker, token, reply),
+                Effect::Persist(id, record) => {
+                    refused.extend(self.persist(broker, index, id, &record));
+                }
+                Effect::WriteMarkers {
+                    id,
+                    producer: (producer_id, epoch),
+                    commit,
+                    bumps_epoch,
+                    partitions,
+                } => {
+                    let marker = Marker {
+                        producer_id,
+                        epoch,
+                        coordinator_epoch: coordinator_epoch(broker),
+                        commit,
+                    };
+                    let job = Job {
+                        shard: index,
+                        id,
+                        marker,
+                        bumps_epoch,
+                        partitions,
+                    };
+                    let sender = self.sender.clone();
+                    tokio::spawn(markers::write(Arc::clone(broker), job, sender));
+                }
+            }
+        }
+        for input in refused {
+            self.apply(broker, index, input);
+        }
+    }
+
+    fn persist(
+        &mut self,
+        broker: &Broker,
+        index: i32,
+        id: PersistId,
+        record: &StoredRecord,
+    ) -> Option<Input> {
+        let target = broker
+            .partitions
+            .topic(TRANSACTION_STATE)
+            .and_then(|topic| {
+                Some(Target {
+                    shard: index,
+                    partition: Arc::clone(topic.partition(index)?),
+                    leader_epoch: topic.leader_epoch,
+                })
+            });
+        let Some(target) = target else {
+            return Some(Input::PersistFailed(id, FailedBecause::Unavailable));
+        };
+        let mut builder = BatchBuilder::new(broker.now_ms());
+        builder.push(Some(&record.key()), record.value.as_deref());
+        let what = What::Persist(id, builder.build());
+        let decided = self.persists.submit(broker, target, what)?;
+        Some(match decided.outcome {
+            Ok(_) => Input::Persisted(id),
+            Err(why) => Input::PersistFailed(id, why),
+        })
+    }
+
+    fn take(&mut self, broker: &Arc<Broker>, message: Message) {
+        match message {
+            Message::Init(request, back) => self.init(broker, request, back),
+            Message::Add(request, back) => match self.shard_of(broker, &request.transactional_id) {
+                Ok(index) => {
+                    let waiting = Waiting::Add(request.clone(), back);
+                    self.feed(broker, index, waiting, |token| Input::Add(token, request));
+                }
+                Err(error) => send(back, Err(error)),
+            },
+            Message::Verify(request, back) => {
+                match self.shard_of(broker, &request.transactional_id) {
+                    Ok(index) => {
+                        let waiting = Waiting::Verify(request.clone(), back);
+                        self.feed(broker, index, waiting, |token| {
+                            Input::Verify(token, request)
+                        });
+                    }
+                    Err(error) => send(back, Err(error)),
+                }
+            }
+            Message::End(request, back) => match self.shard_of(broker, &request.transactional_id) {
+                Ok(index) => {
+                    self.feed(broker, index, Waiting::End(back), |token| {
+                        Input::End(token, request)
+                    });
+                }
+                Err(error) => send(back, Err(error)),
+            },
+            Message::Describe(id, back) => {
+                let found = self
+                    .shard_of(broker, &id)
+                    .map(|index| match &self.shards[&index] {
+                        Shard::Ready(machine) => machine.describe(&id),
+                        Shard::Loading | Shard::Damaged => None,
+                    });
+                send(back, found);
+            }
+            Message::List(filter, back) => send(back, self.list(broker, &filter)),
+            Message::ProducerId(id) => self.producer_id(broker, id),
+            Message::Written(written) => {
+                let input = Input::MarkersWritten(written.id, written.failed);
+                self.apply(broker, written.shard, input);
+            }
+            Message::Loaded(loaded) => self.loaded(broker, loaded),
+        }
+    }
+
+    fn feed(
+        &mut self,
+        broker: &Arc<Broker>,
+        index: i32,
+        waiting: Waiting,
+        input: impl FnOnce(Token) -> Input,
+    ) {
+        self.next_token += 1;
+        let token = Token(self.next_token);
+        self.backs.insert(token, waiting);
+        self.apply(broker, index, input(token));
+    }
+
+    /// A new transactional id needs a producer id: the request waits until one is at hand.
+    fn init(&mut self, broker: &Arc<Broker>, request: InitRequest, back: Back<(i64, i16)>) {
+        if self.ids.is_empty() {
+            self.waiting_for_id.push_back((request, back));
+            self.ask_for_ids(broker);
+            return;
+        }
+        match self.shard_of(broker, &request.transactional_id) {
+            Ok(index) => self.feed(broker, index, Waiting::Init(back), |token| {
+                Input::Init(token, request)
+            }),
+            Err(error) => send(back, Err(error)),
+        }
+        self.ask_for_ids(broker);
+    }
+
+    fn ask_for_ids(&mut self, broker: &Arc<Broker>) {
+        let missing = IDS_AT_HAND.saturating_sub(self.ids.len() + self.ids_asked);
+        self.ids_asked += missing;
+        for _ in 0..missing {
+            let (metadata, sender) = (broker.metadata.clone(), self.sender.clone());
+            tokio::spawn(async move {
+                let id = metadata.producer_id().await;
+                if let Some(owner) = sender.upgrade() {
+                    // An owner that is gone needs none; ids are many.
+                    let _ = owner.send(Message::ProducerId(id)).await;
+                }
+            });
+        }
+    }
+
+    fn producer_id(&mut self, broker: &Arc<Broker>, id: Result<i64, crate::metadata::ChangeError>) {
+        self.ids_asked -= 1;
+        match id {
+            Ok(id) => {
+                self.ids.push(id);
+                if let Some((request, back)) = self.waiting_for_id.pop_front() {
+                    self.init(broker, request, back);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no producer id for a transactional id");
+                for (_, back) in self.waiting_for_id.drain(..) {
+                    send(back, Err(TransactionsError::Unavailable));
+                }
+            }
+        }
+    }
+
+    /// The shard of a transactional id, if it can be asked. A partition that came to be after the start is empty, so ready.
+    fn shard_of(&mut self, broker: &Broker, id: &str) -> Result<i32, TransactionsError> {
+        if id.is_empty() {
+            return Err(TransactionError::InvalidRequest.into());
+        }
+        let topic = broker.partitions.topic(TRANSACTION_STATE);
+        let topic = topic.ok_or(TransactionsError::NotCoordinator)?;
+        let index = partition_of(id, topic.topic.partitions);
+        let config = &self.config;
+        let shard = self
+            .shards
+            .entry(index)
+            .or_insert_with(|| Shard::Ready(Box::new(TransactionCoordinator::new(config.clone()))));
+        match shard {
+            Shard::Ready(_) => Ok(index),
+            Shard::Loading => Err(TransactionsError::Loading),
+            Shard::Damaged => Err(TransactionsError::Unavailable),
+        }
+    }
+
+    fn list(
+        &self,
+        broker: &Broker,
+        filter: &ListFilter,
+    ) -> Result<Vec<ListedTransaction>, TransactionsError> {
+        let now_ms = broker.now_ms();
+        let mut listed = Vec::new();
+        for shard in self.shards.values() {
+            match shard {
+                Shard::Ready(machine) => listed.extend(machine.list(now_ms, filter)),
+                Shard::Loading => return Err(TransactionsError::Loading),
+                Shard::Damaged => return Err(TransactionsError::Unavailable),
+            }
+        }
+        listed.sort_by(|one, other| one.transactional_id.cmp(&other.transactional_id));
+        Ok(listed)
+    }
+
+    fn loaded(&mut self, broker: &Arc<Broker>, loaded: LoadedShard) {
+        match loaded.machine {
+            Ok(mut machine) => {
+                let mut effects = Vec::new();
+                machine.finish_load(broker.now_ms(), &mut effects);
+                let shard = Shard::Ready(Box::new(machine));
+                self.shards.insert(loaded.index, shard);
+                self.carry_out(broker, loaded.index, effects);
+            }
+            Err(error) => {
+                tracing::error!(partition = loaded.index, %error, "transactions of this partition of __transaction_state are unavailable");
+                self.shards.insert(loaded.index, Shard::Damaged);
+            }
+        }
+    }
+
+    fn reply(&mut self, broker: &Broker, token: Token, reply: Reply) {
+        let waiting = self
+            .backs
+            .remove(&token)
+            .expect("each request is answered once");
+        match (waiting, reply) {
+            (Waiting::Init(back), Reply::Init(result)) => send(back, result.map_err(Into::into)),
+            (Waiting::End(back), Reply::End(result)) => send(back, result.map_err(Into::into)),
+            (Waiting::Add(request, back), Reply::Add(result)) => {
+                if result.is_ok() {
+                    permit(broker, request.producer, request.partitions.iter());
+                }
+                send(back, result.map_err(Into::into));
+            }
+            (Waiting::Verify(request, back), Reply::Verify(result)) => {
+                if let Ok(missing) = &result {
+                    let there = request.partitions.difference(missing);
+                    permit(broker, request.producer, there);
+                }
+                let missing = result.map(|missing| missing.into_iter().collect());
+                send(back, missing.map_err(Into::into));
+            }
+            (
+                Waiting::Init(_) | Waiting::End(_) | Waiting::Add(..) | Waiting::Verify(..),
+                reply,
+            ) => unreachable!("a reply of another kind than the request: {reply:?}"),
+        }
+    }
+}
+
+/// Before anybody can end the transaction: its markers take the permits away.
+fn permit<'a>(
+    broker: &Broker,
+    (producer_id, epoch): (i64, i16),
+    partitions: impl Iterator<Item = &'a TopicPartition>,
+) {
+    for (topic, index) in partitions {
+        if let Some(owner) = broker.partitions.partition(topic, *index) {
+            owner.permit(producer_id, epoch);
+        }
+    }
+}
+
+/// It grows with each start.
+fn coordinator_epoch(broker: &Broker) -> i32 {
+    let topic = broker.partitions.topic(TRANSACTION_STATE);
+    topic.map_or(0, |topic| topic.leader_epoch)
+}
+
+/// Who asked may have disconnected; then nobody wants the answer.
+fn send<T>(back: oneshot::Sender<T>, value: T) {
+    let _ = back.send(value);
+}
