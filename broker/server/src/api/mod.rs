@@ -41,3 +41,5 @@ mod admin_tests;
 mod coverage;
 #[cfg(test)]
 mod group_tests;
+#[cfg(test)]
+mod txn_tests;
