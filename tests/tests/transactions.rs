@@ -12,11 +12,12 @@ use kafka_protocol::messages::{
     DescribeTransactionsRequest, EndTxnRequest, FindCoordinatorRequest, InitProducerIdRequest,
     ProducerId, TransactionalId,
 };
+use keelson_tests::kube::free_port;
 use keelson_tests::rdk::{self, CLIENT_WITHIN};
 use keelson_tests::records::{fresh_batch, seal_batch};
 use keelson_tests::strace::Strace;
 use keelson_tests::wire::{Wire, text};
-use keelson_tests::{Broker, wait_until};
+use keelson_tests::{Broker, BrokerSetup, wait_until};
 use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -219,7 +220,9 @@ fn transaction(producer: &Producer, value: &str, commit: bool) -> Result<(), Kaf
 #[test]
 fn no_kill_leaves_half_a_transaction() {
     const KILLS: u32 = 5;
-    let mut broker = Broker::start();
+    // The worker comes back to the same address.
+    let listener = format!("PLAINTEXT://127.0.0.1:{}", free_port());
+    let mut broker = BrokerSetup::new().set("listeners", listener).start();
     let mut wire = Wire::connect(broker.bootstrap());
     wire.create_topic(TOPIC, PARTITIONS, &[]);
     let stop = Arc::new(AtomicBool::new(false));
