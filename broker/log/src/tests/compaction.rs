@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use keelson_protocol::batch::BatchHeader;
 use keelson_protocol::builder::BatchBuilder;
+use keelson_protocol::control::EndMarker;
 use keelson_protocol::records::{RecordWalker, decompressed};
 
 use super::support::{
@@ -701,4 +702,171 @@ fn a_segment_that_a_flush_has_only_named_beside_a_compaction_leaves_nothing() {
         fixture.flush();
     }
     fixture.verify();
+}
+
+/// Offset of a batch of one record of a producer's transaction.
+fn send_transactional(
+    fixture: &mut Fixture,
+    producer: (i64, i16),
+    key: &[u8],
+    value: &[u8],
+) -> i64 {
+    let mut builder = BatchBuilder::new(NOW_MS)
+        .producer(producer.0, producer.1, 0)
+        .transactional();
+    builder.push(Some(key), Some(value));
+    let offset = fixture.partition.next_offset();
+    let record = (key.to_vec(), Some(value.to_vec()));
+    fixture.send_batch(&builder.build(), &[record]);
+    offset
+}
+
+/// Offset of the end of a producer's transaction, which has the next epoch.
+fn send_end(fixture: &mut Fixture, (producer_id, epoch): (i64, i16), commit: bool) -> i64 {
+    let end = EndMarker {
+        commit,
+        coordinator_epoch: 4,
+    };
+    let batch = end.batch((producer_id, epoch + 1), NOW_MS);
+    let record = (
+        vec![0, 0, 0, u8::from(commit)],
+        Some(vec![0, 0, 0, 0, 0, 4]),
+    );
+    let offset = fixture.partition.next_offset();
+    fixture.send_batch(&batch, &[record]);
+    offset
+}
+
+#[test]
+fn what_was_aborted_goes_and_outdates_nothing() {
+    let mut fixture = Fixture::new(21);
+    let mut at = Vec::new();
+    for (epoch, commit) in [(0, false), (1, true), (2, false)] {
+        let value = format!("value {epoch}").into_bytes();
+        at.push(send_transactional(&mut fixture, (9, epoch), b"k", &value));
+        at.push(send_end(&mut fixture, (9, epoch), commit));
+    }
+    fixture.fill(60, 3);
+    fixture.compact(NOW_MS).unwrap();
+    let found = fixture.read();
+    let left = |found: &BTreeMap<i64, Seen>| -> Vec<i64> {
+        let left = at.iter().filter(|offset| found.contains_key(offset));
+        left.copied().collect()
+    };
+    assert_eq!(
+        left(&found),
+        [1, 2, 3, 5],
+        "what was committed, and all markers"
+    );
+    let aborted = |fixture: &Fixture| -> Vec<(i64, i64)> {
+        let table = fixture.partition.producers().unwrap();
+        let aborted = table.aborted().iter();
+        aborted.map(|a| (a.first_offset, a.last_offset)).collect()
+    };
+    assert_eq!(aborted(&fixture), [(0, 1), (4, 5)]);
+    // A newer value: the marker of the commit has nothing left to commit, and goes when its time is over.
+    fixture.send(&[(b"k".to_vec(), Some(b"new".to_vec()))]);
+    fixture.fill(60, 3);
+    fixture.compact(NOW_MS).unwrap();
+    assert_eq!(left(&fixture.read()), [1, 3, 5]);
+    fixture = fixture.restart();
+    fixture.fill(60, 3);
+    fixture.compact(NOW_MS + DELETE_RETENTION_MS - 1).unwrap();
+    assert_eq!(left(&fixture.read()), [1, 3, 5]);
+    fixture.fill(60, 3);
+    fixture.compact(NOW_MS + DELETE_RETENTION_MS).unwrap();
+    assert_eq!(left(&fixture.read()), [1, 5]);
+    assert_eq!(aborted(&fixture), [(0, 1), (4, 5)]);
+    fixture.verify();
+}
+
+#[test]
+fn an_open_transaction_holds_compaction_back() {
+    let mut fixture = Fixture::new(22);
+    fixture.fill(60, 3);
+    let open = send_transactional(&mut fixture, (9, 0), b"key 0", b"open");
+    fixture.fill(60, 3);
+    fixture.compact(NOW_MS).unwrap();
+    let found = fixture.read();
+    let behind = fixture.sent.range(open..).count();
+    assert_eq!(
+        found.range(open..).count(),
+        behind,
+        "nothing behind is looked at"
+    );
+    assert!(found.len() < fixture.sent.len(), "what lies before is");
+    // What it would outdate stays, as it may be aborted.
+    let newest_before = |key: &[u8]| {
+        let mut before = fixture.sent.range(..open).rev();
+        before
+            .find(|(_, seen)| seen.0 == key)
+            .map(|(offset, _)| *offset)
+    };
+    let kept = newest_before(b"key 0").unwrap();
+    let first_unclean = fixture
+        .segments()
+        .iter()
+        .find(|s| !s.cleaned)
+        .unwrap()
+        .base_offset;
+    assert!(kept >= first_unclean || found.contains_key(&kept));
+    fixture.compact(NOW_MS).unwrap();
+    send_end(&mut fixture, (9, 0), true);
+    fixture.fill(60, 3);
+    fixture.compact(NOW_MS).unwrap();
+    let active = fixture.segments().last().unwrap().base_offset;
+    assert!(
+        outdated(&fixture.sent, active)
+            .iter()
+            .all(|o| !fixture.read().contains_key(o))
+    );
+    fixture.verify();
+}
+
+#[test]
+fn transactions_outlive_a_kill_wherever_their_batches_are() {
+    for flushed in 0..6 {
+        let mut fixture = Fixture::new(23);
+        let steps: [(i64, Option<bool>); 6] = [
+            (1, None),
+            (2, None),
+            (1, Some(false)),
+            (3, None),
+            (3, Some(true)),
+            (4, None),
+        ];
+        for (step, (producer, end)) in steps.into_iter().enumerate() {
+            match end {
+                None => send_transactional(&mut fixture, (producer, 0), b"k", b"v"),
+                Some(commit) => send_end(&mut fixture, (producer, 0), commit),
+            };
+            if step == flushed {
+                fixture.flush();
+            }
+        }
+        let before = fixture.partition.producers().unwrap();
+        let mut fixture = fixture.restart();
+        let mut after = fixture.partition.producers().unwrap();
+        assert_eq!(
+            after.encode(),
+            before.encode(),
+            "flushed after step {flushed}"
+        );
+        assert_eq!(after.first_unstable(6), Some(1));
+        let aborted: Vec<i64> = after.aborted().iter().map(|a| a.first_offset).collect();
+        assert_eq!(aborted, [0]);
+        // Without a snapshot, the batches say the same.
+        fixture.flush();
+        for file in fixture.disk.files(&Path::new(DIR).join("p")) {
+            if file.to_string_lossy().contains("producers.") {
+                Disk::unlink(&fixture.disk, &file).unwrap();
+            }
+        }
+        let scanned = fixture.partition.producers().unwrap();
+        assert_eq!(scanned.encode(), before.encode());
+        fixture = fixture.restart();
+        send_end(&mut fixture, (2, 0), false);
+        let mut table = fixture.partition.producers().unwrap();
+        assert_eq!(table.first_unstable(7), Some(5), "the fourth is open still");
+    }
 }
