@@ -171,7 +171,7 @@ impl ProducerTable {
                 found: batch.epoch,
             });
         }
-        if known.open_from.is_some() && !batch.transactional && batch.epoch == known.epoch {
+        if known.open_from.is_some() && !batch.transactional {
             return Err(ProducerError::NotTransactional { producer_id });
         }
         if batch.base_sequence < 0 {

@@ -2,7 +2,8 @@
 //!
 //! - 0: all there is (KIP-664).
 //!
-//! Left out: nothing. Producers of a partition that have not expired, with their open transactions.
+//! Left out: more producers in one answer than 100,000 and those of the partition that goes above (INVALID_REQUEST for
+//! partitions behind it). Shown are producers that have not expired, with their open transactions.
 
 use std::sync::Arc;
 
@@ -19,6 +20,9 @@ use super::common::text;
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
 
+/// Producers in one answer: a small request could else ask for those of one partition a thousand times.
+const PRODUCERS_MAX: usize = 100_000;
+
 /// The handler.
 pub struct DescribeProducers;
 
@@ -30,25 +34,37 @@ impl Api for DescribeProducers {
         broker: &Arc<Broker>,
         call: Call<DescribeProducersRequest>,
     ) -> Outcome<DescribeProducersResponse> {
-        let mut first = None;
+        let (mut first, mut shown) = (None, 0);
         let mut topics = Vec::with_capacity(call.body.topics.len());
         for topic in call.body.topics {
-            let partitions = topic.partition_indexes.iter().map(|index| {
-                let answer = PartitionResponse::default().with_partition_index(*index);
-                match broker.partitions.partition(&topic.name, *index) {
-                    Some(owner) => answer.with_active_producers(
-                        owner.producer_views().into_iter().map(state).collect(),
-                    ),
-                    None => {
-                        let error = ErrorCode::UnknownTopicOrPartition;
+            let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
+            for index in topic.partition_indexes {
+                let owner = broker.partitions.partition(&topic.name, index);
+                let producers = match owner {
+                    None => Err((
+                        ErrorCode::UnknownTopicOrPartition,
+                        "there is no such partition",
+                    )),
+                    Some(_) if shown >= PRODUCERS_MAX => Err((
+                        ErrorCode::InvalidRequest,
+                        "too many producers for one answer",
+                    )),
+                    Some(owner) => Ok(owner.producer_views()),
+                };
+                let answer = PartitionResponse::default().with_partition_index(index);
+                partitions.push(match producers {
+                    Ok(views) => {
+                        shown += views.len();
+                        answer.with_active_producers(views.into_iter().map(state).collect())
+                    }
+                    Err((error, message)) => {
                         first.get_or_insert(error);
                         answer
                             .with_error_code(error.code())
-                            .with_error_message(Some(text("there is no such partition")))
+                            .with_error_message(Some(text(message)))
                     }
-                }
-            });
-            let partitions = partitions.collect();
+                });
+            }
             topics.push(
                 TopicResponse::default()
                     .with_name(topic.name)

@@ -22,8 +22,8 @@ use keelson_protocol::kafka_protocol::messages::write_txn_markers_request::{
 use keelson_protocol::kafka_protocol::messages::{
     AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, ApiVersionsRequest,
     DescribeProducersRequest, DescribeTransactionsRequest, EndTxnRequest, FetchRequest,
-    FetchResponse, FindCoordinatorRequest, GroupId, InitProducerIdRequest, ListOffsetsRequest,
-    ListTransactionsRequest, OffsetFetchRequest, ProducerId, TransactionalId,
+    FetchResponse, FindCoordinatorRequest, GroupId, InitProducerIdRequest, ListGroupsRequest,
+    ListOffsetsRequest, ListTransactionsRequest, OffsetFetchRequest, ProducerId, TransactionalId,
     TxnOffsetCommitRequest, WriteTxnMarkersRequest,
 };
 use keelson_protocol::{BatchHeader, ErrorCode, records};
@@ -59,21 +59,20 @@ async fn broker() -> TestBroker {
     broker
 }
 
-/// The same directory under a new broker, once its coordinator has read its log.
+/// The same directory under a new broker, once its coordinators have read their logs.
 async fn restarted(broker: TestBroker) -> TestBroker {
     let broker = TestBroker::start_in(broker.stop(), SETS).await;
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let loading = ErrorCode::CoordinatorLoadInProgress.code();
-    while broker
-        .call(ListTransactionsRequest::default())
-        .await
-        .error_code
-        == loading
-    {
+    loop {
+        let transactions = broker.call(ListTransactionsRequest::default()).await;
+        let groups = broker.call(ListGroupsRequest::default()).await;
+        if transactions.error_code != loading && groups.error_code != loading {
+            return broker;
+        }
         assert!(tokio::time::Instant::now() < deadline, "it never loads");
         tokio::task::yield_now().await;
     }
-    broker
 }
 
 async fn init(broker: &TestBroker) -> Producer {

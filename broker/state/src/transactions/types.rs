@@ -8,7 +8,7 @@ use crate::persist::{FailedBecause, PersistId, Token};
 
 /// Transactional ids of one machine: far above real ones, so that a client that makes up a new id per record cannot fill
 /// the memory before the ids expire.
-pub(super) const TRANSACTIONAL_IDS_MAX: usize = 100_000;
+pub(super) const TRANSACTIONAL_IDS_MAX: usize = 20_000;
 
 /// Bytes of a transactional id: the formats hold 16-bit lengths, and longer names have no use.
 pub(super) const NAME_BYTES_MAX: usize = 4_096;
