@@ -5,12 +5,12 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
 use crate::cache::Lru;
-use crate::disk::{Disk, DiskFile, Durability, OpenMode};
+use crate::disk::{Disk, DiskFile, Durability, OpenMode, Volume};
 use crate::ids::PartitionId;
 use crate::options::{EXTENT_CACHE_BYTES_MAX, OPEN_FILES_MAX};
 use crate::partition::extent::Extent;
@@ -95,6 +95,7 @@ pub(crate) struct Files {
     disk: Arc<dyn Disk>,
     root: PathBuf,
     mode: OpenMode,
+    volume: OnceLock<Arc<dyn Volume>>,
     open: Mutex<Lru<FileKey, Arc<dyn DiskFile>>>,
     extents: Mutex<Lru<ExtentKey, Arc<Extent>>>,
     /// Folders above partitions whose own names are known to be durable.
@@ -107,6 +108,7 @@ impl Files {
             disk,
             root: root.to_owned(),
             mode: OpenMode::Write,
+            volume: OnceLock::new(),
             open: Mutex::new(Lru::new(OPEN_FILES_MAX)),
             extents: Mutex::new(Lru::new(EXTENT_CACHE_BYTES_MAX)),
             synced_dirs: Mutex::new(HashSet::new()),
@@ -297,11 +299,27 @@ impl Files {
         Ok(())
     }
 
-    /// Writes a small file in place from its start, synced; makes it if need be.
-    pub(crate) fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    /// Makes what was written to files of partitions durable, then the names in folders.
+    pub(crate) fn sync_many(
+        &self,
+        files: &[Arc<dyn DiskFile>],
+        dirs: &[PathBuf],
+    ) -> io::Result<()> {
+        let volume = match self.volume.get() {
+            Some(volume) => volume,
+            None => {
+                let volume = self.disk.volume(&self.root)?;
+                self.volume.get_or_init(|| volume)
+            }
+        };
+        volume.sync_many(files, dirs)
+    }
+
+    /// Writes a small file in place from its start; makes it if need be. Durable once what is returned is synced.
+    pub(crate) fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.open(path, OpenMode::Create)?;
         file.write_at(bytes, 0, Durability::Later)?;
-        file.sync_data()
+        Ok(file)
     }
 
     /// A small file's bytes, zeros where the disk cannot read; `None` when it is not there.

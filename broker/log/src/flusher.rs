@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use self::together::TOGETHER_MAX;
-pub(crate) use self::together::{PARALLEL_MAX, flush_many};
+pub(crate) use self::together::{TOGETHER_MAX, flush_many};
 use crate::ids::PartitionId;
 use crate::partition::Partition;
 use crate::partition::pass::Pass;

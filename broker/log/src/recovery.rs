@@ -118,7 +118,8 @@ fn sync_leftovers(disk: &dyn Disk, node: &Node) -> Result<(), OpenError> {
         return Ok(());
     }
     let dir = node.data_dir();
-    disk.sync_all(dir).map_err(|e| {
+    let synced = disk.volume(dir).and_then(|volume| volume.sync_all());
+    synced.map_err(|e| {
         let dir = dir.display();
         stop(format!(
             "cannot make durable what the last run left in {dir}: {e}"
@@ -399,7 +400,7 @@ impl Replay<'_> {
     fn relieve(&self) -> Result<(), OpenError> {
         let budget = &self.shared.budget;
         while budget.used_bytes() >= budget.data_bytes_max() && !self.shared.is_read_only() {
-            let oldest = self.shared.flusher.oldest(flusher::PARALLEL_MAX);
+            let oldest = self.shared.flusher.oldest(flusher::TOGETHER_MAX);
             if oldest.is_empty() {
                 break;
             }

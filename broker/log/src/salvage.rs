@@ -255,7 +255,9 @@ impl Producers {
         let offset = manifest.next_offset;
         let dir = files.partition_dir(manifest.partition);
         let bytes = encode_producers(manifest.partition, offset, &self.table.encode());
-        files.write_whole(&dir.join(format!("producers.{file}")), &bytes)?;
+        files
+            .write_whole(&dir.join(format!("producers.{file}")), &bytes)?
+            .sync_data()?;
         files.disk().sync_dir(&dir)?;
         manifest.snapshot = Some(SnapshotRef { file, offset });
         Ok(())

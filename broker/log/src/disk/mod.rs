@@ -85,6 +85,15 @@ pub enum LockError {
 /// An exclusive lock, held until it is dropped.
 pub trait DiskLock: Send + Sync + fmt::Debug {}
 
+/// The volume that holds a folder, for syncs of many files at once.
+pub trait Volume: Send + Sync {
+    /// Makes everything that was written to the volume durable, names included (syncfs).
+    fn sync_all(&self) -> io::Result<()>;
+    /// Makes all written bytes and the lengths of these files of the volume durable, then the names in these folders, and
+    /// whatever else. After an error any of them may not be.
+    fn sync_many(&self, files: &[Arc<dyn DiskFile>], dirs: &[PathBuf]) -> io::Result<()>;
+}
+
 /// A volume. All paths are taken as they are given; every method is one operation of the simulator.
 pub trait Disk: Send + Sync {
     /// Opens a file.
@@ -93,8 +102,8 @@ pub trait Disk: Send + Sync {
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable (fsync of the folder).
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Makes everything that was written to the volume of `path` durable, names included (syncfs).
-    fn sync_all(&self, path: &Path) -> io::Result<()>;
+    /// The volume that holds `path`, which exists.
+    fn volume(&self, path: &Path) -> io::Result<Arc<dyn Volume>>;
     /// Renames a file or folder, replacing a file of that name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file's name.

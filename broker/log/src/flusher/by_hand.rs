@@ -70,6 +70,6 @@ pub(crate) fn flush_together(shared: &Arc<Shared>) -> Result<(), String> {
     });
     let ids: Vec<PartitionId> = flushes.collect();
     shared.flusher.work.lock().queue.clear();
-    let left = flush_in_step(shared, ids, 1)?;
+    let left = flush_in_step(shared, ids)?;
     left.into_iter().try_for_each(|id| flush(shared, id))
 }

@@ -17,7 +17,7 @@ use super::format::{
 use super::tail::TailBatch;
 use super::{Partition, ReadError, State};
 use crate::disk::{DiskFile, Durability};
-use crate::files::{FileKey, Files, Kind, is_medium_error, is_no_room, read_up_to};
+use crate::files::{Files, Kind, is_medium_error, is_no_room, read_up_to};
 use crate::wal::WalPosition;
 
 /// An extent is closed before it would exceed this: what a cold read must read at least.
@@ -146,7 +146,14 @@ impl Partition {
         for kind in [Kind::Sum, Kind::Idx] {
             writer.put_tail(last, (kind, &tails), &mut unsynced)?;
         }
-        writer.sync(unsynced)
+        self.sync(unsynced)
+    }
+
+    /// Makes durable what was written for this partition alone.
+    fn sync(&self, unsynced: Unsynced) -> Result<(), FlushError> {
+        let files = &self.shared().files;
+        let synced = unsynced.sync(files);
+        synced.map_err(|e| FlushError::new(files.partition_dir(self.id()), e))
     }
 
     /// Names a segment that is about to be created.
@@ -191,7 +198,12 @@ impl Partition {
             .map_err(|e| FlushError::new(dir, e))
     }
 
-    pub(super) fn write_snapshot(&self, plan: &mut Plan) -> Result<(), FlushError> {
+    /// Writes what is known of producers behind the pass's batches, if they change it.
+    pub(super) fn write_snapshot(
+        &self,
+        plan: &mut Plan,
+        unsynced: &mut Unsynced,
+    ) -> Result<(), FlushError> {
         let table = self
             .table_after(
                 (plan.manifest.snapshot, plan.producers.take()),
@@ -202,15 +214,26 @@ impl Partition {
             return Ok(());
         };
         let offset = plan.manifest.next_offset;
-        self.store_snapshot(&mut plan.manifest, offset, &table)
+        self.put_snapshot((&mut plan.manifest, offset), &table, unsynced)
     }
 
-    /// Writes a table to the file that does not count, and names it in `manifest`.
+    /// Writes a table to the file that does not count, synced, and names it in `manifest`.
     pub(crate) fn store_snapshot(
         &self,
         manifest: &mut Manifest,
         offset: i64,
         table: &ProducerTable,
+    ) -> Result<(), FlushError> {
+        let mut unsynced = Unsynced::default();
+        self.put_snapshot((manifest, offset), table, &mut unsynced)?;
+        self.sync(unsynced)
+    }
+
+    fn put_snapshot(
+        &self,
+        (manifest, offset): (&mut Manifest, i64),
+        table: &ProducerTable,
+        unsynced: &mut Unsynced,
     ) -> Result<(), FlushError> {
         let file = if manifest.snapshot.is_some_and(|s| s.file == 1) {
             2
@@ -220,16 +243,11 @@ impl Partition {
         let path = self.snapshot_path(file);
         let bytes = super::format::encode_producers(self.id(), offset, &table.encode());
         let files = &self.shared().files;
-        files
-            .write_whole(&path, &bytes)
-            .map_err(|e| FlushError::new(path.clone(), e))?;
+        let written = files.write_whole(&path, &bytes);
+        unsynced.written(written.map_err(|e| FlushError::new(path, e))?);
         if manifest.snapshot.is_none_or(|s| s.file == 1) {
             // Each of the two files is new once.
-            let dir = files.partition_dir(self.id());
-            files
-                .disk()
-                .sync_dir(&dir)
-                .map_err(|e| FlushError::new(dir, e))?;
+            unsynced.gains_names(files.partition_dir(self.id()));
         }
         manifest.snapshot = Some(SnapshotRef { file, offset });
         Ok(())
@@ -346,30 +364,51 @@ pub(super) struct SegmentWriter<'a> {
     pub(super) partition: crate::ids::PartitionId,
 }
 
-/// What an append has written and not synced.
+/// What was written and is not synced.
 #[derive(Default)]
 pub(super) struct Unsynced {
-    files: Vec<(FileKey, Arc<dyn DiskFile>)>,
-    /// The folder, if it gained names.
-    dir: Option<PathBuf>,
+    files: Vec<Arc<dyn DiskFile>>,
+    /// Folders that gained names.
+    dirs: Vec<PathBuf>,
 }
 
 impl Unsynced {
     pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.dir.is_none()
+        self.files.is_empty() && self.dirs.is_empty()
+    }
+
+    pub(super) fn written(&mut self, file: Arc<dyn DiskFile>) {
+        self.files.push(file);
+    }
+
+    fn gains_names(&mut self, dir: PathBuf) {
+        if self.dirs.last() != Some(&dir) {
+            self.dirs.push(dir);
+        }
+    }
+
+    /// Takes over what another one has.
+    pub(super) fn take(&mut self, other: &mut Unsynced) {
+        self.files.append(&mut other.files);
+        self.dirs.append(&mut other.dirs);
+    }
+
+    /// Makes it durable: the files, then the folders.
+    pub(super) fn sync(self, files: &Files) -> io::Result<()> {
+        files.sync_many(&self.files, &self.dirs)
     }
 }
 
 impl SegmentWriter<'_> {
-    /// Writes, and begins to bring the batches to the medium. Nothing counts before [`SegmentWriter::sync`]. An empty `buffer`
-    /// is used for the extents, and comes back for the next append, so that none is allocated for each.
+    /// Writes, and begins to bring the batches to the medium. Nothing counts before [`Unsynced::sync`]. An empty `buffer` is
+    /// used for the extents, and comes back for the next append, so that none is allocated for each.
     pub(super) fn append(
         &self,
         (segment, tails): (&mut SegmentEntry, &mut Tails),
         is_new: bool,
         batches: &[TailBatch],
-        buffer: &mut Vec<u8>,
-    ) -> Result<Unsynced, FlushError> {
+        (buffer, unsynced): (&mut Vec<u8>, &mut Unsynced),
+    ) -> Result<(), FlushError> {
         let key = segment.key(self.partition, Kind::Log);
         let failed = |e| FlushError::new(self.files.path(&key), e);
         let log = if is_new {
@@ -393,22 +432,23 @@ impl SegmentWriter<'_> {
         build.write_extent(&*log).map_err(failed)?;
         *buffer = build.extent;
         log.start_write_back(segment.log_bytes).map_err(failed)?;
-        let mut unsynced = Unsynced::default();
-        unsynced.files.push((key, log));
-        unsynced.dir = is_new.then(|| self.files.partition_dir(self.partition));
+        unsynced.written(log);
+        if is_new {
+            unsynced.gains_names(self.files.partition_dir(self.partition));
+        }
         *segment = build.segment;
         tails.sum.extend_from_slice(&build.sums);
         tails.idx.extend_from_slice(&build.idxs);
         // The manifest makes the newest entries durable; their files get them once that is too much to keep there.
         if tails.sum.len() > SUM_TAIL_BYTES_MAX {
-            self.put_tail(segment, (Kind::Sum, tails), &mut unsynced)?;
+            self.put_tail(segment, (Kind::Sum, tails), unsynced)?;
             tails.sum = Vec::new();
         }
         if tails.idx.len() > IDX_TAIL_BYTES_MAX {
-            self.put_tail(segment, (Kind::Idx, tails), &mut unsynced)?;
+            self.put_tail(segment, (Kind::Idx, tails), unsynced)?;
             tails.idx = Vec::new();
         }
-        Ok(unsynced)
+        Ok(())
     }
 
     /// Writes what the manifest alone held of a small file to its end.
@@ -434,22 +474,9 @@ impl SegmentWriter<'_> {
             Ok(file)
         };
         let file = put().map_err(|e| FlushError::new(self.files.path(&key), e))?;
-        unsynced.files.push((key, file));
+        unsynced.written(file);
         if position == 0 {
-            unsynced.dir = Some(self.files.partition_dir(self.partition));
-        }
-        Ok(())
-    }
-
-    /// Makes durable what an append wrote.
-    pub(super) fn sync(&self, unsynced: Unsynced) -> Result<(), FlushError> {
-        for (key, file) in unsynced.files {
-            file.sync_data()
-                .map_err(|e| FlushError::new(self.files.path(&key), e))?;
-        }
-        if let Some(dir) = unsynced.dir {
-            let synced = self.files.disk().sync_dir(&dir);
-            synced.map_err(|e| FlushError::new(dir, e))?;
+            unsynced.gains_names(self.files.partition_dir(self.partition));
         }
         Ok(())
     }

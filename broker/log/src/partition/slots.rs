@@ -4,9 +4,10 @@
 //! number modulo 2, so that a stale one that a disk puts over the newest is noticed.
 
 use std::io;
+use std::sync::Arc;
 
 use super::format::{Manifest, SLOT_ALIGN_BYTES, SLOT_BYTES_MAX, decode_manifest, encode_manifest};
-use crate::disk::{Durability, OpenMode};
+use crate::disk::{DiskFile, Durability, OpenMode};
 use crate::files::Files;
 use crate::health::BadSlots;
 use crate::ids::PartitionId;
@@ -66,7 +67,19 @@ impl Slots {
     }
 
     /// Writes `manifest` as the newest slot, synced. The folder is made if need be.
-    pub(crate) fn write(&mut self, files: &Files, mut manifest: Manifest) -> io::Result<()> {
+    pub(crate) fn write(&mut self, files: &Files, manifest: Manifest) -> io::Result<()> {
+        match self.put(files, manifest)? {
+            Some(file) => file.sync_data(),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, and durable only once the file that is returned is synced, if one is.
+    pub(crate) fn put(
+        &mut self,
+        files: &Files,
+        mut manifest: Manifest,
+    ) -> io::Result<Option<Arc<dyn DiskFile>>> {
         manifest.seq = self.manifest.seq + 1;
         let bytes = encode_manifest(&manifest);
         if bytes.len() > SLOT_BYTES_MAX {
@@ -75,26 +88,33 @@ impl Slots {
                 bytes.len()
             )));
         }
-        if bytes.len() as u64 > self.capacity_bytes {
+        let unsynced = if bytes.len() as u64 > self.capacity_bytes {
             self.replace(files, &manifest)?;
+            None
         } else {
-            self.write_at(files, &manifest, &bytes)?;
-        }
+            Some(self.put_at(files, &manifest, &bytes)?)
+        };
         self.manifest = manifest;
-        Ok(())
+        Ok(unsynced)
     }
 
-    fn write_at(&self, files: &Files, manifest: &Manifest, bytes: &[u8]) -> io::Result<()> {
+    fn put_at(
+        &self,
+        files: &Files,
+        manifest: &Manifest,
+        bytes: &[u8],
+    ) -> io::Result<Arc<dyn DiskFile>> {
         let path = files.partition_dir(manifest.partition).join(MANIFEST);
         let file = files.disk().open(&path, OpenMode::Write)?;
         let position = place(manifest.seq) * self.capacity_bytes;
         file.write_at(bytes, position, Durability::Later)?;
-        file.sync_data()
+        Ok(file)
     }
 
     /// Writes the slot that counts once more in place, synced.
     pub(crate) fn write_again(&self, files: &Files) -> io::Result<()> {
-        self.write_at(files, &self.manifest, &encode_manifest(&self.manifest))
+        self.put_at(files, &self.manifest, &encode_manifest(&self.manifest))?
+            .sync_data()
     }
 
     /// Writes a new manifest file with room for `manifest` and moves it over the old one. The other slot says the same

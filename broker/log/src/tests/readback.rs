@@ -11,7 +11,7 @@ use super::support::{
     stored, wait_durable, wait_until,
 };
 use crate::disk::{
-    DirEntry, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode, SimDisk, Space,
+    DirEntry, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode, SimDisk, Space, Volume,
 };
 use crate::metrics::{HealthState, Reason, Source, Stage};
 use crate::{Options, PartitionConfig};
@@ -52,8 +52,8 @@ impl Disk for Liar {
         self.disk.sync_dir(path)
     }
 
-    fn sync_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.sync_all(path)
+    fn volume(&self, path: &Path) -> io::Result<Arc<dyn Volume>> {
+        self.disk.volume(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

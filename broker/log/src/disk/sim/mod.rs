@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::Volume as DiskVolume;
 use super::{DirEntry, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode, Space};
 use world::{Change, File, NodeId, World};
 
@@ -205,6 +206,18 @@ impl Drop for SimLock {
     }
 }
 
+impl DiskVolume for SimDisk {
+    fn sync_all(&self) -> io::Result<()> {
+        self.world().sync_all()
+    }
+
+    /// One operation per file and folder, and nothing else becomes durable: the least that is promised.
+    fn sync_many(&self, files: &[Arc<dyn DiskFile>], dirs: &[PathBuf]) -> io::Result<()> {
+        files.iter().try_for_each(|file| file.sync_data())?;
+        dirs.iter().try_for_each(|dir| self.sync_dir(dir))
+    }
+}
+
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut world = self.world();
@@ -228,8 +241,8 @@ impl Disk for SimDisk {
         self.world().sync_dir(path)
     }
 
-    fn sync_all(&self, _path: &Path) -> io::Result<()> {
-        self.world().sync_all()
+    fn volume(&self, _path: &Path) -> io::Result<Arc<dyn DiskVolume>> {
+        Ok(Arc::new(self.clone()))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
