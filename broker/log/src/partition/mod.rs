@@ -21,6 +21,7 @@ pub(crate) mod slots;
 pub(crate) mod tail;
 mod timestamps;
 pub(crate) mod truncate;
+mod unsynced;
 pub(crate) mod walk;
 
 use std::sync::Arc;

@@ -9,8 +9,9 @@ use std::io;
 use parking_lot::MutexGuard;
 
 use super::Partition;
-use super::segments::{FlushError, Plan, SegmentWriter, Unsynced};
+use super::segments::{FlushError, Plan, SegmentWriter};
 use super::slots::Slots;
+use super::unsynced::Unsynced;
 use crate::files::Files;
 
 /// What a pass did.

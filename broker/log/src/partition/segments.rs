@@ -4,7 +4,6 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use keelson_protocol::batch::BatchHeader;
 use keelson_state::producers::ProducerTable;
@@ -15,6 +14,7 @@ use super::format::{
     decode_idx, encode_idx, encode_sum,
 };
 use super::tail::TailBatch;
+use super::unsynced::Unsynced;
 use super::{Partition, ReadError, State};
 use crate::disk::{DiskFile, Durability};
 use crate::files::{Files, Kind, is_medium_error, is_no_room, read_up_to};
@@ -362,41 +362,6 @@ fn choose_batches(state: &State, segment: &SegmentEntry, is_new: bool) -> Vec<Ta
 pub(super) struct SegmentWriter<'a> {
     pub(super) files: &'a Files,
     pub(super) partition: crate::ids::PartitionId,
-}
-
-/// What was written and is not synced.
-#[derive(Default)]
-pub(super) struct Unsynced {
-    files: Vec<Arc<dyn DiskFile>>,
-    /// Folders that gained names.
-    dirs: Vec<PathBuf>,
-}
-
-impl Unsynced {
-    pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.dirs.is_empty()
-    }
-
-    pub(super) fn written(&mut self, file: Arc<dyn DiskFile>) {
-        self.files.push(file);
-    }
-
-    fn gains_names(&mut self, dir: PathBuf) {
-        if self.dirs.last() != Some(&dir) {
-            self.dirs.push(dir);
-        }
-    }
-
-    /// Takes over what another one has.
-    pub(super) fn take(&mut self, other: &mut Unsynced) {
-        self.files.append(&mut other.files);
-        self.dirs.append(&mut other.dirs);
-    }
-
-    /// Makes it durable: the files, then the folders.
-    pub(super) fn sync(self, files: &Files) -> io::Result<()> {
-        files.sync_many(&self.files, &self.dirs)
-    }
 }
 
 impl SegmentWriter<'_> {
