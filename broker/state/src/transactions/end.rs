@@ -18,8 +18,7 @@ impl TransactionCoordinator {
     pub(super) fn end(
         &mut self,
         now_ms: i64,
-        token: Token,
-        request: &EndRequest,
+        (token, request): (Token, &EndRequest),
         ids: &mut ProducerIds,
         out: &mut Vec<Effect>,
     ) {

@@ -22,8 +22,7 @@ impl TransactionCoordinator {
     pub(super) fn init(
         &mut self,
         now_ms: i64,
-        token: Token,
-        request: &InitRequest,
+        (token, request): (Token, &InitRequest),
         ids: &mut ProducerIds,
         out: &mut Vec<Effect>,
     ) {

@@ -81,12 +81,12 @@ impl TransactionCoordinator {
         out: &mut Vec<Effect>,
     ) {
         match input {
-            Input::Init(token, request) => self.init(now_ms, token, &request, ids, out),
+            Input::Init(token, request) => self.init(now_ms, (token, &request), ids, out),
             Input::Add(token, request) => self.add(now_ms, token, request, out),
             Input::Verify(token, request) => {
                 out.push(Effect::Reply(token, Reply::Verify(self.verify(&request))));
             }
-            Input::End(token, request) => self.end(now_ms, token, &request, ids, out),
+            Input::End(token, request) => self.end(now_ms, (token, &request), ids, out),
             Input::Persisted(id) => self.persisted(now_ms, id, out),
             Input::PersistFailed(id, why) => self.persist_failed(now_ms, id, why, out),
             Input::MarkersWritten(id, failed) => self.markers_written(now_ms, id, failed, out),
@@ -157,18 +157,11 @@ impl TransactionCoordinator {
 
     /// Puts a change on its way to the log.
     pub(super) fn change(&mut self, id: &str, next: Next, then: Then, out: &mut Vec<Effect>) {
-        let value = Some(next.value.encode());
-        self.persist(id, Some(next), value, then, out);
+        self.persist(id, Some(next), then, out);
     }
 
-    fn persist(
-        &mut self,
-        id: &str,
-        next: Option<Next>,
-        value: Option<Vec<u8>>,
-        then: Then,
-        out: &mut Vec<Effect>,
-    ) {
+    /// The same; `None` is the end of the transactional id.
+    fn persist(&mut self, id: &str, next: Option<Next>, then: Then, out: &mut Vec<Effect>) {
         let transaction = self.transactions.get_mut(id);
         let transaction = transaction.expect("only what is known changes");
         assert!(!transaction.pending, "{id}: two changes at once");
@@ -179,7 +172,7 @@ impl TransactionCoordinator {
         let persist = PersistId(self.last_persist);
         let record = StoredRecord {
             transactional_id: id.clone(),
-            value,
+            value: next.as_ref().map(|next| next.value.encode()),
         };
         self.changes.insert(persist, Change { id, next, then });
         out.push(Effect::Persist(persist, record));
@@ -388,7 +381,7 @@ impl TransactionCoordinator {
         if transaction.value.state == TransactionState::Ongoing {
             self.fence(now_ms, id, None, out);
         } else {
-            self.persist(id, None, None, Then::Expire, out);
+            self.persist(id, None, Then::Expire, out);
         }
     }
 

@@ -61,6 +61,9 @@ enum Asked {
     End(bool),
 }
 
+/// Markers, where they stand in their partitions, and the partitions that refused them.
+type Marked = (Marking, Vec<(usize, usize)>, Vec<TopicPartition>);
+
 struct World {
     random: Random,
     bench: Bench,
@@ -68,8 +71,8 @@ struct World {
     clients: Vec<Client>,
     asked: HashMap<Token, (usize, Asked)>,
     queued: VecDeque<(PersistId, StoredRecord)>,
-    /// Markers in their partitions, and where they stand there.
-    marking: Vec<(Marking, Vec<(usize, usize)>, Vec<TopicPartition>)>,
+    /// Markers on their way.
+    marking: Vec<Marked>,
     told: Vec<Told>,
 }
 
