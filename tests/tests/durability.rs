@@ -7,6 +7,7 @@ use keelson_tests::Broker;
 use keelson_tests::records::fresh_batch;
 use keelson_tests::strace::{Call, Strace};
 use keelson_tests::wire::Wire;
+use rustix::process::Signal;
 
 const WITHIN: Duration = Duration::from_secs(30);
 const WRITES: &str = "pwritev2,pwritev,pwrite64,fdatasync,fsync,write,writev,sendto,sendmsg";
@@ -113,6 +114,45 @@ fn an_io_error_of_the_commit_gives_no_ack_and_ends_the_process() {
     assert!(values.len() <= 3, "{} records", values.len());
     let metrics = broker.metrics();
     assert_eq!(metrics.sum("keelson_wal_decode_errors_total", &[]), 0.0);
+    let told: Vec<_> = metrics.select("keelson_last_exit_info", &[]).collect();
+    assert!(!told.is_empty(), "the first reason is kept");
+    assert_eq!(broker.verify().0, 0);
+}
+
+#[test]
+fn a_failed_sync_of_many_flushes_ends_the_process_and_loses_nothing() {
+    // More than are synced one by one, so that it is `syncfs` where the file system allows it.
+    const PARTITIONS: i32 = 20;
+    const SYNCS: &str = "syncfs,fdatasync";
+    let mut broker = Broker::start();
+    let mut wire = with_topic(&broker, PARTITIONS);
+    for partition in 0..PARTITIONS {
+        let batch = fresh_batch(&[&marker(partition as u32)]);
+        wire.produce("orders", partition, batch)
+            .expect("acknowledged");
+    }
+    broker.wait_log_at_rest();
+    let trace = format!("trace={SYNCS}");
+    let inject = format!("inject={SYNCS}:error=EIO");
+    let strace = Strace::attach(&broker, &["-e", &trace, "-e", &inject]);
+    // A clean stop flushes all of them in one round.
+    broker.signal(Signal::TERM);
+    let status = broker.wait_exit(WITHIN);
+    assert!(!status.success(), "{status}");
+    let failed = strace.calls_when("the sync that failed is in the trace", |calls| {
+        calls.iter().any(|call| call.result < 0)
+    });
+    assert!(failed.iter().all(|call| call.result < 0), "{failed:?}");
+    drop(strace);
+
+    broker.restart();
+    let mut wire = Wire::connect(broker.bootstrap());
+    for partition in 0..PARTITIONS {
+        let records = wire.read_all("orders", partition, 0).expect("readable");
+        let (_, last) = records.last().expect("what was acknowledged is there");
+        assert_eq!(last.to_vec(), marker(partition as u32));
+    }
+    let metrics = broker.metrics();
     let told: Vec<_> = metrics.select("keelson_last_exit_info", &[]).collect();
     assert!(!told.is_empty(), "the first reason is kept");
     assert_eq!(broker.verify().0, 0);
