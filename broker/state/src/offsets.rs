@@ -32,9 +32,10 @@ const FLEXIBLE_FROM: i16 = 4;
 /// A member of empty strings in version 0.
 const MEMBER_BYTES_MIN: usize = 8;
 
-/// The partition of `__consumer_offsets` that holds a group: Java's `String.hashCode` modulo the partitions.
-pub fn partition_of(group: &str, partitions: i32) -> i32 {
-    let hash = group.encode_utf16().fold(0_i32, |hash, unit| {
+/// The partition of a coordinator's topic that holds a group or a transactional id: Java's `String.hashCode` modulo the
+/// partitions.
+pub fn partition_of(id: &str, partitions: i32) -> i32 {
+    let hash = id.encode_utf16().fold(0_i32, |hash, unit| {
         hash.wrapping_mul(31).wrapping_add(i32::from(unit))
     });
     (hash & i32::MAX) % partitions.max(1)

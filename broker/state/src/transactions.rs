@@ -23,9 +23,7 @@ pub use types::{
     AddRequest, Effect, EndRequest, InitRequest, Input, MarkersId, ProducerIds, Reply,
     StoredRecord, TopicPartition, TransactionConfig, TransactionError, VerifyRequest,
 };
-pub use value::{
-    PARTITIONS_DEFAULT, TransactionState, TransactionValue, decode_key, encode_key, partition_of,
-};
+pub use value::{PARTITIONS_DEFAULT, TransactionState, TransactionValue, decode_key, encode_key};
 pub use view::{DescribedTransaction, ListFilter, ListedTransaction};
 
 pub use crate::persist::{FailedBecause, PersistId, Token};

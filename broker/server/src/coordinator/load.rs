@@ -1,5 +1,5 @@
-//! Reading the machines back from `__consumer_offsets` after the start, on a blocking thread, one partition after the
-//! other. Damage in one partition makes only its groups unavailable.
+//! Reading the machines of a coordinator back from its topic after the start, on a blocking thread, one partition after the
+//! other. Damage in one partition makes only what belongs to it unavailable.
 
 use std::sync::Arc;
 
@@ -7,41 +7,42 @@ use keelson_protocol::control::EndMarker;
 use keelson_protocol::records::{RecordWalker, decompressed};
 use keelson_protocol::validate::DECOMPRESSED_BYTES_MAX;
 use keelson_protocol::{BATCH_HEADER_BYTES, BatchHeader};
-use keelson_state::groups::{GroupConfig, GroupCoordinator};
+use keelson_state::groups::GroupCoordinator;
 use tokio::sync::mpsc;
 
-use super::Message;
 use crate::partitions::PartitionOwner;
 
 /// One partition's machine, or why there is none.
-pub(super) struct LoadedShard {
-    pub(super) index: i32,
-    pub(super) machine: Result<GroupCoordinator, String>,
+pub(crate) struct LoadedShard<M> {
+    pub(crate) index: i32,
+    pub(crate) machine: Result<M, String>,
 }
 
-/// Loads these partitions and sends each to the owner.
-pub(super) fn load_all(
+/// Loads these partitions, each with `load`, and sends each to the owner, as `message` says it.
+pub(crate) fn load_all<M, Message>(
     partitions: Vec<Arc<PartitionOwner>>,
-    config: &GroupConfig,
+    load: impl Fn(&PartitionOwner) -> Result<M, String>,
     owner: &mpsc::WeakSender<Message>,
+    message: impl Fn(LoadedShard<M>) -> Message,
 ) {
     for partition in partitions {
-        let machine = load(&partition, config);
+        let machine = load(&partition);
         let index = partition.id().index;
         let Some(owner) = owner.upgrade() else {
             return;
         };
-        if owner
-            .blocking_send(Message::Loaded(LoadedShard { index, machine }))
-            .is_err()
-        {
+        let loaded = message(LoadedShard { index, machine });
+        if owner.blocking_send(loaded).is_err() {
             return;
         }
     }
 }
 
-fn load(partition: &PartitionOwner, config: &GroupConfig) -> Result<GroupCoordinator, String> {
-    let mut machine = GroupCoordinator::new(config.clone());
+/// Feeds a fresh machine what a partition of `__consumer_offsets` holds.
+pub(super) fn load(
+    partition: &PartitionOwner,
+    mut machine: GroupCoordinator,
+) -> Result<GroupCoordinator, String> {
     each_record(partition, &mut |replayed| {
         let of_transaction = |header: &BatchHeader| header.is_transactional();
         match replayed {

@@ -7,18 +7,20 @@
 pub(crate) mod load;
 mod owner;
 pub(crate) mod persist;
+pub(crate) mod shards;
 
 use std::sync::Arc;
 
 use keelson_state::groups::{
-    CommitRequest, CommittedOffset, DescribedGroup, GroupError, HeartbeatRequest, JoinRequest,
-    Joined, LeaveRequest, ListedGroup, SyncRequest, Synced,
+    CommitRequest, CommittedOffset, DescribedGroup, GroupCoordinator, GroupError, HeartbeatRequest,
+    JoinRequest, Joined, LeaveRequest, ListedGroup, SyncRequest, Synced,
 };
 use keelson_state::persist::FailedBecause;
 use keelson_state::producers::Marker;
 use tokio::sync::{mpsc, oneshot};
 
 pub use owner::spawn;
+use shards::NotReady;
 
 /// Requests that may wait for the owner. Each connection has few under way, so this is never reached in peace.
 const QUEUE_MESSAGES_MAX: usize = 65_536;
@@ -39,6 +41,16 @@ pub enum CoordinatorError {
 impl From<GroupError> for CoordinatorError {
     fn from(error: GroupError) -> Self {
         CoordinatorError::Group(error)
+    }
+}
+
+impl From<NotReady> for CoordinatorError {
+    fn from(why: NotReady) -> Self {
+        match why {
+            NotReady::NotCoordinator => CoordinatorError::NotCoordinator,
+            NotReady::Loading => CoordinatorError::Loading,
+            NotReady::Damaged => CoordinatorError::Unavailable,
+        }
     }
 }
 
@@ -94,7 +106,7 @@ enum Message {
     List(Back<Vec<ListedGroup>>),
     Snapshot(oneshot::Sender<Vec<GroupSnapshot>>),
     TopicDeleted(Arc<str>),
-    Loaded(load::LoadedShard),
+    Loaded(load::LoadedShard<GroupCoordinator>),
 }
 
 /// The client of the owner.

@@ -1,6 +1,6 @@
 //! The owner's task: one loop over messages, outcomes of persists, and the clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
@@ -12,14 +12,14 @@ use keelson_state::groups::{
     PersistId, Reply, StoredRecord, Synced, Token,
 };
 use keelson_state::metadata::CONSUMER_OFFSETS;
-use keelson_state::offsets::partition_of;
 use tokio::sync::{mpsc, oneshot};
 
 use super::load::{self, LoadedShard};
-use super::persist::{Decided, Persists, Target, What, Which};
+use super::persist::{Decided, Persists, What, Which};
+use super::shards::Shards;
 use super::{Back, CoordinatorError, EndTransaction, FetchedOffset, GroupSnapshot, Inbox, Message};
 use crate::broker::{Broker, now_ms};
-use crate::partitions::Ended;
+use crate::partitions::{Ended, PartitionOwner};
 
 /// Without a deadline the loop still looks at the clock this often; it costs nothing.
 const IDLE: Duration = Duration::from_secs(60);
@@ -54,8 +54,9 @@ pub fn spawn(inbox: Inbox, broker: &Arc<Broker>) {
     let mut owner = Owner {
         persists: Persists::new(broker.ticket(), &broker.budgets.records),
         broker: Arc::downgrade(broker),
-        config,
-        shards: BTreeMap::new(),
+        shards: Shards::new(CONSUMER_OFFSETS, move || {
+            GroupCoordinator::new(config.clone())
+        }),
         deleted_meanwhile: BTreeSet::new(),
         ends_meanwhile: Vec::new(),
         markers: HashMap::new(),
@@ -64,12 +65,6 @@ pub fn spawn(inbox: Inbox, broker: &Arc<Broker>) {
     };
     owner.start_loading(broker, broker.coordinator.sender.downgrade());
     tokio::spawn(owner.run(inbox));
-}
-
-enum Shard {
-    Loading,
-    Ready(Box<GroupCoordinator>),
-    Damaged,
 }
 
 /// Who waits for a token.
@@ -85,8 +80,7 @@ enum Waiting {
 struct Owner {
     /// Weak, as the broker holds this owner's queue.
     broker: Weak<Broker>,
-    config: GroupConfig,
-    shards: BTreeMap<i32, Shard>,
+    shards: Shards<GroupCoordinator>,
     /// Topics that went while some shard was being read.
     deleted_meanwhile: BTreeSet<String>,
     /// Ends of transactions that came while some shard was being read.
@@ -108,19 +102,17 @@ enum Event {
 impl Owner {
     /// Shards that the log may hold something of are read in the background.
     fn start_loading(&mut self, broker: &Broker, sender: mpsc::WeakSender<Message>) {
-        let Some(topic) = broker.partitions.topic(CONSUMER_OFFSETS) else {
-            return;
-        };
-        for partition in &topic.partitions {
-            self.shards.insert(partition.id().index, Shard::Loading);
-        }
-        let (partitions, config) = (topic.partitions.clone(), self.config.clone());
-        tokio::task::spawn_blocking(move || load::load_all(partitions, &config, &sender));
+        let partitions = self.shards.start_loading(broker);
+        let fresh = self.shards.fresh();
+        tokio::task::spawn_blocking(move || {
+            let load = |partition: &PartitionOwner| load::load(partition, fresh());
+            load::load_all(partitions, load, &sender, Message::Loaded);
+        });
     }
 
     async fn run(mut self, mut inbox: Inbox) {
         loop {
-            let wait = self.next_deadline().map_or(IDLE, |at_ms| {
+            let wait = self.shards.next_deadline().map_or(IDLE, |at_ms| {
                 let left = at_ms.saturating_sub(now_ms());
                 Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(IDLE)
             });
@@ -148,27 +140,8 @@ impl Owner {
         }
     }
 
-    fn next_deadline(&self) -> Option<i64> {
-        let of = |shard: &Shard| match shard {
-            Shard::Ready(machine) => machine.next_deadline(),
-            Shard::Loading | Shard::Damaged => None,
-        };
-        self.shards.values().filter_map(of).min()
-    }
-
     fn tick(&mut self, broker: &Broker) {
-        let now_ms = broker.now_ms();
-        let due = |shard: &Shard| match shard {
-            Shard::Ready(machine) => machine.next_deadline().is_some_and(|at_ms| at_ms <= now_ms),
-            Shard::Loading | Shard::Damaged => false,
-        };
-        let due: Vec<i32> = self
-            .shards
-            .iter()
-            .filter(|(_, shard)| due(shard))
-            .map(|(index, _)| *index)
-            .collect();
-        for index in due {
+        for index in self.shards.due(broker.now_ms()) {
             self.apply(broker, index, Input::Tick);
         }
     }
@@ -203,9 +176,7 @@ impl Owner {
         while let Some(input) = inputs.pop() {
             let now_ms = broker.now_ms();
             let mut effects = Vec::new();
-            let Some(Shard::Ready(machine)) = self.shards.get_mut(&index) else {
-                unreachable!("only ready shards are fed");
-            };
+            let machine = self.shards.ready_mut(index);
             machine.apply(now_ms, input, &mut effects);
             let mut refused = Vec::new();
             for effect in effects {
@@ -231,7 +202,7 @@ impl Owner {
         id: PersistId,
         (producer, records): (Option<(i64, i16)>, &[StoredRecord]),
     ) -> Option<Input> {
-        let Some(target) = target(broker, index) else {
+        let Some(target) = self.shards.target(broker, index) else {
             return Some(Input::PersistFailed(id, FailedBecause::Unavailable));
         };
         let mut builder = BatchBuilder::new(broker.now_ms());
@@ -251,15 +222,12 @@ impl Owner {
 
     /// Puts the end of a transaction behind everything that a shard has written.
     fn end_transaction(&mut self, broker: &Broker, end: EndTransaction) {
-        if matches!(self.shards.get(&end.index), Some(Shard::Loading)) {
+        if self.shards.is_loading(end.index) {
             self.ends_meanwhile.push(end);
             return;
         }
-        let config = &self.config;
-        self.shards
-            .entry(end.index)
-            .or_insert_with(|| Shard::Ready(Box::new(GroupCoordinator::new(config.clone()))));
-        let Some(target) = target(broker, end.index) else {
+        self.shards.add(end.index);
+        let Some(target) = self.shards.target(broker, end.index) else {
             send(end.back, Err(FailedBecause::Unavailable));
             return;
         };
@@ -274,41 +242,41 @@ impl Owner {
 
     fn take(&mut self, broker: &Broker, message: Message) {
         match message {
-            Message::Join(request, back) => match self.shard_of(broker, &request.group) {
+            Message::Join(request, back) => match self.shards.of(broker, &request.group) {
                 Ok(index) => self.feed(broker, index, Waiting::Join(back), |token| {
                     Input::Join(token, request)
                 }),
-                Err(error) => send(back, Err((error, request.member_id))),
+                Err(why) => send(back, Err((why.into(), request.member_id))),
             },
-            Message::Sync(request, back) => match self.shard_of(broker, &request.group) {
+            Message::Sync(request, back) => match self.shards.of(broker, &request.group) {
                 Ok(index) => self.feed(broker, index, Waiting::Sync(back), |token| {
                     Input::Sync(token, request)
                 }),
-                Err(error) => send(back, Err(error)),
+                Err(why) => send(back, Err(why.into())),
             },
-            Message::Heartbeat(request, back) => match self.shard_of(broker, &request.group) {
+            Message::Heartbeat(request, back) => match self.shards.of(broker, &request.group) {
                 Ok(index) => self.feed(broker, index, Waiting::Heartbeat(back), |token| {
                     Input::Heartbeat(token, request)
                 }),
-                Err(error) => send(back, Err(error)),
+                Err(why) => send(back, Err(why.into())),
             },
-            Message::Leave(request, back) => match self.shard_of(broker, &request.group) {
+            Message::Leave(request, back) => match self.shards.of(broker, &request.group) {
                 Ok(index) => self.feed(broker, index, Waiting::Leave(back), |token| {
                     Input::Leave(token, request)
                 }),
-                Err(error) => send(back, Err(error)),
+                Err(why) => send(back, Err(why.into())),
             },
-            Message::Commit(request, back) => match self.shard_of(broker, &request.group) {
+            Message::Commit(request, back) => match self.shards.of(broker, &request.group) {
                 Ok(index) => self.feed(broker, index, Waiting::Commit(back), |token| {
                     Input::Commit(token, request)
                 }),
-                Err(error) => send(back, Err(error)),
+                Err(why) => send(back, Err(why.into())),
             },
-            Message::Delete(group, back) => match self.shard_of(broker, &group) {
+            Message::Delete(group, back) => match self.shards.of(broker, &group) {
                 Ok(index) => self.feed(broker, index, Waiting::Delete(back), |token| {
                     Input::Delete(token, group)
                 }),
-                Err(error) => send(back, Err(error)),
+                Err(why) => send(back, Err(why.into())),
             },
             Message::Offsets(group, partitions, back) => {
                 let answer = self
@@ -344,56 +312,25 @@ impl Owner {
         self.apply(broker, index, input(token));
     }
 
-    /// The shard of a group, if it can be asked. A partition that came to be after the start is empty, so ready.
-    fn shard_of(&mut self, broker: &Broker, group: &str) -> Result<i32, CoordinatorError> {
-        let Some(topic) = broker.partitions.topic(CONSUMER_OFFSETS) else {
-            return Err(CoordinatorError::NotCoordinator);
-        };
-        let index = partition_of(group, topic.topic.partitions);
-        let config = &self.config;
-        let shard = self
-            .shards
-            .entry(index)
-            .or_insert_with(|| Shard::Ready(Box::new(GroupCoordinator::new(config.clone()))));
-        match shard {
-            Shard::Ready(_) => Ok(index),
-            Shard::Loading => Err(CoordinatorError::Loading),
-            Shard::Damaged => Err(CoordinatorError::Unavailable),
-        }
-    }
-
     fn machine_of(
         &mut self,
         broker: &Broker,
         group: &str,
     ) -> Result<&GroupCoordinator, CoordinatorError> {
-        let index = self.shard_of(broker, group)?;
-        match &self.shards[&index] {
-            Shard::Ready(machine) => Ok(machine),
-            Shard::Loading => Err(CoordinatorError::Loading),
-            Shard::Damaged => Err(CoordinatorError::Unavailable),
-        }
+        let index = self.shards.of(broker, group)?;
+        Ok(self.shards.get(index)?)
     }
 
     fn list(&self) -> Result<Vec<keelson_state::groups::ListedGroup>, CoordinatorError> {
-        let mut groups = Vec::new();
-        for shard in self.shards.values() {
-            match shard {
-                Shard::Ready(machine) => groups.extend(machine.list()),
-                Shard::Loading => return Err(CoordinatorError::Loading),
-                Shard::Damaged => return Err(CoordinatorError::Unavailable),
-            }
-        }
+        let machines = self.shards.all()?;
+        let mut groups: Vec<_> = machines.iter().flat_map(|machine| machine.list()).collect();
         groups.sort_by(|one, other| one.group.cmp(&other.group));
         Ok(groups)
     }
 
     fn snapshot(&self) -> Vec<GroupSnapshot> {
         let mut groups = Vec::new();
-        for shard in self.shards.values() {
-            let Shard::Ready(machine) = shard else {
-                continue;
-            };
+        for (_, machine) in self.shards.ready() {
             for listed in machine.list() {
                 let members = machine
                     .describe(&listed.group)
@@ -414,36 +351,24 @@ impl Owner {
     }
 
     fn topic_deleted(&mut self, broker: &Broker, topic: &str) {
-        if self.is_loading() {
+        if self.shards.is_any_loading() {
             self.deleted_meanwhile.insert(topic.to_owned());
         }
-        let ready = |shard: &Shard| matches!(shard, Shard::Ready(_));
-        let ready: Vec<i32> = self
-            .shards
-            .iter()
-            .filter(|(_, shard)| ready(shard))
-            .map(|(index, _)| *index)
-            .collect();
+        let ready: Vec<i32> = self.shards.ready().map(|(index, _)| index).collect();
         for index in ready {
             self.apply(broker, index, Input::TopicDeleted(topic.to_owned()));
         }
     }
 
-    fn is_loading(&self) -> bool {
-        self.shards
-            .values()
-            .any(|shard| matches!(shard, Shard::Loading))
-    }
-
-    fn loaded(&mut self, broker: &Broker, loaded: LoadedShard) {
+    fn loaded(&mut self, broker: &Broker, loaded: LoadedShard<GroupCoordinator>) {
         match loaded.machine {
             Ok(machine) => self.ready(broker, loaded.index, machine),
             Err(error) => {
                 tracing::error!(partition = loaded.index, %error, "groups of this partition of __consumer_offsets are unavailable");
-                self.shards.insert(loaded.index, Shard::Damaged);
+                self.shards.loaded(loaded.index, None);
             }
         }
-        if !self.is_loading() {
+        if !self.shards.is_any_loading() {
             self.deleted_meanwhile.clear();
         }
         for end in std::mem::take(&mut self.ends_meanwhile) {
@@ -459,7 +384,7 @@ impl Owner {
             |topic: &&str| image.topic(topic).is_none() || self.deleted_meanwhile.contains(*topic);
         let held = machine.topics_with_offsets().into_iter();
         let gone: Vec<String> = held.filter(is_gone).map(str::to_owned).collect();
-        self.shards.insert(index, Shard::Ready(Box::new(machine)));
+        self.shards.loaded(index, Some(machine));
         for topic in gone {
             self.apply(broker, index, Input::TopicDeleted(topic));
         }
@@ -495,16 +420,6 @@ impl Owner {
             ) => unreachable!("a reply of another kind than the request: {reply:?}"),
         }
     }
-}
-
-/// Where a shard's records go.
-fn target(broker: &Broker, index: i32) -> Option<Target> {
-    let topic = broker.partitions.topic(CONSUMER_OFFSETS)?;
-    Some(Target {
-        shard: index,
-        partition: Arc::clone(topic.partition(index)?),
-        leader_epoch: topic.leader_epoch,
-    })
 }
 
 /// Who asked may have disconnected; then nobody wants the answer.

@@ -11,11 +11,13 @@ mod owner;
 use keelson_state::metadata::TRANSACTION_STATE;
 use keelson_state::transactions::{
     AddRequest, DescribedTransaction, EndRequest, InitRequest, ListFilter, ListedTransaction,
-    TopicPartition, TransactionError,
+    TopicPartition, TransactionCoordinator, TransactionError,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::broker::Broker;
+use crate::coordinator::load::LoadedShard;
+use crate::coordinator::shards::NotReady;
 use crate::metadata::{ChangeError, InternalTopic};
 
 pub use markers::{MarkerFailure, end_in};
@@ -43,6 +45,16 @@ impl From<TransactionError> for TransactionsError {
     }
 }
 
+impl From<NotReady> for TransactionsError {
+    fn from(why: NotReady) -> Self {
+        match why {
+            NotReady::NotCoordinator => TransactionsError::NotCoordinator,
+            NotReady::Loading => TransactionsError::Loading,
+            NotReady::Damaged => TransactionsError::Unavailable,
+        }
+    }
+}
+
 /// A reply's way back.
 type Back<T> = oneshot::Sender<Result<T, TransactionsError>>;
 
@@ -56,7 +68,7 @@ enum Message {
     List(ListFilter, Back<Vec<ListedTransaction>>),
     ProducerId(Result<i64, ChangeError>),
     Written(markers::Written),
-    Loaded(load::LoadedShard),
+    Loaded(LoadedShard<TransactionCoordinator>),
 }
 
 /// The client of the owner.

@@ -1,6 +1,6 @@
 //! The owner's task: one loop over messages, outcomes of persists, and the clock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
@@ -12,15 +12,18 @@ use keelson_state::producers::Marker;
 use keelson_state::transactions::{
     AddRequest, Effect, FailedBecause, InitRequest, Input, ListFilter, ListedTransaction,
     PersistId, ProducerIds, Reply, StoredRecord, Token, TopicPartition, TransactionConfig,
-    TransactionCoordinator, TransactionError, partition_of,
+    TransactionCoordinator, TransactionError,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::load::{self, LoadedShard};
+use super::load;
 use super::markers::{self, Job};
 use super::{Back, Inbox, Message, TransactionsError};
 use crate::broker::{Broker, now_ms};
-use crate::coordinator::persist::{Decided, Persists, Target, What, Which};
+use crate::coordinator::load::{LoadedShard, load_all};
+use crate::coordinator::persist::{Decided, Persists, What, Which};
+use crate::coordinator::shards::Shards;
+use crate::partitions::PartitionOwner;
 
 /// Without a deadline the loop still looks at the clock this often; it costs nothing.
 const IDLE: Duration = Duration::from_secs(60);
@@ -39,8 +42,9 @@ pub fn spawn(inbox: Inbox, broker: &Arc<Broker>) {
         persists: Persists::new(broker.ticket(), &broker.budgets.control),
         broker: Arc::downgrade(broker),
         sender: broker.transactions.sender.downgrade(),
-        config,
-        shards: BTreeMap::new(),
+        shards: Shards::new(TRANSACTION_STATE, move || {
+            TransactionCoordinator::new(config.clone())
+        }),
         ids: ProducerIds::default(),
         ids_asked: 0,
         waiting_for_id: VecDeque::new(),
@@ -49,12 +53,6 @@ pub fn spawn(inbox: Inbox, broker: &Arc<Broker>) {
     };
     owner.start_loading(broker);
     tokio::spawn(owner.run(inbox));
-}
-
-enum Shard {
-    Loading,
-    Ready(Box<TransactionCoordinator>),
-    Damaged,
 }
 
 /// Who waits for a token.
@@ -70,8 +68,7 @@ struct Owner {
     /// Weak, as the broker holds this owner's queue.
     broker: Weak<Broker>,
     sender: mpsc::WeakSender<Message>,
-    config: TransactionConfig,
-    shards: BTreeMap<i32, Shard>,
+    shards: Shards<TransactionCoordinator>,
     ids: ProducerIds,
     /// Ids that were asked for and are not here yet.
     ids_asked: usize,
@@ -91,20 +88,17 @@ enum Event {
 impl Owner {
     /// Shards that the log may hold something of are read in the background.
     fn start_loading(&mut self, broker: &Broker) {
-        let Some(topic) = broker.partitions.topic(TRANSACTION_STATE) else {
-            return;
-        };
-        for partition in &topic.partitions {
-            self.shards.insert(partition.id().index, Shard::Loading);
-        }
-        let (partitions, config) = (topic.partitions.clone(), self.config.clone());
-        let sender = self.sender.clone();
-        tokio::task::spawn_blocking(move || load::load_all(partitions, &config, &sender));
+        let partitions = self.shards.start_loading(broker);
+        let (fresh, sender) = (self.shards.fresh(), self.sender.clone());
+        tokio::task::spawn_blocking(move || {
+            let load = |partition: &PartitionOwner| load::load(partition, fresh());
+            load_all(partitions, load, &sender, Message::Loaded);
+        });
     }
 
     async fn run(mut self, mut inbox: Inbox) {
         loop {
-            let wait = self.next_deadline().map_or(IDLE, |at_ms| {
+            let wait = self.shards.next_deadline().map_or(IDLE, |at_ms| {
                 let left = at_ms.saturating_sub(now_ms());
                 Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(IDLE)
             });
@@ -132,23 +126,8 @@ impl Owner {
         }
     }
 
-    fn next_deadline(&self) -> Option<i64> {
-        let of = |shard: &Shard| match shard {
-            Shard::Ready(machine) => machine.next_deadline(),
-            Shard::Loading | Shard::Damaged => None,
-        };
-        self.shards.values().filter_map(of).min()
-    }
-
     fn tick(&mut self, broker: &Arc<Broker>) {
-        let now_ms = broker.now_ms();
-        let due = |shard: &Shard| match shard {
-            Shard::Ready(machine) => machine.next_deadline().is_some_and(|at_ms| at_ms <= now_ms),
-            Shard::Loading | Shard::Damaged => false,
-        };
-        let due = self.shards.iter().filter(|(_, shard)| due(shard));
-        let due: Vec<i32> = due.map(|(index, _)| *index).collect();
-        for index in due {
+        for index in self.shards.due(broker.now_ms()) {
             self.apply(broker, index, Input::Tick);
         }
     }
@@ -168,9 +147,7 @@ impl Owner {
     fn apply(&mut self, broker: &Arc<Broker>, index: i32, input: Input) {
         let now_ms = broker.now_ms();
         let mut effects = Vec::new();
-        let Some(Shard::Ready(machine)) = self.shards.get_mut(&index) else {
-            unreachable!("only ready shards are fed");
-        };
+        let machine = self.shards.ready_mut(index);
         machine.apply(now_ms, input, &mut self.ids, &mut effects);
         self.carry_out(broker, index, effects);
     }
@@ -220,17 +197,7 @@ impl Owner {
         id: PersistId,
         record: &StoredRecord,
     ) -> Option<Input> {
-        let target = broker
-            .partitions
-            .topic(TRANSACTION_STATE)
-            .and_then(|topic| {
-                Some(Target {
-                    shard: index,
-                    partition: Arc::clone(topic.partition(index)?),
-                    leader_epoch: topic.leader_epoch,
-                })
-            });
-        let Some(target) = target else {
+        let Some(target) = self.shards.target(broker, index) else {
             return Some(Input::PersistFailed(id, FailedBecause::Unavailable));
         };
         let mut builder = BatchBuilder::new(broker.now_ms());
@@ -273,12 +240,10 @@ impl Owner {
                 Err(error) => send(back, Err(error)),
             },
             Message::Describe(id, back) => {
-                let found = self
-                    .shard_of(broker, &id)
-                    .map(|index| match &self.shards[&index] {
-                        Shard::Ready(machine) => machine.describe(&id),
-                        Shard::Loading | Shard::Damaged => None,
-                    });
+                let found = self.shard_of(broker, &id).and_then(|index| {
+                    let machine = self.shards.get(index)?;
+                    Ok(machine.describe(&id))
+                });
                 send(back, found);
             }
             Message::List(filter, back) => send(back, self.list(broker, &filter)),
@@ -353,24 +318,12 @@ impl Owner {
         }
     }
 
-    /// The shard of a transactional id, if it can be asked. A partition that came to be after the start is empty, so ready.
+    /// The shard of a transactional id, if it can be asked.
     fn shard_of(&mut self, broker: &Broker, id: &str) -> Result<i32, TransactionsError> {
         if id.is_empty() {
             return Err(TransactionError::InvalidRequest.into());
         }
-        let topic = broker.partitions.topic(TRANSACTION_STATE);
-        let topic = topic.ok_or(TransactionsError::NotCoordinator)?;
-        let index = partition_of(id, topic.topic.partitions);
-        let config = &self.config;
-        let shard = self
-            .shards
-            .entry(index)
-            .or_insert_with(|| Shard::Ready(Box::new(TransactionCoordinator::new(config.clone()))));
-        match shard {
-            Shard::Ready(_) => Ok(index),
-            Shard::Loading => Err(TransactionsError::Loading),
-            Shard::Damaged => Err(TransactionsError::Unavailable),
-        }
+        Ok(self.shards.of(broker, id)?)
     }
 
     fn list(
@@ -379,30 +332,24 @@ impl Owner {
         filter: &ListFilter,
     ) -> Result<Vec<ListedTransaction>, TransactionsError> {
         let now_ms = broker.now_ms();
-        let mut listed = Vec::new();
-        for shard in self.shards.values() {
-            match shard {
-                Shard::Ready(machine) => listed.extend(machine.list(now_ms, filter)),
-                Shard::Loading => return Err(TransactionsError::Loading),
-                Shard::Damaged => return Err(TransactionsError::Unavailable),
-            }
-        }
+        let machines = self.shards.all()?;
+        let listed = machines.iter().flat_map(|m| m.list(now_ms, filter));
+        let mut listed: Vec<_> = listed.collect();
         listed.sort_by(|one, other| one.transactional_id.cmp(&other.transactional_id));
         Ok(listed)
     }
 
-    fn loaded(&mut self, broker: &Arc<Broker>, loaded: LoadedShard) {
+    fn loaded(&mut self, broker: &Arc<Broker>, loaded: LoadedShard<TransactionCoordinator>) {
         match loaded.machine {
             Ok(mut machine) => {
                 let mut effects = Vec::new();
                 machine.finish_load(broker.now_ms(), &mut effects);
-                let shard = Shard::Ready(Box::new(machine));
-                self.shards.insert(loaded.index, shard);
+                self.shards.loaded(loaded.index, Some(machine));
                 self.carry_out(broker, loaded.index, effects);
             }
             Err(error) => {
                 tracing::error!(partition = loaded.index, %error, "transactions of this partition of __transaction_state are unavailable");
-                self.shards.insert(loaded.index, Shard::Damaged);
+                self.shards.loaded(loaded.index, None);
             }
         }
     }

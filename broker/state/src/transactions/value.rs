@@ -30,11 +30,6 @@ const TAG_PREVIOUS_PRODUCER_ID: u32 = 0;
 const TAG_NEXT_PRODUCER_ID: u32 = 1;
 const TAG_CLIENT_VERSION: u32 = 2;
 
-/// The partition of `__transaction_state` that holds a transactional id, found as that of a group is.
-pub fn partition_of(transactional_id: &str, partitions: i32) -> i32 {
-    crate::offsets::partition_of(transactional_id, partitions)
-}
-
 /// Where a transaction stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionState {
