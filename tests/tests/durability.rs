@@ -144,6 +144,9 @@ fn a_failed_sync_of_many_flushes_ends_the_process_and_loses_nothing() {
     });
     assert!(failed.iter().all(|call| call.result < 0), "{failed:?}");
     drop(strace);
+    let log = broker.log();
+    let told = format!("cannot write {}/p/", broker.data_dir().display());
+    assert!(log.contains(&told), "no flush has failed: {log}");
 
     broker.restart();
     let mut wire = Wire::connect(broker.bootstrap());
