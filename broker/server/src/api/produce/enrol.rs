@@ -48,7 +48,7 @@ pub(super) fn needed(
             if *producer.get_or_insert(of_batch) != of_batch {
                 return Err(Refused::new(
                     ErrorCode::InvalidProducerIdMapping,
-                    "Transactional records contained more than one producer ID".to_owned(),
+                    "the request has batches of more than one transactional producer".to_owned(),
                 ));
             }
             let Ok(state) = request.find(&topic.name, topic.topic_id.as_bytes()) else {
