@@ -14,10 +14,11 @@ use keelson_protocol::kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use keelson_protocol::kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
-use keelson_state::groups::{CommitEntry, CommitRequest};
+use keelson_state::groups::{CommitEntry, CommitRequest, GroupError};
 
-use super::common::code;
+use super::common::{code, first_error};
 use crate::broker::Broker;
+use crate::coordinator::CoordinatorError;
 use crate::dispatch::{Answer, Api, Call, Outcome};
 use crate::errors;
 
@@ -45,27 +46,26 @@ impl Api for OffsetCommit {
         };
         let committed = broker.coordinator.commit(request);
         Outcome::later(async move {
-            let failures: Vec<Option<ErrorCode>> = match committed.await {
-                Ok(results) => results
-                    .iter()
-                    .map(|result| result.as_ref().err().map(errors::group))
-                    .collect(),
-                Err(error) => vec![Some(errors::coordinator(&error)); count],
-            };
+            let failures = failures(committed.await);
+            let failures = failures.unwrap_or_else(|error| vec![Some(error); count]);
             for ((topic, partition), failure) in places.into_iter().zip(failures) {
                 let answer: &mut OffsetCommitResponseTopic = &mut topics[topic];
                 answer.partitions[partition].error_code = code(failure);
             }
-            let mut codes = topics
-                .iter()
-                .flat_map(|topic| &topic.partitions)
-                .map(|partition| partition.error_code);
-            let first = codes
-                .find(|code| *code != 0)
-                .and_then(ErrorCode::try_from_code);
+            let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+            let first = first_error(partitions.map(|partition| partition.error_code));
             Answer::new(OffsetCommitResponse::default().with_topics(topics), first)
         })
     }
+}
+
+/// What became of each entry, or why there is no answer.
+pub(super) fn failures(
+    committed: Result<Vec<Result<(), GroupError>>, CoordinatorError>,
+) -> Result<Vec<Option<ErrorCode>>, ErrorCode> {
+    let results = committed.map_err(|error| errors::coordinator(&error))?;
+    let failure = |result: &Result<(), GroupError>| result.as_ref().err().map(errors::group);
+    Ok(results.iter().map(failure).collect())
 }
 
 type Split = (

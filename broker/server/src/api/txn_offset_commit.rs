@@ -17,7 +17,8 @@ use keelson_state::groups::{CommitEntry, CommitRequest};
 use keelson_state::transactions::{AddRequest, TransactionError};
 
 use super::add_offsets_to_txn::place_of;
-use super::common::code;
+use super::common::{code, first_error};
+use super::offset_commit::failures;
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
 use crate::errors;
@@ -54,22 +55,15 @@ impl Api for TxnOffsetCommit {
             let failures = if entries.is_empty() {
                 Vec::new()
             } else {
-                match commit(&broker, version, &body, entries).await {
-                    Ok(failures) => failures,
-                    Err(error) => vec![Some(known(error, version)); count],
-                }
+                let failures = commit(&broker, version, &body, entries).await;
+                failures.unwrap_or_else(|error| vec![Some(known(error, version)); count])
             };
             for ((topic, partition), failure) in places.into_iter().zip(failures) {
                 let answer: &mut TxnOffsetCommitResponseTopic = &mut topics[topic];
                 answer.partitions[partition].error_code = code(failure);
             }
-            let mut codes = topics
-                .iter()
-                .flat_map(|topic| &topic.partitions)
-                .map(|partition| partition.error_code);
-            let first = codes
-                .find(|code| *code != 0)
-                .and_then(ErrorCode::try_from_code);
+            let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+            let first = first_error(partitions.map(|partition| partition.error_code));
             Answer::new(
                 TxnOffsetCommitResponse::default().with_topics(topics),
                 first,
@@ -105,13 +99,7 @@ async fn commit(
         producer: Some((body.producer_id.0, body.producer_epoch)),
         entries,
     };
-    match broker.coordinator.commit(request).await {
-        Ok(results) => Ok(results
-            .iter()
-            .map(|result| result.as_ref().err().map(errors::group))
-            .collect()),
-        Err(error) => Err(errors::coordinator(&error)),
-    }
+    failures(broker.coordinator.commit(request).await)
 }
 
 /// The group's partition of `__consumer_offsets` must be in the transaction.
@@ -164,11 +152,15 @@ type Split = (
 fn split(broker: &Broker, topics: Vec<TxnOffsetCommitRequestTopic>) -> Split {
     let (mut answers, mut entries, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for topic in topics {
+        let known = broker.partitions.topic(&topic.name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let index = partition.partition_index;
             let answer = TxnOffsetCommitResponsePartition::default().with_partition_index(index);
-            if broker.partitions.partition(&topic.name, index).is_none() {
+            let exists = known
+                .as_ref()
+                .is_some_and(|known| known.partition(index).is_some());
+            if !exists {
                 let unknown = ErrorCode::UnknownTopicOrPartition.code();
                 partitions.push(answer.with_error_code(unknown));
                 continue;
