@@ -30,4 +30,4 @@ pub use compression::Compression;
 pub use error_names::error_name;
 pub use kafka_protocol;
 pub use kafka_protocol::ResponseError as ErrorCode;
-pub use validate::{ValidateLimits, Validated, validate_produced};
+pub use validate::{ValidateLimits, Validated, records_at_fault, validate_produced};

@@ -32,10 +32,8 @@ pub struct Validated {
     pub header: BatchHeader,
     /// The largest timestamp of its records; the header may say something else (see [`Validated::max_timestamp_wrong`]).
     pub max_timestamp: i64,
-    /// Offset delta of the first record with that timestamp.
-    pub max_timestamp_delta: i32,
-    /// Offset delta of the first record without a key, if there is one (compacted topics refuse it).
-    pub first_without_key: Option<i32>,
+    /// Whether every record has a key (compacted topics want that).
+    pub all_have_keys: bool,
     /// Bytes of the records after decompression.
     pub decompressed_bytes: usize,
 }
@@ -85,6 +83,45 @@ pub fn validate_produced(bytes: &[u8], limits: &ValidateLimits) -> Result<Valida
         });
     }
     Ok(walk.found)
+}
+
+/// Offset deltas of the records that `at_fault` is true for, given their timestamps and whether they have a key; at most
+/// `most`. `batch` is one that [`validate_produced`] took under the same `decompressed_bytes_max`.
+pub fn records_at_fault(
+    batch: &[u8],
+    decompressed_bytes_max: usize,
+    most: usize,
+    at_fault: impl Fn(i64, bool) -> bool,
+) -> Result<Vec<i32>, BatchError> {
+    let header = BatchHeader::parse(batch)?;
+    let records = &batch[BATCH_HEADER_BYTES..];
+    let codec = header.compression()?;
+    if codec == Compression::None {
+        find(&header, &mut SliceSource { rest: records }, most, at_fault)
+    } else {
+        let mut source = StreamSource::new(codec, records, decompressed_bytes_max)?;
+        find(&header, &mut source, most, at_fault)
+    }
+}
+
+fn find<S: Source>(
+    header: &BatchHeader,
+    source: &mut S,
+    most: usize,
+    at_fault: impl Fn(i64, bool) -> bool,
+) -> Result<Vec<i32>, BatchError> {
+    let mut found = Vec::new();
+    for index in 0..header.records_count {
+        let record = read_record(source, index)?;
+        let timestamp = header.base_timestamp.saturating_add(record.timestamp_delta);
+        if at_fault(timestamp, record.key.is_some()) {
+            found.push(index);
+            if found.len() == most {
+                break;
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn check_size(
@@ -183,8 +220,7 @@ impl Walk {
         let found = Validated {
             header,
             max_timestamp: i64::MIN,
-            max_timestamp_delta: 0,
-            first_without_key: None,
+            all_have_keys: true,
             decompressed_bytes: 0,
         };
         Self { found }
@@ -222,11 +258,8 @@ impl Walk {
         };
         if timestamp > self.found.max_timestamp || index == 0 {
             self.found.max_timestamp = timestamp;
-            self.found.max_timestamp_delta = index;
         }
-        if record.key.is_none() && self.found.first_without_key.is_none() {
-            self.found.first_without_key = Some(index);
-        }
+        self.found.all_have_keys &= record.key.is_some();
         Ok(())
     }
 }

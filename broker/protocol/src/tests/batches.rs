@@ -128,12 +128,20 @@ fn golden_batches_of_every_codec_are_read() {
         assert_eq!(codec.name(), name);
         assert_eq!(validated.header.size(), batch.len());
         assert_eq!(validated.header.last_offset(), 2);
-        assert_eq!(
-            (validated.max_timestamp, validated.max_timestamp_delta),
-            (1_700_000_000_002, 2)
-        );
+        assert_eq!(validated.max_timestamp, 1_700_000_000_002);
         assert!(!validated.max_timestamp_wrong());
-        assert_eq!(validated.first_without_key, Some(1));
+        assert!(!validated.all_have_keys);
+        let found = |most, at_fault: fn(i64, bool) -> bool| {
+            let max = LIMITS.decompressed_bytes_max;
+            records_at_fault(batch, max, most, at_fault).unwrap()
+        };
+        assert_eq!(found(9, |_, has_key| !has_key), [1], "{name}");
+        assert_eq!(
+            found(9, |time, _| time > 1_700_000_000_000),
+            [1, 2],
+            "{name}"
+        );
+        assert_eq!(found(2, |_, _| true), [0, 1], "{name}");
         let walked = walk(batch);
         assert_eq!(walked[..2], expected[..2], "{name}");
         assert_eq!(walked[2].0, expected[2].0, "{name}");
@@ -225,10 +233,7 @@ fn b9_a_batch_of_ours_has_kafkas_checksum_and_layout() {
     );
     assert_eq!(batch[17..21], validated.header.crc.to_be_bytes());
     assert_eq!(validated.header.batch_length as usize, batch.len() - 12);
-    assert_eq!(
-        (validated.max_timestamp, validated.max_timestamp_delta),
-        (1_005, 1)
-    );
+    assert_eq!(validated.max_timestamp, 1_005);
     assert_eq!(
         walk(&batch)[1].2,
         vec![(b"h".to_vec(), Some(b"1".to_vec())), (b"h".to_vec(), None)]

@@ -257,7 +257,7 @@ impl Refused {
         let records = self.records.into_iter().map(|(index, message)| {
             BatchIndexAndErrorMessage::default()
                 .with_batch_index(index)
-                .with_batch_index_error_message(Some(StrBytes::from_string(message)))
+                .with_batch_index_error_message(Some(message))
         });
         response
             .with_record_errors(records.collect())

@@ -62,6 +62,37 @@ async fn refusals_are_kafkas() {
     assert_eq!(test.produce("orders", 0, &[b"x"]).await, (0, 0));
 }
 
+/// KIP-467: the producer drops the records at fault and may send the others again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_record_at_fault_is_named() {
+    let test = TestBroker::start(&["log.cleanup.policy=compact"]).await;
+    test.create(&["orders"]).await;
+    let refused = async |bytes: Bytes, version: i16| {
+        let request = produce_request("orders", 0, bytes, -1);
+        let response = test.call_version(request, version).await;
+        let partition = answer(&response).clone();
+        let named = partition.record_errors.iter().map(|e| e.batch_index);
+        (partition.error_code, named.collect::<Vec<_>>())
+    };
+    let mut keys = BatchBuilder::new(now_ms());
+    for n in 0..10 {
+        keys.push((n % 3 != 1).then_some(&b"k"[..]), Some(b"x"));
+    }
+    let keys = keys.build();
+    let invalid = ErrorCode::InvalidRecord.code();
+    assert_eq!(refused(keys.clone(), 9).await, (invalid, vec![1, 4, 7]));
+    assert_eq!(
+        refused(keys, 7).await,
+        (invalid, vec![]),
+        "version 8 has them first"
+    );
+    let mut times = BatchBuilder::new(now_ms() + 7_200_000);
+    times.push(Some(b"k"), Some(b"x"));
+    times.push(Some(b"k"), Some(b"y"));
+    let invalid = ErrorCode::InvalidTimestamp.code();
+    assert_eq!(refused(times.build(), 9).await, (invalid, vec![0, 1]));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_version_is_answered() {
     let test = TestBroker::start(&[]).await;

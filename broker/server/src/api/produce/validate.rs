@@ -4,10 +4,11 @@
 //! where Kafka changes them: log append time, and a wrong max timestamp.
 
 use bytes::{Bytes, BytesMut};
+use kafka_protocol::protocol::StrBytes;
 use keelson_protocol::validate::DECOMPRESSED_BYTES_MAX;
 use keelson_protocol::{
-    BatchError, BatchHeader, Compression, ErrorCode, ValidateLimits, Validated, rewrite_timestamps,
-    validate_produced,
+    BatchError, BatchHeader, Compression, ErrorCode, ValidateLimits, Validated, records_at_fault,
+    rewrite_timestamps, validate_produced,
 };
 use keelson_state::config::{TimestampType, TopicSettings};
 
@@ -18,6 +19,8 @@ use crate::errors;
 const TIMESTAMP_AHEAD_MS_MAX: i64 = 3_600_000;
 /// A compressed batch above this is walked where blocking is allowed; it may decompress to a hundred times its size.
 const HEAVY_BYTES: usize = 32 * 1024;
+/// How many records of a batch are named as being at fault; as many as librdkafka puts in a batch unless told otherwise.
+const RECORD_ERRORS_MAX: usize = 10_000;
 /// The time of an append is in the answer only where the broker sets it.
 const NO_APPEND_TIME: i64 = -1;
 
@@ -27,7 +30,7 @@ pub(crate) struct Refused {
     pub(super) code: ErrorCode,
     pub(super) message: String,
     /// Records that are at fault, by their place in the batch.
-    pub(super) records: Vec<(i32, String)>,
+    pub(super) records: Vec<(i32, StrBytes)>,
 }
 
 impl Refused {
@@ -42,7 +45,9 @@ impl Refused {
     fn batch(error: &BatchError) -> Self {
         let mut refused = Self::new(errors::batch(error), error.to_string());
         if let BatchError::Record { index, .. } = error {
-            refused.records.push((*index, error.to_string()));
+            refused
+                .records
+                .push((*index, StrBytes::from_string(error.to_string())));
         }
         refused
     }
@@ -97,15 +102,8 @@ fn check_here(
         produce_version: version,
     };
     let validated = validate_produced(&records, &limits).map_err(|e| Refused::batch(&e))?;
-    if settings.compaction.is_some()
-        && let Some(index) = validated.first_without_key
-    {
-        let message = "Compacted topic cannot accept message without key.".to_owned();
-        return Err(Refused {
-            code: ErrorCode::InvalidRecord,
-            message: message.clone(),
-            records: vec![(index, message)],
-        });
+    if settings.compaction.is_some() && !validated.all_have_keys {
+        return Err(without_key(&records));
     }
     match settings.timestamp_type {
         TimestampType::LogAppendTime => stamp(
@@ -115,7 +113,7 @@ fn check_here(
             now_ms,
         ),
         TimestampType::CreateTime => {
-            check_ahead(&validated, now_ms)?;
+            check_ahead(&records, &validated, now_ms)?;
             if validated.max_timestamp_wrong() {
                 return stamp(
                     records,
@@ -133,20 +131,51 @@ fn check_here(
     }
 }
 
-fn check_ahead(validated: &Validated, now_ms: i64) -> Result<(), Refused> {
-    let ahead = validated.max_timestamp.saturating_sub(now_ms);
-    if ahead <= TIMESTAMP_AHEAD_MS_MAX {
+/// A compacted topic keeps the newest record of each key, so that a record without one could never go.
+fn without_key(records: &[u8]) -> Refused {
+    let message = StrBytes::from_static_str("Compacted topic cannot accept message without key.");
+    let found = records_at_fault(
+        records,
+        DECOMPRESSED_BYTES_MAX,
+        RECORD_ERRORS_MAX,
+        |_, has_key| !has_key,
+    );
+    Refused {
+        code: ErrorCode::InvalidRecord,
+        message: "One or more records have been rejected".to_owned(),
+        records: told(found, |_| message.clone()),
+    }
+}
+
+fn check_ahead(records: &[u8], validated: &Validated, now_ms: i64) -> Result<(), Refused> {
+    let latest = now_ms.saturating_add(TIMESTAMP_AHEAD_MS_MAX);
+    if validated.max_timestamp <= latest {
         return Ok(());
     }
-    let message = format!(
-        "Timestamp {} of message with offset {} is out of range. The timestamp should be at most {} ms ahead of the broker's {now_ms}",
-        validated.max_timestamp, validated.max_timestamp_delta, TIMESTAMP_AHEAD_MS_MAX
+    let found = records_at_fault(
+        records,
+        DECOMPRESSED_BYTES_MAX,
+        RECORD_ERRORS_MAX,
+        |timestamp, _| timestamp > latest,
     );
     Err(Refused {
         code: ErrorCode::InvalidTimestamp,
         message: "One or more records have been rejected due to invalid timestamp".to_owned(),
-        records: vec![(validated.max_timestamp_delta, message)],
+        records: told(found, |index| {
+            StrBytes::from_string(format!(
+                "the timestamp of record {index} is more than {TIMESTAMP_AHEAD_MS_MAX} ms ahead of the broker's {now_ms}"
+            ))
+        }),
     })
+}
+
+/// The records at fault, each with its words. They were walked once without an error, so a second walk has none either.
+fn told(
+    found: Result<Vec<i32>, BatchError>,
+    words: impl Fn(i32) -> StrBytes,
+) -> Vec<(i32, StrBytes)> {
+    let indexes = found.unwrap_or_default().into_iter();
+    indexes.map(|index| (index, words(index))).collect()
 }
 
 fn stamp(
