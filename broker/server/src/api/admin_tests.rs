@@ -88,6 +88,29 @@ async fn topics_are_created_in_every_version_and_refused_with_a_reason() {
 }
 
 #[tokio::test]
+async fn e13_each_topic_of_a_request_has_the_partitions_it_asked_for() {
+    let broker = TestBroker::start(&[]).await;
+    let wanted = [("one", 1), ("three", 3), ("two", 2)];
+    let topics = wanted.map(|(of, partitions)| topic(of, partitions));
+    assert_eq!(create(&broker, topics.to_vec(), 7).await, [0; 3]);
+    for (of, partitions) in wanted {
+        for index in 0..partitions {
+            assert_eq!(
+                broker.produce(of, index, &[b"x"]).await,
+                (0, 0),
+                "{of}-{index}"
+            );
+        }
+        let unknown = ErrorCode::UnknownTopicOrPartition.code();
+        assert_eq!(
+            broker.produce(of, partitions, &[b"x"]).await.0,
+            unknown,
+            "{of}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn validate_only_changes_nothing() {
     let broker = TestBroker::start(&[]).await;
     let request = CreateTopicsRequest::default()

@@ -71,6 +71,22 @@ async fn whole_batches_from_any_offset_within_the_limits() {
     assert_eq!(fetch(30, 1 << 20, 1 << 20).await, []);
 }
 
+/// A client that reads a length takes -1 for a message set of -1 bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn e8_nothing_to_read_is_records_of_no_bytes_and_never_null() {
+    let test = TestBroker::start(&[]).await;
+    test.create(&["orders"]).await;
+    let id = test.broker.partitions.topic("orders").unwrap().topic.id;
+    for version in 4..=17 {
+        let mut wanted = request("orders", vec![partition(0, 0, 1000)], 1000);
+        wanted.topics[0].topic_id = uuid::Uuid::from_bytes(id);
+        let response = test.call_version(wanted, version).await;
+        let data = &parts(&response)[0];
+        assert_eq!(data.error_code, 0, "version {version}");
+        assert_eq!(data.records.as_deref(), Some(&b""[..]), "version {version}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_of_partitions_are_kafkas() {
     let test = TestBroker::start(&[]).await;
