@@ -3,7 +3,8 @@
 //! Owns the handle and the threads behind it. What a start does stands in [`crate::recovery`].
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::budget::{Reservation, TailBudget};
 use crate::compactor::Compactor;
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{Disk, RealDisk, Space};
 use crate::flusher::{self, Stop};
 use crate::folders;
 use crate::health::{Health, UNHEALTHY_RANGES_MAX, WalNumbers};
@@ -287,6 +288,20 @@ impl Log {
     /// The largest batch that can ever be appended, whatever a topic allows.
     pub fn batch_bytes_max(&self) -> u64 {
         self.shared.batch_bytes_max()
+    }
+
+    /// Where the data is, as the options named it.
+    pub fn data_dir(&self) -> &Path {
+        self.shared.files.root()
+    }
+
+    /// The size and the room of the volume. Asks the system: for a thread that may block.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn space(&self) -> io::Result<Space> {
+        let files = &self.shared.files;
+        files.disk().space(files.root())
     }
 
     /// Looks at the free space and brings the gauges up to date. Called about once a second, from a thread that may

@@ -101,14 +101,27 @@ pub const APIS: &[ApiSpec] = apis! {
     EndTxn: 0..=5, shape::END_TXN;
     WriteTxnMarkers: 1..=1, shape::WRITE_TXN_MARKERS;
     TxnOffsetCommit: 0..=5, shape::TXN_OFFSET_COMMIT;
+    DescribeAcls: 1..=3, shape::DESCRIBE_ACLS;
+    CreateAcls: 1..=3, shape::CREATE_ACLS;
+    DeleteAcls: 1..=3, shape::DELETE_ACLS;
     DescribeConfigs: 1..=4, shape::DESCRIBE_CONFIGS;
+    AlterReplicaLogDirs: 1..=2, shape::ALTER_REPLICA_LOG_DIRS;
+    DescribeLogDirs: 1..=4, shape::DESCRIBE_LOG_DIRS;
     CreatePartitions: 0..=3, shape::CREATE_PARTITIONS;
     DeleteGroups: 0..=2, shape::DELETE_GROUPS;
+    ElectLeaders: 0..=2, shape::ELECT_LEADERS;
     IncrementalAlterConfigs: 0..=1, shape::INCREMENTAL_ALTER_CONFIGS;
+    AlterPartitionReassignments: 0..=1, shape::ALTER_PARTITION_REASSIGNMENTS;
+    ListPartitionReassignments: 0..=0, shape::LIST_PARTITION_REASSIGNMENTS;
+    DescribeClientQuotas: 0..=1, shape::DESCRIBE_CLIENT_QUOTAS;
+    DescribeUserScramCredentials: 0..=0, shape::DESCRIBE_USER_SCRAM_CREDENTIALS;
+    DescribeQuorum: 0..=2, shape::DESCRIBE_QUORUM;
     DescribeCluster: 0..=2, shape::DESCRIBE_CLUSTER;
     DescribeProducers: 0..=0, shape::DESCRIBE_PRODUCERS;
     DescribeTransactions: 0..=0, shape::DESCRIBE_TRANSACTIONS;
-    ListTransactions: 0..=1, shape::LIST_TRANSACTIONS;
+    ListTransactions: 0..=2, shape::LIST_TRANSACTIONS;
+    ListConfigResources: 0..=1, shape::LIST_CONFIG_RESOURCES;
+    DescribeTopicPartitions: 0..=0, shape::DESCRIBE_TOPIC_PARTITIONS;
 };
 
 /// The row of an API, if it is served.

@@ -236,6 +236,10 @@ impl Walk<'_> {
             }
             Kind::Array(element) => self.array(name, element),
             Kind::Struct(shape) => self.shape(shape),
+            Kind::Optional(shape) => match self.fixed::<1>(name)? {
+                [1] => self.shape(shape),
+                [_] => Ok(()),
+            },
         }
     }
 
@@ -312,6 +316,7 @@ impl Walk<'_> {
 fn wire_bytes_min(kind: &Kind, version: i16, flexible: bool) -> usize {
     match kind {
         Kind::Fixed(n) => *n,
+        Kind::Optional(_) => 1,
         Kind::Str => {
             if flexible {
                 1

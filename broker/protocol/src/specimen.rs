@@ -191,6 +191,13 @@ impl Maker {
                 }
             }
             Kind::Struct(shape) => self.shape(shape),
+            Kind::Optional(shape) => {
+                let present = u8::from(self.elements > 0);
+                self.specimen.body.push(present);
+                if present == 1 {
+                    self.shape(shape);
+                }
+            }
         }
     }
 

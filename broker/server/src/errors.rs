@@ -111,7 +111,11 @@ pub fn metadata(error: &MetadataError) -> ErrorCode {
             ErrorCode::InvalidTopicException
         }
         MetadataError::Exists { .. } => ErrorCode::TopicAlreadyExists,
-        MetadataError::UnknownName { .. } => ErrorCode::UnknownTopicOrPartition,
+        MetadataError::UnknownName { .. } | MetadataError::Nowhere { .. } => {
+            ErrorCode::UnknownTopicOrPartition
+        }
+        MetadataError::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
+        MetadataError::NoReassignment => ErrorCode::NoReassignmentInProgress,
         MetadataError::UnknownId { .. } => ErrorCode::UnknownTopicId,
         MetadataError::InvalidPartitions { .. } => ErrorCode::InvalidPartitions,
         MetadataError::InvalidReplicationFactor { .. } => ErrorCode::InvalidReplicationFactor,

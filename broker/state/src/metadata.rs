@@ -6,6 +6,7 @@
 mod decide;
 mod image;
 mod name;
+mod placement;
 mod record;
 
 pub use decide::{
@@ -18,6 +19,7 @@ pub use name::{
     CLUSTER_METADATA, CLUSTER_METADATA_ID, CONSUMER_OFFSETS, TRANSACTION_STATE, TopicUuid,
     is_internal, validate_topic_name,
 };
+pub use placement::{check_election, check_reassignment};
 pub use record::Record;
 
 #[cfg(test)]

@@ -43,7 +43,14 @@ fn decode(spec: &ApiSpec, version: i16, body: &[u8]) -> Result<usize, DecodeErro
         AddPartitionsToTxn: AddPartitionsToTxnRequest, AddOffsetsToTxn: AddOffsetsToTxnRequest, EndTxn: EndTxnRequest,
         WriteTxnMarkers: WriteTxnMarkersRequest, TxnOffsetCommit: TxnOffsetCommitRequest,
         DescribeProducers: DescribeProducersRequest, DescribeTransactions: DescribeTransactionsRequest,
-        ListTransactions: ListTransactionsRequest,
+        ListTransactions: ListTransactionsRequest, DescribeAcls: DescribeAclsRequest, CreateAcls: CreateAclsRequest,
+        DeleteAcls: DeleteAclsRequest, AlterReplicaLogDirs: AlterReplicaLogDirsRequest,
+        DescribeLogDirs: DescribeLogDirsRequest, ElectLeaders: ElectLeadersRequest,
+        AlterPartitionReassignments: AlterPartitionReassignmentsRequest,
+        ListPartitionReassignments: ListPartitionReassignmentsRequest,
+        DescribeClientQuotas: DescribeClientQuotasRequest,
+        DescribeUserScramCredentials: DescribeUserScramCredentialsRequest, DescribeQuorum: DescribeQuorumRequest,
+        ListConfigResources: ListConfigResourcesRequest, DescribeTopicPartitions: DescribeTopicPartitionsRequest,
     )
 }
 

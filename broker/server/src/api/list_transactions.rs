@@ -1,21 +1,28 @@
-//! ListTransactions (key 66), versions 0–1.
+//! ListTransactions (key 66), versions 0–2.
 //!
-//! - 0: by state and producer id (KIP-664). 1: by how long a transaction has run (KIP-994).
+//! - 0: by state and producer id (KIP-664). 1: by how long a transaction has run (KIP-994). 2: by a
+//!   pattern of the transactional id (KIP-1152), which must match all of it; one that is none is
+//!   INVALID_REGULAR_EXPRESSION.
 //!
-//! Left out: transactional ids by pattern (version 2).
+//! Left out: nothing.
 
 use std::sync::Arc;
 
+use keelson_protocol::ErrorCode;
 use keelson_protocol::kafka_protocol::messages::list_transactions_response::TransactionState as Listed;
 use keelson_protocol::kafka_protocol::messages::{
     ListTransactionsRequest, ListTransactionsResponse, ProducerId,
 };
 use keelson_state::transactions::{ListFilter, TransactionState};
+use regex::{Regex, RegexBuilder};
 
 use super::common::text;
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
 use crate::errors;
+
+/// What a compiled pattern may take of memory.
+const PATTERN_BYTES_MAX: usize = 256 * 1024;
 
 /// The handler.
 pub struct ListTransactions;
@@ -29,6 +36,12 @@ impl Api for ListTransactions {
         call: Call<ListTransactionsRequest>,
     ) -> Outcome<ListTransactionsResponse> {
         let Call { version, body, .. } = call;
+        let pattern = body.transactional_id_pattern.as_deref().unwrap_or("");
+        let Ok(pattern) = whole(pattern) else {
+            let error = ErrorCode::InvalidRegularExpression;
+            let response = ListTransactionsResponse::default().with_error_code(error.code());
+            return Outcome::Ready(Answer::failed(response, error));
+        };
         let state_of = |name: &str| TransactionState::of_name(name);
         let (known, unknown): (Vec<_>, Vec<_>) = body
             .state_filters
@@ -50,7 +63,11 @@ impl Api for ListTransactions {
             let response = ListTransactionsResponse::default().with_unknown_state_filters(unknown);
             match listed.await {
                 Ok(listed) => {
-                    let each = listed.into_iter().map(|one| {
+                    let passes = |id: &str| pattern.as_ref().is_none_or(|p| p.is_match(id));
+                    let passing = listed
+                        .into_iter()
+                        .filter(|one| passes(&one.transactional_id));
+                    let each = passing.map(|one| {
                         Listed::default()
                             .with_transactional_id(text(one.transactional_id).into())
                             .with_producer_id(ProducerId(one.producer_id))
@@ -65,4 +82,19 @@ impl Api for ListTransactions {
             }
         })
     }
+}
+
+/// A pattern that matches a whole id; an empty one is none.
+fn whole(pattern: &str) -> Result<Option<Regex>, regex::Error> {
+    if pattern.is_empty() {
+        return Ok(None);
+    }
+    // Alone first: what closes a group of its own must not close ours.
+    RegexBuilder::new(pattern)
+        .size_limit(PATTERN_BYTES_MAX)
+        .build()?;
+    RegexBuilder::new(&format!("^(?:{pattern})$"))
+        .size_limit(PATTERN_BYTES_MAX)
+        .build()
+        .map(Some)
 }

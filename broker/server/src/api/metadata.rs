@@ -22,16 +22,12 @@ use keelson_protocol::kafka_protocol::protocol::StrBytes;
 use keelson_state::metadata::{is_internal, validate_topic_name};
 use uuid::Uuid;
 
+use super::common::{OPERATIONS_UNKNOWN, TOPIC_OPERATIONS};
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
 use crate::errors;
 use crate::partitions::TopicState;
 
-/// "Not asked for", in fields of authorised operations.
-const OPERATIONS_UNKNOWN: i32 = i32::MIN;
-/// Bits of every operation on a topic: read, write, create, delete, alter, describe, and configs (KIP-430).
-const TOPIC_OPERATIONS: i32 =
-    1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
 /// Bits of every operation on the cluster: create, alter, describe, cluster action, configs, idempotent write.
 const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 

@@ -58,6 +58,18 @@ pub enum MetadataError {
         /// The name.
         name: String,
     },
+    /// UNKNOWN_TOPIC_OR_PARTITION, in the words of what was asked.
+    #[error("{reason}")]
+    Nowhere {
+        /// What is not there.
+        reason: String,
+    },
+    /// ELECTION_NOT_NEEDED.
+    #[error("Leader election not needed for topic partition.")]
+    ElectionNotNeeded,
+    /// NO_REASSIGNMENT_IN_PROGRESS.
+    #[error("No partition reassignment is in progress.")]
+    NoReassignment,
     /// UNKNOWN_TOPIC_ID.
     #[error("This server does not host this topic ID.")]
     UnknownId {
