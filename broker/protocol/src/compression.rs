@@ -71,38 +71,59 @@ impl Compression {
     }
 }
 
-/// Compresses records as clients do, for a batch that compaction builds anew; at each codec's default level.
+/// Compresses records as clients do, for a batch that the broker builds anew; at each codec's default level.
 pub(crate) fn compress(codec: Compression, data: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    compress_to(codec, &mut &data[..], &mut out)?;
+    Ok(out)
+}
+
+/// The same from one stream to another.
+pub(crate) fn compress_to(
+    codec: Compression,
+    data: &mut dyn Read,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     match codec {
-        Compression::None => Ok(data.to_vec()),
+        Compression::None => {
+            io::copy(data, out)?;
+        }
         Compression::Gzip => {
-            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-            out.write_all(data)?;
-            out.finish()
+            let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+            io::copy(data, &mut encoder)?;
+            encoder.finish()?;
         }
-        Compression::Snappy => xerial(data),
+        Compression::Snappy => xerial(data, out)?,
         Compression::Lz4 => {
-            let mut out = lz4_flex::frame::FrameEncoder::new(Vec::new());
-            out.write_all(data)?;
-            out.finish().map_err(io::Error::other)
+            let mut encoder = lz4_flex::frame::FrameEncoder::new(out);
+            io::copy(data, &mut encoder)?;
+            encoder.finish().map_err(io::Error::other)?;
         }
-        Compression::Zstd => zstd::stream::encode_all(data, zstd::DEFAULT_COMPRESSION_LEVEL),
+        Compression::Zstd => {
+            zstd::stream::copy_encode(data, out, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+        }
     }
+    Ok(())
 }
 
 /// Snappy in snappy-java's framing, which every client reads.
-fn xerial(data: &[u8]) -> io::Result<Vec<u8>> {
-    let mut out = XERIAL_MAGIC.to_vec();
-    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
-    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
+fn xerial(data: &mut dyn Read, out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(&XERIAL_MAGIC)?;
+    out.write_all(&XERIAL_VERSION.to_be_bytes())?;
+    out.write_all(&XERIAL_VERSION.to_be_bytes())?;
     let mut encoder = snap::raw::Encoder::new();
-    for block in data.chunks(XERIAL_BLOCK_BYTES) {
-        let block = encoder.compress_vec(block).map_err(io::Error::other)?;
-        let length = i32::try_from(block.len()).map_err(io::Error::other)?;
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(&block);
+    let mut block = Vec::with_capacity(XERIAL_BLOCK_BYTES);
+    loop {
+        block.clear();
+        let mut within = (&mut *data).take(XERIAL_BLOCK_BYTES as u64);
+        if within.read_to_end(&mut block)? == 0 {
+            return Ok(());
+        }
+        let compressed = encoder.compress_vec(&block).map_err(io::Error::other)?;
+        let length = i32::try_from(compressed.len()).map_err(io::Error::other)?;
+        out.write_all(&length.to_be_bytes())?;
+        out.write_all(&compressed)?;
     }
-    Ok(out)
 }
 
 /// Reads what compressed data decompress to. The caller limits how much it takes.

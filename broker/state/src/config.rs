@@ -371,6 +371,19 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// `compression.type`: how batches are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // The names are Kafka's.
+pub enum CompressionType {
+    /// As they were sent.
+    Producer,
+    Uncompressed,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
 /// How a topic is compacted, as values in force.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CompactionSettings {
@@ -399,6 +412,8 @@ pub struct TopicSettings {
     pub max_message_bytes: i32,
     /// `message.timestamp.type`.
     pub timestamp_type: TimestampType,
+    /// `compression.type`.
+    pub compression_type: CompressionType,
     /// `cleanup.policy` names `delete`.
     pub deletes: bool,
     /// `cleanup.policy` names `compact`.
@@ -443,6 +458,14 @@ pub fn settings(topic: &BTreeMap<String, String>, statics: &StaticConfig) -> Top
         timestamp_type: match text("message.timestamp.type").as_str() {
             "LogAppendTime" => TimestampType::LogAppendTime,
             _ => TimestampType::CreateTime,
+        },
+        compression_type: match text("compression.type").as_str() {
+            "uncompressed" => CompressionType::Uncompressed,
+            "gzip" => CompressionType::Gzip,
+            "snappy" => CompressionType::Snappy,
+            "lz4" => CompressionType::Lz4,
+            "zstd" => CompressionType::Zstd,
+            _ => CompressionType::Producer,
         },
         deletes: policy.contains(&"delete"),
         compaction: policy.contains(&"compact").then_some(compaction),

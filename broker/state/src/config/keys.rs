@@ -138,9 +138,10 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
         name: "compression.type",
         kind: Kind::String,
         default: Some("producer"),
-        rule: Rule::OneOf(&["producer"]),
+        rule: Rule::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         synonyms: &[same_unit("compression.type", Some("producer"))],
-        doc: "Codec of stored batches. Only \"producer\": batches are stored as they were sent.",
+        doc: "Codec of stored batches. With \"producer\" batches are stored as they were sent; with any other, those in \
+              another codec are compressed anew, at the codec's default level.",
     },
     TopicKey {
         name: "delete.retention.ms",

@@ -67,7 +67,8 @@ fn values_are_judged_with_reasons() {
         ("delete.retention.ms", "0", None),
         ("min.compaction.lag.ms", "-1", Some("at least 0")),
         ("max.compaction.lag.ms", "0", Some("at least 1")),
-        ("compression.type", "gzip", Some("Supported here: producer")),
+        ("compression.type", "gzip", None),
+        ("compression.type", "lzma", Some("uncompressed, zstd")),
         ("keelson.owner", "uid/ns/name", None),
         ("keelson.owner", "a\nb", Some("control characters")),
         (

@@ -2,10 +2,14 @@
 
 use bytes::{Bytes, BytesMut};
 use keelson_log::{PartitionId, TopicId};
-use keelson_protocol::ErrorCode;
 use keelson_protocol::builder::BatchBuilder;
 use keelson_protocol::kafka_protocol::messages::ProduceResponse;
+use keelson_protocol::kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use keelson_protocol::kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use keelson_protocol::kafka_protocol::messages::{FetchRequest, TopicName};
+use keelson_protocol::kafka_protocol::protocol::StrBytes;
+use keelson_protocol::records::{RecordWalker, decompressed};
+use keelson_protocol::{BatchHeader, Compression, ErrorCode};
 use keelson_state::metadata::CLUSTER_METADATA_ID;
 
 use crate::broker::now_ms;
@@ -60,6 +64,30 @@ async fn refusals_are_kafkas() {
     );
     // None of it left a trace.
     assert_eq!(test.produce("orders", 0, &[b"x"]).await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_stored_in_the_codec_of_the_topic() {
+    let test = TestBroker::start(&["compression.type=lz4", "message.max.bytes=2000"]).await;
+    test.create(&["orders"]).await;
+    let values: [&[u8]; 2] = [&[7; 900], &[8; 900]];
+    assert_eq!(test.produce("orders", 0, &values).await, (0, 0));
+    let partition = FetchPartition::default().with_partition_max_bytes(1 << 20);
+    let topic = FetchTopic::default()
+        .with_topic(TopicName(StrBytes::from_static_str("orders")))
+        .with_partitions(vec![partition]);
+    let fetch = FetchRequest::default()
+        .with_max_bytes(1 << 20)
+        .with_topics(vec![topic]);
+    let response = test.call_version(fetch, 12).await;
+    let stored = response.responses[0].partitions[0].records.clone().unwrap();
+    assert!(stored.len() < 300, "{} bytes", stored.len());
+    let header = BatchHeader::parse(&stored).unwrap();
+    assert_eq!(header.compression(), Ok(Compression::Lz4));
+    let records = decompressed(&stored, 4000).unwrap();
+    let walked = RecordWalker::new(&records, header.records_count);
+    let read: Vec<Vec<u8>> = walked.map(|r| r.unwrap().value.unwrap().to_vec()).collect();
+    assert_eq!(read, values);
 }
 
 /// KIP-467: the producer drops the records at fault and may send the others again.

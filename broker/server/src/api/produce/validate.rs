@@ -1,16 +1,16 @@
 //! What a batch must fulfil before it is taken, and what is changed in it.
 //!
 //! Owns the rules of the topic (size, timestamps); those of the bytes stand in `keelson_protocol`. Bytes change only
-//! where Kafka changes them: log append time, and a wrong max timestamp.
+//! where Kafka changes them: log append time, a wrong max timestamp, and another codec that the topic wants.
 
 use bytes::{Bytes, BytesMut};
-use kafka_protocol::protocol::StrBytes;
+use keelson_protocol::kafka_protocol::protocol::StrBytes;
 use keelson_protocol::validate::DECOMPRESSED_BYTES_MAX;
 use keelson_protocol::{
-    BatchError, BatchHeader, Compression, ErrorCode, ValidateLimits, Validated, records_at_fault,
-    rewrite_timestamps, validate_produced,
+    BatchError, BatchHeader, Compression, ErrorCode, ValidateLimits, Validated, recompress,
+    records_at_fault, rewrite_timestamps, validate_produced,
 };
-use keelson_state::config::{TimestampType, TopicSettings};
+use keelson_state::config::{CompressionType, TimestampType, TopicSettings};
 
 use crate::errors;
 
@@ -70,22 +70,34 @@ pub(super) fn check(
     version: i16,
     now_ms: i64,
 ) -> Result<Checked, Refused> {
-    if is_heavy(&records) {
+    if is_heavy(&records, settings) {
         tokio::task::block_in_place(|| check_here(records, settings, version, now_ms))
     } else {
         check_here(records, settings, version, now_ms)
     }
 }
 
-fn is_heavy(records: &Bytes) -> bool {
+fn is_heavy(records: &Bytes, settings: &TopicSettings) -> bool {
     records.len() > HEAVY_BYTES
         && BatchHeader::parse(records)
             .and_then(|header| header.compression())
-            .is_ok_and(|codec| codec != Compression::None)
+            .is_ok_and(|codec| codec != Compression::None || stored_as(codec, settings) != codec)
+}
+
+/// The codec in which a batch is stored that was sent in `codec`.
+fn stored_as(codec: Compression, settings: &TopicSettings) -> Compression {
+    match settings.compression_type {
+        CompressionType::Producer => codec,
+        CompressionType::Uncompressed => Compression::None,
+        CompressionType::Gzip => Compression::Gzip,
+        CompressionType::Snappy => Compression::Snappy,
+        CompressionType::Lz4 => Compression::Lz4,
+        CompressionType::Zstd => Compression::Zstd,
+    }
 }
 
 fn check_here(
-    records: Bytes,
+    mut records: Bytes,
     settings: &TopicSettings,
     version: i16,
     now_ms: i64,
@@ -101,9 +113,16 @@ fn check_here(
         decompressed_bytes_max: DECOMPRESSED_BYTES_MAX,
         produce_version: version,
     };
-    let validated = validate_produced(&records, &limits).map_err(|e| Refused::batch(&e))?;
+    let mut validated = validate_produced(&records, &limits).map_err(|e| Refused::batch(&e))?;
     if settings.compaction.is_some() && !validated.all_have_keys {
         return Err(without_key(&records));
+    }
+    let refuse = |error: BatchError| Refused::batch(&error);
+    let sent_as = validated.header.compression().map_err(refuse)?;
+    let codec = stored_as(sent_as, settings);
+    if codec != sent_as {
+        records = recompress(&records, codec, limits.batch_bytes_max).map_err(refuse)?;
+        validated.header = BatchHeader::parse(&records).map_err(refuse)?;
     }
     match settings.timestamp_type {
         TimestampType::LogAppendTime => stamp(
