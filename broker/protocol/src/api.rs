@@ -113,6 +113,7 @@ pub const APIS: &[ApiSpec] = apis! {
     IncrementalAlterConfigs: 0..=1, shape::INCREMENTAL_ALTER_CONFIGS;
     AlterPartitionReassignments: 0..=1, shape::ALTER_PARTITION_REASSIGNMENTS;
     ListPartitionReassignments: 0..=0, shape::LIST_PARTITION_REASSIGNMENTS;
+    OffsetDelete: 0..=0, shape::OFFSET_DELETE;
     DescribeClientQuotas: 0..=1, shape::DESCRIBE_CLIENT_QUOTAS;
     DescribeUserScramCredentials: 0..=0, shape::DESCRIBE_USER_SCRAM_CREDENTIALS;
     DescribeQuorum: 0..=2, shape::DESCRIBE_QUORUM;

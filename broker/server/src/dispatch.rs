@@ -223,6 +223,7 @@ pub static ROUTES: &[Route] = &[
     Route::of::<apis::describe_groups::DescribeGroups>(),
     Route::of::<apis::list_groups::ListGroups>(),
     Route::of::<apis::delete_groups::DeleteGroups>(),
+    Route::of::<apis::offset_delete::OffsetDelete>(),
     Route::of::<apis::init_producer_id::InitProducerId>(),
     Route::of::<apis::add_partitions_to_txn::AddPartitionsToTxn>(),
     Route::of::<apis::add_offsets_to_txn::AddOffsetsToTxn>(),

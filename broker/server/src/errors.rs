@@ -163,6 +163,7 @@ pub fn group(error: &GroupError) -> ErrorCode {
         GroupError::NonEmptyGroup => ErrorCode::NonEmptyGroup,
         GroupError::GroupIdNotFound => ErrorCode::GroupIdNotFound,
         GroupError::OffsetMetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
+        GroupError::SubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
         GroupError::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
         GroupError::RecordTooLarge => ErrorCode::InvalidCommitOffsetSize,
     }

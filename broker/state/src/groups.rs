@@ -10,12 +10,15 @@
 //! the same member takes its place.
 
 mod commit;
+mod expire;
 mod group;
 mod join;
 mod load;
 mod machine;
+mod offset_delete;
 mod open;
 mod rebalance;
+mod subscription;
 mod sync;
 mod timers;
 mod types;
@@ -23,9 +26,10 @@ mod view;
 
 pub use machine::GroupCoordinator;
 pub use types::{
-    CommitEntry, CommitRequest, Effect, FailedBecause, GroupConfig, GroupError, HeartbeatRequest,
-    Input, JoinMember, JoinRefused, JoinRequest, Joined, LeaveMember, LeaveRequest,
-    MEMBERS_PER_GROUP_MAX, PersistId, Reply, StoredRecord, SyncRequest, Synced, Token,
+    CommitEntry, CommitRequest, DeleteOffsetsRequest, Effect, FailedBecause, GroupConfig,
+    GroupError, HeartbeatRequest, Input, JoinMember, JoinRefused, JoinRequest, Joined, LeaveMember,
+    LeaveRequest, MEMBERS_PER_GROUP_MAX, PersistId, Reply, StoredRecord, SyncRequest, Synced,
+    Token,
 };
 pub use view::{CommittedOffset, DescribedGroup, DescribedMember, GroupState, ListedGroup};
 

@@ -77,6 +77,13 @@ shapes! {
             i32s("partition_indexes"),
         ]),
     ];
+    OFFSET_DELETE = [
+        string("group_id"),
+        structs!("topics", m::offset_delete_request::OffsetDeleteRequestTopic, [
+            string("name"),
+            structs!("partitions", m::offset_delete_request::OffsetDeleteRequestPartition, [i32("partition_index")]),
+        ]),
+    ];
     DESCRIBE_CLIENT_QUOTAS = [
         structs!("components", m::describe_client_quotas_request::ComponentData, [
             string("entity_type"),

@@ -9,6 +9,9 @@ use keelson_protocol::kafka_protocol::messages::leave_group_request::MemberIdent
 use keelson_protocol::kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
+use keelson_protocol::kafka_protocol::messages::offset_delete_request::{
+    OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
+};
 use keelson_protocol::kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
@@ -16,8 +19,8 @@ use keelson_protocol::kafka_protocol::messages::sync_group_request::SyncGroupReq
 use keelson_protocol::kafka_protocol::messages::{
     ApiKey, DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest,
     FindCoordinatorRequest, GroupId, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
-    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
-    SyncGroupRequest,
+    LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, SyncGroupRequest,
 };
 use keelson_protocol::{ErrorCode, api};
 use tempfile::TempDir;
@@ -448,4 +451,79 @@ async fn two_members_share_a_group_and_learn_of_each_other() {
         (generation + 1, generation + 1)
     );
     assert_eq!((again.members.len(), second.members.len()), (2, 0));
+}
+
+/// Deletes offsets of `t` and of a topic that does not exist: the error of all, or those of each partition.
+async fn delete_offsets(broker: &TestBroker, id: &str) -> Result<Vec<i16>, i16> {
+    let topics = [("t", vec![0, 1, 9]), ("none", vec![0])].map(|(topic, partitions)| {
+        let partition = |index| OffsetDeleteRequestPartition::default().with_partition_index(index);
+        OffsetDeleteRequestTopic::default()
+            .with_name(name(topic))
+            .with_partitions(partitions.into_iter().map(partition).collect())
+    });
+    let request = OffsetDeleteRequest::default()
+        .with_group_id(group(id))
+        .with_topics(topics.to_vec());
+    let response = broker.call(request).await;
+    let partitions = response.topics.iter().flat_map(|topic| &topic.partitions);
+    match response.error_code {
+        0 => Ok(partitions.map(|partition| partition.error_code).collect()),
+        error => Err(error),
+    }
+}
+
+#[tokio::test]
+async fn single_offsets_are_deleted_and_stay_away() {
+    let broker = broker().await;
+    let unknown = ErrorCode::UnknownTopicOrPartition.code();
+    let not_found = ErrorCode::GroupIdNotFound.code();
+    assert_eq!(delete_offsets(&broker, "g").await, Err(not_found));
+    commit(&broker, 9, "g", ("", -1), 5).await;
+    assert_eq!(
+        delete_offsets(&broker, "g").await,
+        Ok(vec![0, 0, unknown, unknown])
+    );
+    assert_eq!(fetch(&broker, 9, "g", false).await, []);
+    // The subscription of these members cannot be read, so they may read everything.
+    let (member, generation) = enter(&broker, 3, "g").await;
+    commit(&broker, 9, "g", (&member, generation), 5).await;
+    let in_use = ErrorCode::GroupSubscribedToTopic.code();
+    let codes = vec![in_use, in_use, unknown, unknown];
+    assert_eq!(delete_offsets(&broker, "g").await, Ok(codes));
+    leave(&broker, 3, "g", &member).await;
+    assert_eq!(
+        delete_offsets(&broker, "g").await,
+        Ok(vec![0, 0, unknown, unknown])
+    );
+    let broker = restarted(broker.stop()).await;
+    assert_eq!(fetch(&broker, 9, "g", false).await, []);
+}
+
+#[tokio::test]
+async fn offsets_expire_by_the_owners_clock() {
+    let sets = [SETS, &["offsets.retention.check.interval.ms=1"]].concat();
+    let broker = TestBroker::start(&sets).await;
+    broker.create(&["t"]).await;
+    find(&broker, 4).await;
+    let partition = OffsetCommitRequestPartition::default().with_committed_offset(5);
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(name("t"))
+        .with_partitions(vec![partition]);
+    let mut request = OffsetCommitRequest::default()
+        .with_group_id(group("g"))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic]);
+    request.retention_time_ms = -1;
+    broker.call_version(request.clone(), 4).await;
+    assert_eq!(list(&broker, 4).await.map(|groups| groups.len()), Some(1));
+    request.retention_time_ms = 0;
+    let response = broker.call_version(request, 4).await;
+    assert_eq!(response.topics[0].partitions[0].error_code, 0);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while list(&broker, 4).await != Some(vec![]) {
+        assert!(tokio::time::Instant::now() < deadline, "the offset stays");
+        tokio::task::yield_now().await;
+    }
+    let broker = restarted(broker.stop()).await;
+    assert_eq!(list(&broker, 4).await, Some(vec![]));
 }

@@ -3,8 +3,8 @@
 //! - 2: retention time. 3: throttle time. 4: nothing new on the wire. 5: no retention time any more (KIP-211).
 //! - 6: leader epochs (KIP-320). 7: static members (KIP-345). 8: flexible. 9: the new group protocol (KIP-848).
 //!
-//! Left out: the retention time of versions 2 to 4 (offsets stay until they are deleted); groups of the new protocol;
-//! topic ids (version 10). Commits from members and from outside a group (generation −1) both count once durable.
+//! Left out: groups of the new protocol; topic ids (version 10). The retention time of versions 2 to 4 counts for the
+//! offsets it comes with, as in Kafka. Commits from members and from outside a group (generation −1) both count once durable.
 
 use std::sync::Arc;
 
@@ -21,6 +21,9 @@ use crate::broker::Broker;
 use crate::coordinator::CoordinatorError;
 use crate::dispatch::{Answer, Api, Call, Outcome};
 use crate::errors;
+
+/// "As the broker likes", in the field of versions 2 to 4.
+const DEFAULT_RETENTION: i64 = -1;
 
 /// The handler.
 pub struct OffsetCommit;
@@ -42,6 +45,7 @@ impl Api for OffsetCommit {
             member_id: body.member_id.to_string(),
             instance_id: body.group_instance_id.map(|id| id.to_string()),
             producer: None,
+            retention_ms: Some(body.retention_time_ms).filter(|ms| *ms != DEFAULT_RETENTION),
             entries,
         };
         let committed = broker.coordinator.commit(request);

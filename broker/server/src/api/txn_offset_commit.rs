@@ -97,6 +97,7 @@ async fn commit(
         member_id: body.member_id.to_string(),
         instance_id: instance_id.map(|id| id.to_string()),
         producer: Some((body.producer_id.0, body.producer_epoch)),
+        retention_ms: None,
         entries,
     };
     failures(broker.coordinator.commit(request).await)

@@ -324,6 +324,37 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "offset.metadata.max.bytes",
+        kind: Kind::Int,
+        default: Some("4096"),
+        doc: "The longest note that a client may leave with a committed offset.",
+        set: |config, value| {
+            config.offset_metadata_max_bytes = number(value, 0, i64::from(i16::MAX))?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "offsets.retention.check.interval.ms",
+        kind: Kind::Long,
+        default: Some("600000"),
+        doc: "How often committed offsets whose time is over are looked for.",
+        set: |config, value| {
+            config.offsets_retention_check_interval_ms = number(value, 1, i64::MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "offsets.retention.minutes",
+        kind: Kind::Int,
+        default: Some("10080"),
+        doc: "How long committed offsets stay after their group has lost its last member; those that were committed \
+              from outside any group, or that a group does not read any more, after their commit.",
+        set: |config, value| {
+            config.offsets_retention_minutes = number(value, 1, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "offsets.topic.num.partitions",
         kind: Kind::Int,
         default: Some("50"),

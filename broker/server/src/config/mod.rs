@@ -113,6 +113,12 @@ pub struct Config {
     pub offsets_topic_partitions: i32,
     /// `offsets.topic.segment.bytes`.
     pub offsets_topic_segment_bytes: i32,
+    /// `offsets.retention.minutes`.
+    pub offsets_retention_minutes: i32,
+    /// `offsets.retention.check.interval.ms`.
+    pub offsets_retention_check_interval_ms: i64,
+    /// `offset.metadata.max.bytes`.
+    pub offset_metadata_max_bytes: usize,
     /// `group.initial.rebalance.delay.ms`.
     pub group_initial_rebalance_delay_ms: i64,
     /// `group.min.session.timeout.ms`.
@@ -191,6 +197,9 @@ impl Config {
             num_partitions: 0,
             offsets_topic_partitions: 0,
             offsets_topic_segment_bytes: 0,
+            offsets_retention_minutes: 0,
+            offsets_retention_check_interval_ms: 0,
+            offset_metadata_max_bytes: 0,
             group_initial_rebalance_delay_ms: 0,
             group_min_session_timeout_ms: 0,
             group_max_session_timeout_ms: 0,
@@ -336,6 +345,11 @@ impl Config {
     pub fn tail_memory_bytes(&self) -> u64 {
         self.tail_memory_bytes
             .unwrap_or_else(memory::tail_memory_default_bytes)
+    }
+
+    /// `offsets.retention.minutes` in milliseconds.
+    pub fn offsets_retention_ms(&self) -> i64 {
+        i64::from(self.offsets_retention_minutes) * 60_000
     }
 
     /// What the values of topics must respect.

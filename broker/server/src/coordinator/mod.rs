@@ -12,8 +12,9 @@ pub(crate) mod shards;
 use std::sync::Arc;
 
 use keelson_state::groups::{
-    CommitRequest, CommittedOffset, DescribedGroup, GroupCoordinator, GroupError, HeartbeatRequest,
-    JoinRequest, Joined, LeaveRequest, ListedGroup, SyncRequest, Synced,
+    CommitRequest, CommittedOffset, DeleteOffsetsRequest, DescribedGroup, GroupCoordinator,
+    GroupError, HeartbeatRequest, JoinRequest, Joined, LeaveRequest, ListedGroup, SyncRequest,
+    Synced,
 };
 use keelson_state::persist::FailedBecause;
 use keelson_state::producers::Marker;
@@ -101,6 +102,7 @@ enum Message {
     Leave(LeaveRequest, Back<Vec<Result<(), GroupError>>>),
     Commit(CommitRequest, Back<Vec<Result<(), GroupError>>>),
     Delete(String, Back<()>),
+    DeleteOffsets(DeleteOffsetsRequest, Back<Vec<Result<(), GroupError>>>),
     Offsets(String, Option<Vec<(String, i32)>>, Back<Vec<FetchedOffset>>),
     Describe(String, Back<Option<DescribedGroup>>),
     List(Back<Vec<ListedGroup>>),
@@ -205,6 +207,15 @@ impl Coordinator {
         group: String,
     ) -> impl Future<Output = Result<(), CoordinatorError>> + Send + use<> {
         answer(self.ask(|back| Message::Delete(group, back)))
+    }
+
+    /// Deletes offsets of a group: one result each, once durable.
+    pub fn delete_offsets(
+        &self,
+        request: DeleteOffsetsRequest,
+    ) -> impl Future<Output = Result<Vec<Result<(), GroupError>>, CoordinatorError>> + Send + use<>
+    {
+        answer(self.ask(|back| Message::DeleteOffsets(request, back)))
     }
 
     /// Committed offsets of these partitions, or all of the group.

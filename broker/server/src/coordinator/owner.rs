@@ -48,8 +48,10 @@ pub fn spawn(inbox: Inbox, broker: &Arc<Broker>) {
         session_timeout_min_ms: config.group_min_session_timeout_ms,
         session_timeout_max_ms: config.group_max_session_timeout_ms,
         group_size_max: usize::try_from(config.group_max_size).unwrap_or(usize::MAX),
+        offset_metadata_bytes_max: config.offset_metadata_max_bytes,
+        offsets_retention_ms: config.offsets_retention_ms(),
+        offsets_check_interval_ms: config.offsets_retention_check_interval_ms,
         member_bytes_max: member_bytes_max(broker),
-        ..GroupConfig::default()
     };
     let mut owner = Owner {
         persists: Persists::new(broker.ticket(), &broker.budgets.records),
@@ -75,6 +77,7 @@ enum Waiting {
     Leave(Back<Vec<Result<(), GroupError>>>),
     Commit(Back<Vec<Result<(), GroupError>>>),
     Delete(Back<()>),
+    DeleteOffsets(Back<Vec<Result<(), GroupError>>>),
 }
 
 struct Owner {
@@ -278,6 +281,12 @@ impl Owner {
                 }),
                 Err(why) => send(back, Err(why.into())),
             },
+            Message::DeleteOffsets(request, back) => match self.shards.of(broker, &request.group) {
+                Ok(index) => self.feed(broker, index, Waiting::DeleteOffsets(back), |token| {
+                    Input::DeleteOffsets(token, request)
+                }),
+                Err(why) => send(back, Err(why.into())),
+            },
             Message::Offsets(group, partitions, back) => {
                 let answer = self
                     .machine_of(broker, &group)
@@ -409,13 +418,17 @@ impl Owner {
             (Waiting::Delete(back), Reply::Delete(result)) => {
                 send(back, result.map_err(Into::into))
             }
+            (Waiting::DeleteOffsets(back), Reply::DeleteOffsets(result)) => {
+                send(back, result.map_err(Into::into))
+            }
             (
                 Waiting::Join(_)
                 | Waiting::Sync(_)
                 | Waiting::Heartbeat(_)
                 | Waiting::Leave(_)
                 | Waiting::Commit(_)
-                | Waiting::Delete(_),
+                | Waiting::Delete(_)
+                | Waiting::DeleteOffsets(_),
                 reply,
             ) => unreachable!("a reply of another kind than the request: {reply:?}"),
         }

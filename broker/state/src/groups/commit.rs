@@ -14,7 +14,7 @@ use super::types::{
 use super::view::{CommittedOffset, GroupState};
 use crate::offsets::{Key, OffsetValue};
 
-fn offset_key(group: &str, key: &OffsetKey) -> Key {
+pub(super) fn offset_key(group: &str, key: &OffsetKey) -> Key {
     Key::Offset {
         group: group.to_owned(),
         topic: key.0.to_string(),
@@ -22,7 +22,7 @@ fn offset_key(group: &str, key: &OffsetKey) -> Key {
     }
 }
 
-fn tombstone(key: Key) -> StoredRecord {
+pub(super) fn tombstone(key: Key) -> StoredRecord {
     StoredRecord { key, value: None }
 }
 
@@ -36,6 +36,9 @@ impl GroupCoordinator {
     ) {
         let checked = self.check_commit(now_ms, &request, out);
         let producer = request.producer;
+        let expire_ms = request
+            .retention_ms
+            .map(|ms| now_ms.saturating_add(ms.max(0)));
         let mut results: Vec<Result<(), GroupError>> = vec![checked; request.entries.len()];
         let mut records = Vec::new();
         let mut values = Vec::new();
@@ -56,7 +59,7 @@ impl GroupCoordinator {
                     leader_epoch: entry.leader_epoch,
                     metadata: entry.metadata,
                     commit_ms: now_ms,
-                    expire_ms: -1,
+                    expire_ms: expire_ms.unwrap_or(-1),
                 };
                 let stored = Some(value.encode());
                 records.push(StoredRecord {
@@ -178,7 +181,7 @@ impl GroupCoordinator {
             .get_mut(group_id)
             .expect("it is empty, so it is there");
         let pending = self.open.keys(&group.id).cloned().collect();
-        group.delete(&mut cx, token, pending);
+        group.delete(&mut cx, Some(token), pending);
     }
 
     /// A part of a deletion is decided.
@@ -214,7 +217,9 @@ impl GroupCoordinator {
             self.groups.remove(group_id);
             Ok(())
         };
-        out.push(Effect::Reply(token, Reply::Delete(result)));
+        if let Some(token) = token {
+            out.push(Effect::Reply(token, Reply::Delete(result)));
+        }
     }
 
     /// Drops every group's offsets of a topic that is gone.
@@ -285,6 +290,7 @@ pub(super) fn committed(value: OffsetValue) -> CommittedOffset {
         leader_epoch: value.leader_epoch,
         metadata: value.metadata,
         commit_ms: value.commit_ms,
+        expire_ms: value.expire_ms,
     }
 }
 
@@ -330,7 +336,12 @@ impl Group {
     }
 
     /// Removes an empty group with everything it holds; also what is on its way to the log, which comes before.
-    fn delete(&mut self, cx: &mut Context<'_>, token: Token, pending: Vec<OffsetKey>) {
+    pub(super) fn delete(
+        &mut self,
+        cx: &mut Context<'_>,
+        token: Option<Token>,
+        pending: Vec<OffsetKey>,
+    ) {
         for (id, mut deadline) in std::mem::take(&mut self.pending) {
             cx.timers
                 .disarm(&mut deadline, || TimerKey::Pending(self.id.clone(), id));

@@ -106,7 +106,8 @@ pub(super) enum JoinPhase {
 /// A deletion under way.
 #[derive(Debug)]
 pub(super) struct Deletion {
-    pub(super) token: Token,
+    /// Who asked; nobody, when all its offsets have expired.
+    pub(super) token: Option<Token>,
     pub(super) outstanding: usize,
     pub(super) failed: bool,
 }

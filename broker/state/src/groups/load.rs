@@ -114,6 +114,7 @@ impl GroupCoordinator {
                 group.refresh_session(&mut cx, &id);
             }
         }
+        self.arm_expiry(now_ms);
     }
 }
 

@@ -41,6 +41,15 @@ pub(super) enum Pending {
         group: Arc<str>,
         keys: Vec<OffsetKey>,
     },
+    /// Offsets that somebody wants to be gone, with the answer for when they are.
+    DeleteOffsets {
+        group: Arc<str>,
+        token: Token,
+        results: Vec<Result<(), GroupError>>,
+        keys: Vec<OffsetKey>,
+    },
+    /// Offsets whose time is over. Nobody waits for it.
+    Expire { keys: Vec<(Arc<str>, OffsetKey)> },
     /// Offsets of a deleted topic.
     Drop {
         topic: String,
@@ -124,6 +133,8 @@ pub struct GroupCoordinator {
     /// Deleted topics whose offsets could not be dropped yet.
     pub(super) drops_owed: BTreeSet<String>,
     pub(super) drop_retry: Deadline,
+    /// When offsets whose time is over are looked for; none while there is no group.
+    pub(super) expiry_at_ms: Option<i64>,
     /// What the members of all groups take of memory.
     pub(super) member_bytes: usize,
     /// Offsets of transactions that have not ended, by producer id.
@@ -158,6 +169,7 @@ impl GroupCoordinator {
             persists: Persists::default(),
             drops_owed: BTreeSet::new(),
             drop_retry: Deadline::default(),
+            expiry_at_ms: None,
             member_bytes: 0,
             open: super::open::OpenTransactions::default(),
         }
@@ -165,7 +177,11 @@ impl GroupCoordinator {
 
     /// When `Input::Tick` is due next. It may turn out that nothing happens then.
     pub fn next_deadline(&self) -> Option<i64> {
-        self.timers.next()
+        self.timers
+            .next()
+            .into_iter()
+            .chain(self.expiry_at_ms)
+            .min()
     }
 
     /// Takes one input, changes the state and says what is to be done, in order.
@@ -177,6 +193,9 @@ impl GroupCoordinator {
             Input::Leave(token, request) => self.leave(now_ms, token, &request, out),
             Input::Commit(token, request) => self.commit(now_ms, token, request, out),
             Input::Delete(token, group) => self.delete(now_ms, token, &group, out),
+            Input::DeleteOffsets(token, request) => {
+                self.delete_offsets(now_ms, token, request, out)
+            }
             Input::TransactionEnded {
                 producer_id,
                 commit,
@@ -186,6 +205,7 @@ impl GroupCoordinator {
             Input::PersistFailed(id, why) => self.persist_failed(now_ms, id, why, out),
             Input::Tick => self.tick(now_ms, out),
         }
+        self.arm_expiry(now_ms);
     }
 
     /// The group of this id, made if there is none and there is room.
@@ -265,7 +285,17 @@ impl GroupCoordinator {
                 out.push(Effect::Reply(token, Reply::Commit(results)));
             }
             Pending::Delete { group, keys } => self.deleted_part(&group, &keys, true, out),
-            Pending::Drop { keys, .. } => self.dropped(&keys),
+            Pending::DeleteOffsets {
+                group,
+                token,
+                results,
+                keys,
+            } => {
+                let keys: Vec<_> = keys.into_iter().map(|key| (group.clone(), key)).collect();
+                self.dropped(&keys);
+                out.push(Effect::Reply(token, Reply::DeleteOffsets(Ok(results))));
+            }
+            Pending::Expire { keys } | Pending::Drop { keys, .. } => self.dropped(&keys),
         }
     }
 
@@ -318,6 +348,11 @@ impl GroupCoordinator {
                 out.push(Effect::Reply(token, Reply::Commit(results)));
             }
             Pending::Delete { group, keys } => self.deleted_part(&group, &keys, false, out),
+            Pending::DeleteOffsets { token, .. } => {
+                out.push(Effect::Reply(token, Reply::DeleteOffsets(Err(error))));
+            }
+            // The next look finds them again.
+            Pending::Expire { .. } => {}
             Pending::Drop { topic, .. } => self.owe_drop(now_ms, topic),
         }
     }
@@ -338,6 +373,7 @@ impl GroupCoordinator {
             }
             self.settle_group(&group_id);
         }
+        self.expire_if_due(now_ms, out);
     }
 }
 

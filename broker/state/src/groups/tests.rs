@@ -1,6 +1,7 @@
 //! Directed cases and random schedules of the group machine, on a virtual clock.
 
 mod cases;
+mod expiry;
 mod random;
 
 use std::collections::BTreeMap;
@@ -214,6 +215,7 @@ impl Bench {
             member_id: member_id.to_owned(),
             instance_id: None,
             producer: None,
+            retention_ms: None,
             entries: vec![entry],
         };
         self.ask(|token| Input::Commit(token, request))

@@ -38,6 +38,10 @@ pub struct GroupConfig {
     pub group_size_max: usize,
     /// `offset.metadata.max.bytes`
     pub offset_metadata_bytes_max: usize,
+    /// `offsets.retention.minutes`, in ms: how long offsets outlive their commit, or the group's last member.
+    pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`
+    pub offsets_check_interval_ms: i64,
     /// Bytes that the metadata and assignments of all members of one machine may take. Above it nobody joins until
     /// others leave, so that clients which join and fall silent cannot fill the memory.
     pub member_bytes_max: usize,
@@ -51,6 +55,8 @@ impl Default for GroupConfig {
             session_timeout_max_ms: 1_800_000,
             group_size_max: MEMBERS_PER_GROUP_MAX,
             offset_metadata_bytes_max: 4_096,
+            offsets_retention_ms: 604_800_000,
+            offsets_check_interval_ms: 600_000,
             member_bytes_max: 16 * 1024 * 1024,
         }
     }
@@ -98,6 +104,9 @@ pub enum GroupError {
     /// OFFSET_METADATA_TOO_LARGE
     #[error("the offset's metadata is too large")]
     OffsetMetadataTooLarge,
+    /// GROUP_SUBSCRIBED_TO_TOPIC
+    #[error("the group is subscribed to the topic")]
+    SubscribedToTopic,
     /// INVALID_PRODUCER_EPOCH
     #[error("there is a newer producer with this producer id")]
     InvalidProducerEpoch,
@@ -213,8 +222,19 @@ pub struct CommitRequest {
     pub instance_id: Option<String>,
     /// Producer id and epoch of the transaction that the offsets are part of: they are pending until it ends.
     pub producer: Option<(i64, i16)>,
+    /// How long the offsets are to stay, in ms, where the client says so (OffsetCommit 2 to 4).
+    pub retention_ms: Option<i64>,
     /// The offsets.
     pub entries: Vec<CommitEntry>,
+}
+
+/// OffsetDelete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeleteOffsetsRequest {
+    /// The group.
+    pub group: String,
+    /// Topics and partitions.
+    pub partitions: Vec<(String, i32)>,
 }
 
 /// One input.
@@ -232,6 +252,8 @@ pub enum Input {
     Commit(Token, CommitRequest),
     /// DeleteGroups, for one group.
     Delete(Token, String),
+    /// OffsetDelete.
+    DeleteOffsets(Token, DeleteOffsetsRequest),
     /// The marker of this producer's transaction is durable in this partition: its offsets count, or are gone.
     TransactionEnded {
         /// Whose.
@@ -314,6 +336,8 @@ pub enum Reply {
     Commit(Vec<Result<(), GroupError>>),
     /// To a deletion.
     Delete(Result<(), GroupError>),
+    /// To a deletion of offsets: one result per partition, in the order asked.
+    DeleteOffsets(Result<Vec<Result<(), GroupError>>, GroupError>),
 }
 
 /// One record for `__consumer_offsets`.

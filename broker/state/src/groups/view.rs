@@ -44,6 +44,8 @@ pub struct CommittedOffset {
     pub metadata: String,
     /// When it was committed.
     pub commit_ms: i64,
+    /// When it expires, where the client said so; −1 is none.
+    pub expire_ms: i64,
 }
 
 /// One line of ListGroups.

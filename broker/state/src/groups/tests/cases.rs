@@ -440,6 +440,7 @@ fn metadata_of_an_offset_is_limited_and_comes_back() {
         member_id: String::new(),
         instance_id: None,
         producer: None,
+        retention_ms: None,
         entries: vec![entry("x".repeat(4_097)), entry("note".to_owned())],
     };
     let token = bench.ask(|token| Input::Commit(token, request));

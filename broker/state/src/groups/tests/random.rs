@@ -70,10 +70,14 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let delay = if random.one_in(2) { 0 } else { 3_000 };
-        let config = GroupConfig {
+        let mut config = GroupConfig {
             initial_rebalance_delay_ms: delay,
             ..GroupConfig::default()
         };
+        if random.one_in(3) {
+            config.offsets_retention_ms = 20_000;
+            config.offsets_check_interval_ms = 5_000;
+        }
         let clients = (0..CLIENTS).map(|number| {
             let instance = random.one_in(3).then(|| format!("instance-{number}"));
             Client {
@@ -149,7 +153,9 @@ impl World {
                 (Key::Offset { partition, .. }, None) => {
                     self.offsets.remove(partition);
                 }
-                (Key::Group { .. }, _) => {}
+                // A group of that name may come again and begins at generation 1.
+                (Key::Group { .. }, None) => self.generations.clear(),
+                (Key::Group { .. }, Some(_)) => {}
             }
         }
         self.bench.log.extend(records);
@@ -229,13 +235,12 @@ impl World {
                     "an assignment reaches whom it is for"
                 );
             }
-            // A group of that name may come again and begins at generation 1.
-            Reply::Delete(Ok(())) => self.generations.clear(),
             Reply::Sync(Err(_))
             | Reply::Heartbeat(_)
             | Reply::Leave(_)
             | Reply::Commit(_)
-            | Reply::Delete(Err(_)) => {}
+            | Reply::Delete(_)
+            | Reply::DeleteOffsets(_) => {}
         }
     }
 
@@ -276,7 +281,7 @@ impl World {
                 client.phase = Phase::Out;
                 client.member_id.clear();
             }
-            Reply::Heartbeat(Ok(())) | Reply::Delete(_) => {}
+            Reply::Heartbeat(Ok(())) | Reply::Delete(_) | Reply::DeleteOffsets(_) => {}
         }
     }
 
@@ -382,6 +387,7 @@ impl World {
             member_id: client.member_id.clone(),
             instance_id: client.instance.clone(),
             producer: None,
+            retention_ms: None,
             entries: vec![entry],
         };
         self.ask(number, calm, |token| Input::Commit(token, request));
@@ -418,6 +424,17 @@ impl World {
                 self.owners.insert(token, number);
                 self.asked.insert(token);
                 self.feed(Input::Delete(token, "g".to_owned()), false);
+            }
+            _ if self.random.one_in(4) => {
+                let token = self.bench.token();
+                self.owners.insert(token, 0);
+                self.asked.insert(token);
+                let partition = i32::try_from(self.random.below(4)).unwrap();
+                let request = DeleteOffsetsRequest {
+                    group: "g".to_owned(),
+                    partitions: vec![("t".to_owned(), partition), ("t".to_owned(), 0)],
+                };
+                self.feed(Input::DeleteOffsets(token, request), false);
             }
             _ if self.random.one_in(8) => self.feed(Input::TopicDeleted("t".to_owned()), false),
             _ => {}
