@@ -8,8 +8,8 @@ use super::group::{Deletion, Group, OffsetKey};
 use super::machine::{Context, GroupCoordinator, Pending, check_group_id, context};
 use super::timers::TimerKey;
 use super::types::{
-    CommitRequest, DROP_RETRY_MS, Effect, GroupError, RECORDS_PER_PERSIST_MAX, Reply, StoredRecord,
-    Token,
+    CommitEntry, CommitRequest, DROP_RETRY_MS, Effect, GroupError, RECORDS_PER_PERSIST_MAX, Reply,
+    StoredRecord, Token,
 };
 use super::view::{CommittedOffset, GroupState};
 use crate::offsets::{Key, OffsetValue};
@@ -53,14 +53,8 @@ impl GroupCoordinator {
                     results[index] = Err(GroupError::CoordinatorNotAvailable);
                     continue;
                 }
-                let key: OffsetKey = (entry.topic.into(), entry.partition);
-                let value = OffsetValue {
-                    offset: entry.offset,
-                    leader_epoch: entry.leader_epoch,
-                    metadata: entry.metadata,
-                    commit_ms: now_ms,
-                    expire_ms: expire_ms.unwrap_or(-1),
-                };
+                let key: OffsetKey = (entry.topic.as_str().into(), entry.partition);
+                let value = value_of(entry, now_ms, expire_ms);
                 let stored = Some(value.encode());
                 records.push(StoredRecord {
                     key: offset_key(&request.group, &key),
@@ -281,6 +275,16 @@ impl GroupCoordinator {
                 self.drop_topic(now_ms, &topic, out);
             }
         }
+    }
+}
+
+fn value_of(entry: CommitEntry, now_ms: i64, expire_ms: Option<i64>) -> OffsetValue {
+    OffsetValue {
+        offset: entry.offset,
+        leader_epoch: entry.leader_epoch,
+        metadata: entry.metadata,
+        commit_ms: now_ms,
+        expire_ms: expire_ms.unwrap_or(-1),
     }
 }
 
