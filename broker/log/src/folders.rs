@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{DirEntry, Durability};
-use crate::files::{FileKey, Kind, QUARANTINE_DIR};
+use crate::files::{FileKey, Files, Kind, QUARANTINE_DIR};
 use crate::flusher;
 use crate::health::UnhealthyRange;
 use crate::ids::{PartitionId, TopicId};
@@ -95,6 +95,7 @@ fn load_folder(
     if failed {
         // What was read may be in the cache alone, and no later sync would write it.
         slots.write_again(files)?;
+        cut_again(files, &slots.manifest)?;
     }
     if slots.manifest.deleted {
         files.remove_partition(id, slots)?;
@@ -208,6 +209,25 @@ fn tidy_folder(
 /// Whether the last run ended with a failed write or sync.
 fn has_failed(shared: &Shared) -> bool {
     !["", CLEAN_EXIT].contains(&shared.node.last_exit())
+}
+
+/// Sets the lengths of the last segment's files once more, synced. One that was cut may be short in the cache alone, and its
+/// length would be long again after a power cut, with whole batches behind what counts.
+fn cut_again(files: &Files, manifest: &Manifest) -> io::Result<()> {
+    let Some(last) = manifest.segments.last() else {
+        return Ok(());
+    };
+    for kind in Kind::ALL {
+        match files.open(&last.key(manifest.partition, kind)) {
+            Ok(file) => {
+                file.set_len(file.len()?)?;
+                file.sync_data()?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Puts the entries that only the manifest holds into their files.

@@ -245,3 +245,49 @@ fn a_reader_of_a_segment_that_is_cut_is_never_told_of_damage() {
     assert_eq!(opened.metrics.decode_errors_total(), 0);
     assert_eq!(*opened.fatal.0.lock(), None);
 }
+
+/// A file whose cut could not be synced is short in the cache alone: the start after it must see to the cut, or the next power
+/// cut gives back, as whole batches, what was taken back.
+#[test]
+fn what_was_taken_back_stays_so_whichever_sync_failed_and_the_power_after_it() {
+    let mut failures = 0;
+    for number in 0.. {
+        let disk = SimDisk::new(8);
+        let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
+        let id = partition_id(1, 0);
+        let partition = open_partition(&stepped.log, id, config());
+        let mut rng = Rng::new(8);
+        for _ in 0..5 {
+            append(&partition, &batch(&mut rng, 1000, 1, 60)).unwrap();
+        }
+        stepped.write().unwrap();
+        stepped.settle().unwrap();
+        begin(&stepped.log, &partition, 2).unwrap();
+        stepped.write().unwrap();
+        let before = disk.operations();
+        disk.set_faults(SimFaults {
+            sync_fails_at: Some(before + number),
+            ..SimFaults::default()
+        });
+        failures += usize::from(stepped.settle().is_err());
+        let is_past = disk.operations() < before + number;
+        drop((partition, stepped));
+        disk.kill();
+        let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
+        assert_eq!(stepped.log.partition(id).unwrap().next_offset(), 2);
+        stepped.settle().unwrap();
+        drop(stepped);
+        disk.power_cut();
+        let stepped = Stepped::open(&disk, sim_options()).unwrap();
+        let partition = stepped.log.partition(id).unwrap();
+        assert_eq!(
+            (bases(&partition), partition.next_offset()),
+            (vec![0, 1], 2),
+            "operation {number} of the truncation"
+        );
+        if is_past {
+            break;
+        }
+    }
+    assert!(failures > 2, "{failures} syncs failed");
+}

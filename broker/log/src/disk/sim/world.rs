@@ -266,6 +266,14 @@ impl World {
             return Err(dead());
         }
         if self.sync_fails() {
+            // Of each file, what could not be written is clean afterwards; others were not reached.
+            for id in 0..self.nodes.len() {
+                if self.chance(2) == 0
+                    && let Node::File(file) = &mut self.nodes[id]
+                {
+                    file.forget_unsynced();
+                }
+            }
             return Err(eio());
         }
         for node in &mut self.nodes {
