@@ -5,6 +5,7 @@
 //! process outlive its test.
 
 pub mod broker;
+pub mod consistency;
 pub mod disk;
 pub mod http;
 pub mod kube;
