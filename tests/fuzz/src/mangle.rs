@@ -55,6 +55,8 @@ pub(crate) struct Known {
     pub(crate) base_offset: i64,
     pub(crate) last_offset: i64,
     pub(crate) bytes: Vec<u8>,
+    /// The commit group that holds it, if the write-ahead log still does.
+    pub(crate) group: Option<u64>,
 }
 
 /// A directory after two clean stops and a kill.
@@ -129,10 +131,39 @@ fn make() -> Template {
         }
     }
     disk.kill();
-    Template {
-        files: contents(&disk),
-        batches,
+    let files = contents(&disk);
+    for batch in &mut batches {
+        let holds = |block: &&[u8]| block.windows(batch.bytes.len()).any(|w| w == batch.bytes);
+        let mut holding = groups(&files).filter(|(.., block)| holds(block));
+        batch.group = holding.next().map(|(_, _, seq, _)| seq);
     }
+    Template { files, batches }
+}
+
+/// The groups in the write-ahead log of a template, each of which has a block of its own: file, place, number and bytes.
+fn groups(files: &Files) -> impl Iterator<Item = (&str, usize, u64, &[u8])> {
+    const MAGIC: &[u8] = b"KEELWALG";
+    const SEQ_AT: usize = 32;
+    let wal = files.iter().filter(|(name, _)| name.starts_with("wal/"));
+    let blocks = wal.flat_map(|(name, bytes)| {
+        let blocks = bytes.chunks(BLOCK_BYTES).enumerate();
+        blocks.map(move |(number, block)| (name.as_str(), number * BLOCK_BYTES, block))
+    });
+    let groups = blocks.filter(|(.., block)| block.starts_with(MAGIC));
+    groups.map(|(name, at, block)| {
+        let seq = block[SEQ_AT..].first_chunk().expect("a block is larger");
+        (name, at, u64::from_le_bytes(*seq), block)
+    })
+}
+
+/// The newest group of the template that mangled files still hold, unharmed and in its place: it testifies for itself and
+/// for all before it.
+pub(crate) fn newest_witness(files: &Files) -> u64 {
+    let unharmed = groups(&template().files).filter(|(name, at, _, block)| {
+        let now = files.get(*name).and_then(|bytes| bytes.get(*at..));
+        now.is_some_and(|now| now.starts_with(block))
+    });
+    unharmed.map(|(_, _, seq, _)| seq).max().unwrap_or(0)
 }
 
 fn append(partition: &Partition, number: i64) -> Known {
@@ -157,6 +188,7 @@ fn append(partition: &Partition, number: i64) -> Known {
         base_offset: appended.base_offset,
         last_offset: appended.last_offset,
         bytes,
+        group: None,
     }
 }
 
