@@ -281,6 +281,13 @@ def requests(b):
     b.graph("Connections", "Open client connections. Refused ones, per second: a limit was reached.", "none",
             per_broker("keelson_kafka_connections", "{{instance}} open")
             + [{"expr": f"rate(keelson_kafka_connections_refused_total{{{BROKER}}}[$__rate_interval])", "legend": "{{instance}} refused"}], width=24)
+    b.graph("Fetch sessions", "Clients that fetch only what has changed. Evicted: max.incremental.fetch.session.cache.slots is reached, and the evicted ones fetch in full.", "none",
+            per_broker("keelson_fetch_sessions", "{{instance}} sessions")
+            + [{"expr": f"rate(keelson_fetch_session_evictions_total{{{BROKER}}}[$__rate_interval])", "legend": "{{instance}} evicted per second"}])
+    b.graph("Partitions in fetch sessions", "Partitions of all fetch sessions, each counted once per session.", "none",
+            per_broker("keelson_fetch_session_partitions", "{{instance}}"))
+    b.graph("Memory of fetch sessions", "Of 32 MiB; with more a client gets no session.", "bytes",
+            per_broker("keelson_fetch_session_bytes", "{{instance}}"))
 
 
 def operator(b):

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use crate::budgets::Budgets;
 use crate::config::{Config, Listener};
 use crate::coordinator::Coordinator;
+use crate::fetch_sessions::FetchSessions;
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::partitions::Partitions;
@@ -39,6 +40,8 @@ pub struct Broker {
     pub metrics: Arc<Metrics>,
     /// Permits for reads that touch a file.
     pub cold_reads: Semaphore,
+    /// The fetch sessions of clients.
+    pub fetch_sessions: FetchSessions,
     /// The owner of topics: creates, changes and deletes them.
     pub metadata: Metadata,
     /// The owner of groups and committed offsets.
@@ -85,6 +88,10 @@ impl Broker {
             partitions: Partitions::new(Arc::clone(&log), config.topic_defaults.clone()),
             budgets: Budgets::new(log.tail_budget()),
             cold_reads: Semaphore::new(COLD_READS_MAX),
+            fetch_sessions: FetchSessions::new(
+                config.fetch_session_slots_max,
+                Arc::clone(&metrics),
+            ),
             metadata,
             coordinator,
             transactions,

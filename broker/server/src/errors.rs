@@ -6,6 +6,7 @@
 use keelson_log::{AppendError, ReadError};
 use keelson_protocol::{BatchError, ErrorCode};
 use keelson_state::config::ConfigError;
+use keelson_state::fetch_sessions::FetchSessionError;
 use keelson_state::groups::GroupError;
 use keelson_state::metadata::MetadataError;
 use keelson_state::producers::ProducerError;
@@ -36,6 +37,15 @@ pub fn read(error: &ReadError) -> ErrorCode {
         ReadError::Corrupt { .. } => ErrorCode::CorruptMessage,
         ReadError::Deleted => ErrorCode::UnknownTopicOrPartition,
         ReadError::Io { .. } => ErrorCode::UnknownServerError,
+    }
+}
+
+/// Why a fetch session cannot be used. Clients answer each of these with a full fetch.
+pub fn fetch_session(error: &FetchSessionError) -> ErrorCode {
+    match error {
+        FetchSessionError::NotFound => ErrorCode::FetchSessionIdNotFound,
+        FetchSessionError::Epoch => ErrorCode::InvalidFetchSessionEpoch,
+        FetchSessionError::TopicIds => ErrorCode::FetchSessionTopicIdError,
     }
 }
 

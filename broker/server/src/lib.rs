@@ -12,6 +12,7 @@ pub mod config;
 pub mod coordinator;
 pub mod dispatch;
 pub mod errors;
+pub mod fetch_sessions;
 pub mod http;
 pub mod logging;
 pub mod metadata;

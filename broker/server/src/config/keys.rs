@@ -304,6 +304,17 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "max.incremental.fetch.session.cache.slots",
+        kind: Kind::Int,
+        default: Some("1000"),
+        doc: "The most fetch sessions (KIP-227) that are kept; 32 MiB are the other bound. A client without one fetches in \
+              full.",
+        set: |config, value| {
+            config.fetch_session_slots_max = number(value, 0, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "node.id",
         kind: Kind::Int,
         default: Some("0"),

@@ -135,6 +135,8 @@ pub struct Config {
     pub connections_max_idle_ms: i64,
     /// `fetch.max.bytes`.
     pub fetch_max_bytes: i32,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub fetch_session_slots_max: usize,
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval_ms: i64,
     /// `producer.id.expiration.ms`.
@@ -208,6 +210,7 @@ impl Config {
             max_connections: 0,
             connections_max_idle_ms: 0,
             fetch_max_bytes: 0,
+            fetch_session_slots_max: 0,
             retention_check_interval_ms: 0,
             producer_id_expiration_ms: 0,
             transaction_max_timeout_ms: 0,

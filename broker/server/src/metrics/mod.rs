@@ -4,6 +4,7 @@
 //! its own. Handles are resolved once, never per request. Series per partition are rendered at scrape time.
 
 pub mod exporter;
+mod fetch_sessions;
 mod groups;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use prometheus::{
 };
 
 use crate::dispatch::ROUTES;
+pub use fetch_sessions::FetchSessionMetrics;
 
 /// Why a fetch answer would have broken the promise that below the high watermark there is data or an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections closed by the broker for a fault of the client.
     pub connections_refused: IntCounter,
+    /// Fetch sessions.
+    pub fetch_sessions: FetchSessionMetrics,
 }
 
 /// Label of a request without an error.
@@ -126,6 +130,7 @@ impl Metrics {
                     "Connections closed by the broker: malformed, too large, too many, or stuck",
                 )?,
             )?,
+            fetch_sessions: FetchSessionMetrics::register(registry)?,
         };
         info(
             registry,
@@ -233,6 +238,8 @@ mod tests {
         for line in [
             "keelson_fetch_invariant_violations_total{reason=\"empty_below_high_watermark\"} 0",
             "keelson_kafka_requests_total{api=\"ApiVersions\",error=\"NONE\"} 0",
+            "keelson_fetch_sessions 0",
+            "keelson_fetch_session_evictions_total 0",
             "keelson_last_exit_info{reason=\"none\"} 1",
         ] {
             assert!(text.contains(line), "{text}");

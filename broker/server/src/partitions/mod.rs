@@ -16,7 +16,7 @@ use keelson_state::producers::ProducerTable;
 use parking_lot::RwLock;
 
 pub use owner::{Ended, Ending, EnterError, Incoming, PartitionOwner, Placed};
-pub use waiters::{AckGroup, Waiters};
+pub use waiters::{AckGroup, Waiters, Watch};
 
 /// A topic with the values in force and its partitions.
 pub struct TopicState {

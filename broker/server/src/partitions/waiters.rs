@@ -73,11 +73,45 @@ struct AckWaiter {
     group: Arc<AckGroup>,
 }
 
+/// What one fetch, or one fetch session, is told by the partitions that it watches: which of them have moved.
+#[derive(Debug, Default)]
+pub struct Watch {
+    moved: Mutex<Vec<u32>>,
+    wake: Notify,
+}
+
+impl Watch {
+    fn tell(&self, slot: u32) {
+        self.moved.lock().push(slot);
+        self.wake.notify_one();
+    }
+
+    /// The slots of partitions that have moved since the last call. A partition tells it once, and must be watched again.
+    pub fn take_moved(&self) -> Vec<u32> {
+        std::mem::take(&mut self.moved.lock())
+    }
+
+    /// Waits until a partition moves, or somebody calls [`Watch::pass_on`].
+    pub async fn wait(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Wakes one who waits, or the next one who will.
+    pub fn pass_on(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Wakes all who wait.
+    pub fn wake_all(&self) {
+        self.wake.notify_waiters();
+    }
+}
+
 struct FetchWaiter {
-    ticket: u64,
-    /// Woken once the durable offset is above this.
+    watch: Arc<Watch>,
+    slot: u32,
+    /// Told once the durable offset is above this.
     offset: i64,
-    wake: Arc<Notify>,
 }
 
 struct State {
@@ -125,24 +159,29 @@ impl Waiters {
         }
     }
 
-    /// Wakes `wake` when the durable offset goes above `offset`, when the log start moves, or when the partition goes.
-    /// True if there is no need to wait.
-    pub fn await_readable(&self, ticket: u64, offset: i64, wake: &Arc<Notify>) -> bool {
+    /// Tells `watch` of `slot` once, when the durable offset goes above `offset`, when the log start moves, or when the
+    /// partition goes. True if that has happened already: then nothing is told.
+    pub fn watch(&self, offset: i64, watch: &Arc<Watch>, slot: u32) -> bool {
         let mut state = self.state.lock();
         if state.removed || state.durable_offset > offset {
             return true;
         }
         state.fetches.push(FetchWaiter {
-            ticket,
+            watch: Arc::clone(watch),
+            slot,
             offset,
-            wake: Arc::clone(wake),
         });
         false
     }
 
-    /// Takes a fetch off the list.
-    pub fn forget_readable(&self, ticket: u64) {
-        self.state.lock().fetches.retain(|w| w.ticket != ticket);
+    /// Tells `watch` nothing any more.
+    pub fn forget(&self, watch: &Arc<Watch>) {
+        let mut state = self.state.lock();
+        state.fetches.retain(|w| !Arc::ptr_eq(&w.watch, watch));
+        if state.fetches.is_empty() {
+            // Nothing is kept per idle partition.
+            state.fetches = Vec::new();
+        }
     }
 
     /// True once the partition is gone.
@@ -158,7 +197,7 @@ impl Waiters {
             ack.group.complete(Some(ack.slot));
         }
         for fetch in state.fetches.drain(..) {
-            fetch.wake.notify_one();
+            fetch.watch.tell(fetch.slot);
         }
     }
 }
@@ -172,6 +211,15 @@ impl Observer for Waiters {
             state.durable_offset
         );
         state.durable_offset = durable_offset;
+        // Before the acks: whoever hears of an ack and fetches then must find it. Each is told once: one that never comes
+        // back costs one commit, not every one.
+        state.fetches.retain(|fetch| {
+            let waits = fetch.offset >= durable_offset;
+            if !waits {
+                fetch.watch.tell(fetch.slot);
+            }
+            waits
+        });
         while state
             .acks
             .front()
@@ -181,16 +229,11 @@ impl Observer for Waiters {
                 ack.group.complete(None);
             }
         }
-        for fetch in &state.fetches {
-            if fetch.offset < durable_offset {
-                fetch.wake.notify_one();
-            }
-        }
     }
 
     fn log_start(&self, _offset: i64) {
-        for fetch in &self.state.lock().fetches {
-            fetch.wake.notify_one();
+        for fetch in self.state.lock().fetches.drain(..) {
+            fetch.watch.tell(fetch.slot);
         }
     }
 }
@@ -246,31 +289,57 @@ mod tests {
         let waiters = Waiters::new(0);
         let group = group();
         waiters.await_durable(1, 7, &group);
-        let wake = Arc::new(Notify::new());
-        assert!(!waiters.await_readable(1, 0, &wake));
+        let watch = Arc::new(Watch::default());
+        assert!(!waiters.watch(0, &watch, 3));
         waiters.remove();
         assert!(group.is_done());
         assert_eq!(group.removed_slots(), [7]);
-        assert!(waiters.await_readable(1, 0, &wake));
+        assert_eq!(watch.take_moved(), [3]);
+        assert!(waiters.watch(0, &watch, 3));
         waiters.await_durable(1, 8, &group);
         assert_eq!(group.removed_slots(), [7, 8]);
     }
 
     #[tokio::test]
-    async fn a_fetch_is_woken_by_what_it_waits_for() {
+    async fn a_fetch_is_told_once_of_what_it_waits_for() {
         let waiters = Waiters::new(5);
-        let wake = Arc::new(Notify::new());
-        assert!(waiters.await_readable(1, 4, &wake));
-        assert!(!waiters.await_readable(1, 5, &wake));
+        let watch = Arc::new(Watch::default());
+        assert!(waiters.watch(4, &watch, 1), "it has happened");
+        assert!(!waiters.watch(5, &watch, 1));
+        assert!(!waiters.watch(6, &watch, 2));
         waiters.durable(6);
-        wake.notified().await;
-        waiters.forget_readable(1);
+        watch.wait().await;
+        assert_eq!(watch.take_moved(), [1]);
         waiters.durable(7);
-        assert!(
-            tokio::time::timeout(std::time::Duration::from_millis(1), wake.notified())
-                .await
-                .is_err()
-        );
+        assert_eq!(watch.take_moved(), [2], "the first one was told");
+        assert!(!waiters.watch(7, &watch, 3));
+        waiters.log_start(1);
+        assert_eq!(watch.take_moved(), [3]);
+        assert!(!waiters.watch(7, &watch, 4));
+        waiters.forget(&watch);
+        waiters.durable(8);
+        assert!(watch.take_moved().is_empty());
+    }
+
+    #[test]
+    fn a_fetch_is_told_before_the_ack_is() {
+        struct AtAck(Arc<Watch>, Mutex<Vec<u32>>);
+        impl std::task::Wake for AtAck {
+            fn wake(self: Arc<Self>) {
+                *self.1.lock() = self.0.take_moved();
+            }
+        }
+        let waiters = Waiters::new(0);
+        let watch = Arc::new(Watch::default());
+        assert!(!waiters.watch(0, &watch, 4));
+        let group = group();
+        waiters.await_durable(1, 0, &group);
+        let at_ack = Arc::new(AtAck(watch, Mutex::default()));
+        let waker = Waker::from(Arc::clone(&at_ack));
+        let pending = group.poll_done(&mut Context::from_waker(&waker));
+        assert!(pending.is_pending());
+        waiters.durable(1);
+        assert_eq!(*at_ack.1.lock(), [4]);
     }
 
     #[test]

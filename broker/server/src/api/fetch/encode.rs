@@ -13,73 +13,62 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use keelson_log::Reservation;
 use keelson_protocol::frame::FrameError;
-use keelson_protocol::kafka_protocol::messages::{ApiKey, TopicName};
+use keelson_protocol::kafka_protocol::messages::ApiKey;
 use keelson_protocol::{ErrorCode, api};
-use uuid::Uuid;
+use keelson_state::fetch_sessions::TopicKey;
 
-use super::plan::Plan;
+use super::plan::Part;
 use super::read::{PartAnswer, Round};
 use crate::reply::{Body, Reply};
 
 const FLEXIBLE_VERSION_MIN: i16 = 12;
-const TOPIC_ID_VERSION_MIN: i16 = 13;
 /// Slices below this are copied into the pieces between them: one more slice in a write costs more than the copy.
 const COPY_BYTES_MAX: usize = 2 * 1024;
 
 struct BodyPart {
+    topic: TopicKey,
     index: i32,
     answer: PartAnswer,
-}
-
-struct BodyTopic {
-    name: TopicName,
-    id: Uuid,
-    parts: Vec<BodyPart>,
 }
 
 /// The body of a Fetch response.
 pub struct FetchBody {
     error: Option<ErrorCode>,
-    topics: Vec<BodyTopic>,
+    session_id: i32,
+    parts: Vec<BodyPart>,
     read_committed: bool,
     permit: Option<Reservation>,
 }
 
 impl FetchBody {
     /// An error for the whole request.
-    pub(super) fn failed(error: ErrorCode) -> Self {
+    pub(super) fn failed(error: ErrorCode, session_id: i32) -> Self {
         Self {
             error: Some(error),
-            topics: Vec::new(),
+            session_id,
+            parts: Vec::new(),
             read_committed: false,
             permit: None,
         }
     }
 
-    /// The answers of a round, under the names of its plan.
-    pub(super) fn new(plan: &Plan, round: Round, permit: Reservation) -> Self {
-        let mut answers = round.parts.into_iter();
-        let topics = plan
-            .topics
-            .iter()
-            .map(|topic| BodyTopic {
-                name: topic.name.clone(),
-                id: topic.id,
-                parts: topic
-                    .parts
-                    .iter()
-                    .zip(&mut answers)
-                    .map(|(part, answer)| BodyPart {
-                        index: part.index,
-                        answer,
-                    })
-                    .collect(),
-            })
-            .collect();
+    /// The answers of a round to the parts of its plan, in their order.
+    pub(super) fn new(
+        (session_id, read_committed): (i32, bool),
+        parts: Vec<Part>,
+        round: Round,
+        permit: Reservation,
+    ) -> Self {
+        let body_part = |(part, answer): (Part, PartAnswer)| BodyPart {
+            topic: part.topic,
+            index: part.index,
+            answer,
+        };
         Self {
             error: None,
-            topics,
-            read_committed: plan.read_committed,
+            session_id,
+            parts: parts.into_iter().zip(round.parts).map(body_part).collect(),
+            read_committed,
             permit: Some(permit),
         }
     }
@@ -134,17 +123,26 @@ impl Pieces {
         }
     }
 
-    fn topic(&mut self, topic: BodyTopic, read_committed: bool) {
-        if self.version >= TOPIC_ID_VERSION_MIN {
-            self.open.put_slice(topic.id.as_bytes());
-        } else {
-            self.name(&topic.name);
+    /// Neighbours of one topic stand together; a topic whose partitions have others between them comes more than once, as
+    /// in Kafka.
+    fn topics(&mut self, parts: Vec<BodyPart>, read_committed: bool) {
+        let mut counts = parts.chunk_by(|a, b| a.topic == b.topic).map(<[_]>::len);
+        let counts: Vec<usize> = counts.by_ref().collect();
+        self.count(Some(counts.len()));
+        let mut parts = parts.into_iter();
+        for count in counts {
+            let mut group = parts.by_ref().take(count).peekable();
+            match group.peek().map(|part| &part.topic) {
+                Some(TopicKey::Name(name)) => self.name(name),
+                Some(TopicKey::Id(id)) => self.open.put_slice(id),
+                None => {}
+            }
+            self.count(Some(count));
+            for part in group {
+                self.part(part, read_committed);
+            }
+            self.tags();
         }
-        self.count(Some(topic.parts.len()));
-        for part in topic.parts {
-            self.part(part, read_committed);
-        }
-        self.tags();
     }
 
     fn part(&mut self, part: BodyPart, read_committed: bool) {
@@ -192,12 +190,9 @@ impl Body for FetchBody {
         pieces.open.put_i32(0);
         if api_version >= 7 {
             pieces.open.put_i16(self.error.map_or(0, |e| e.code()));
-            pieces.open.put_i32(0);
+            pieces.open.put_i32(self.session_id);
         }
-        pieces.count(Some(self.topics.len()));
-        for topic in self.topics {
-            pieces.topic(topic, self.read_committed);
-        }
+        pieces.topics(self.parts, self.read_committed);
         pieces.tags();
         let Pieces { mut done, open, .. } = pieces;
         done.push(open.freeze());
@@ -228,13 +223,26 @@ mod tests {
     use super::*;
     use keelson_protocol::frame::encode_response;
     use keelson_protocol::kafka_protocol::messages::FetchResponse;
+    use keelson_protocol::kafka_protocol::messages::TopicName;
     use keelson_protocol::kafka_protocol::messages::fetch_response::{
         AbortedTransaction, FetchableTopicResponse, PartitionData,
     };
     use keelson_protocol::kafka_protocol::protocol::StrBytes;
+    use std::sync::Arc;
+    use uuid::Uuid;
 
-    fn ours(read_committed: bool) -> FetchBody {
-        let part = |index, error, chunks: Vec<Bytes>| BodyPart {
+    use crate::api::fetch::plan::TOPIC_ID_VERSION_MIN;
+
+    const ORDERS: (&str, u128) = ("orders", 42);
+    const OTHER: (&str, u128) = ("other", 43);
+
+    fn ours(version: i16, read_committed: bool) -> FetchBody {
+        let part = |topic: (&str, u128), index, error, chunks: Vec<Bytes>| BodyPart {
+            topic: if version >= TOPIC_ID_VERSION_MIN {
+                TopicKey::Id(*Uuid::from_u128(topic.1).as_bytes())
+            } else {
+                TopicKey::Name(Arc::from(topic.0))
+            },
             index,
             answer: PartAnswer {
                 error,
@@ -250,20 +258,12 @@ mod tests {
         let big = Bytes::from(vec![7; 100_000]);
         FetchBody {
             error: None,
-            topics: vec![
-                BodyTopic {
-                    name: TopicName(StrBytes::from_static_str("orders")),
-                    id: Uuid::from_u128(42),
-                    parts: vec![
-                        part(0, None, vec![Bytes::from_static(b"head"), big]),
-                        part(1, Some(ErrorCode::CorruptMessage), vec![]),
-                    ],
-                },
-                BodyTopic {
-                    name: TopicName(StrBytes::from_static_str("empty")),
-                    id: Uuid::from_u128(43),
-                    parts: vec![],
-                },
+            session_id: 12_345,
+            parts: vec![
+                part(ORDERS, 0, None, vec![Bytes::from_static(b"head"), big]),
+                part(ORDERS, 1, Some(ErrorCode::CorruptMessage), vec![]),
+                part(OTHER, 5, None, vec![]),
+                part(ORDERS, 2, None, vec![]),
             ],
             read_committed,
             permit: None,
@@ -271,35 +271,39 @@ mod tests {
     }
 
     fn theirs(version: i16, read_committed: bool) -> FetchResponse {
-        let topics = ours(read_committed).topics.into_iter().map(|topic| {
-            let parts = topic.parts.into_iter().map(|part| {
-                let aborted = part.answer.aborted.iter().map(|(producer, first)| {
-                    AbortedTransaction::default()
-                        .with_producer_id((*producer).into())
-                        .with_first_offset(*first)
-                });
-                let aborted: Vec<AbortedTransaction> = aborted.collect();
-                let start = if version >= 5 {
-                    part.answer.log_start
-                } else {
-                    -1
-                };
-                PartitionData::default()
-                    .with_partition_index(part.index)
-                    .with_error_code(part.answer.error.map_or(0, |e| e.code()))
-                    .with_high_watermark(part.answer.high_watermark)
-                    .with_last_stable_offset(part.answer.last_stable)
-                    .with_log_start_offset(start)
-                    .with_aborted_transactions(read_committed.then_some(aborted))
-                    .with_preferred_read_replica((-1).into())
-                    .with_records(Some(part.answer.chunks.concat().into()))
+        let mut parts = ours(version, read_committed).parts.into_iter().map(|part| {
+            let aborted = part.answer.aborted.iter().map(|(producer, first)| {
+                AbortedTransaction::default()
+                    .with_producer_id((*producer).into())
+                    .with_first_offset(*first)
             });
-            FetchableTopicResponse::default()
-                .with_topic(topic.name)
-                .with_topic_id(topic.id)
-                .with_partitions(parts.collect())
+            let aborted: Vec<AbortedTransaction> = aborted.collect();
+            let start = if version >= 5 {
+                part.answer.log_start
+            } else {
+                -1
+            };
+            PartitionData::default()
+                .with_partition_index(part.index)
+                .with_error_code(part.answer.error.map_or(0, |e| e.code()))
+                .with_high_watermark(part.answer.high_watermark)
+                .with_last_stable_offset(part.answer.last_stable)
+                .with_log_start_offset(start)
+                .with_aborted_transactions(read_committed.then_some(aborted))
+                .with_preferred_read_replica((-1).into())
+                .with_records(Some(part.answer.chunks.concat().into()))
         });
-        FetchResponse::default().with_responses(topics.collect())
+        let topics = [(ORDERS, 2), (OTHER, 1), (ORDERS, 1)];
+        let topics = topics.map(|((name, id), count)| {
+            FetchableTopicResponse::default()
+                .with_topic(TopicName(StrBytes::from_static_str(name)))
+                .with_topic_id(Uuid::from_u128(id))
+                .with_partitions(parts.by_ref().take(count).collect())
+        });
+        let session_id = if version >= 7 { 12_345 } else { 0 };
+        FetchResponse::default()
+            .with_session_id(session_id)
+            .with_responses(topics.to_vec())
     }
 
     #[test]
@@ -308,7 +312,9 @@ mod tests {
         let spec = api::spec(key).unwrap();
         for version in spec.min..=spec.max {
             for read_committed in [false, true] {
-                let reply = ours(read_committed).frame(key, version, 77).unwrap();
+                let reply = ours(version, read_committed)
+                    .frame(key, version, 77)
+                    .unwrap();
                 let expected =
                     encode_response(key, version, 77, &theirs(version, read_committed)).unwrap();
                 assert!(

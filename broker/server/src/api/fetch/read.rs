@@ -8,7 +8,7 @@ use bytes::Bytes;
 use keelson_log::{ReadOutcome, ReadRequest};
 use keelson_protocol::ErrorCode;
 
-use super::plan::{Part, Plan};
+use super::plan::{Part, Plan, Todo};
 use crate::broker::Broker;
 use crate::errors;
 use crate::metrics::FetchViolation;
@@ -36,6 +36,8 @@ pub(super) struct PartAnswer {
     pub(super) bytes: u64,
     /// Offset after the last batch that is read.
     pub(super) next: i64,
+    /// There is nothing to read at this offset, yet.
+    pub(super) at_end: bool,
 }
 
 /// What all of them have to say, in the order of the plan.
@@ -45,6 +47,8 @@ pub(super) struct Round {
     pub(super) bytes: u64,
     /// Some partition has data that only a file holds.
     pub(super) needs_files: bool,
+    /// Some partition has an error that is worth an answer at once.
+    failed: bool,
 }
 
 impl Round {
@@ -56,31 +60,36 @@ impl Round {
     /// True if there is no reason to wait, as Kafka judges it.
     pub(super) fn is_enough(&self, plan: &Plan) -> bool {
         !self.needs_files
-            && (plan.wait.is_zero()
-                || self.parts.is_empty()
-                || self.bytes >= plan.bytes_min
-                || self.first_error().is_some())
+            && (plan.params.wait.is_zero()
+                || !plan.can_wait
+                || self.bytes >= plan.params.bytes_min
+                || self.failed)
     }
 }
 
 /// Reads as much as the plan allows.
 pub(super) fn round(broker: &Broker, plan: &Plan, files: Files) -> Round {
     let mut round = Round {
-        parts: Vec::with_capacity(plan.parts().count()),
+        parts: Vec::with_capacity(plan.parts.len()),
         ..Round::default()
     };
-    for part in plan.parts() {
-        let answer = match &part.owner {
-            Err(error) => failed(*error),
-            Ok(owner) => {
+    for part in &plan.parts {
+        let answer = match &part.todo {
+            Todo::Unknown(error) => failed(*error),
+            Todo::Refuse(error) => {
+                round.failed = true;
+                failed(*error)
+            }
+            Todo::Read(owner) => {
                 let budget = Budget {
                     is_first: round.bytes == 0,
-                    left: plan.bytes_max.saturating_sub(round.bytes),
+                    left: plan.params.bytes_max.saturating_sub(round.bytes),
                     files,
-                    committed_only: plan.read_committed,
+                    committed_only: plan.params.read_committed,
                 };
                 let (answer, needs_files) = read(broker, part, owner, budget);
                 round.needs_files |= needs_files;
+                round.failed |= answer.error.is_some();
                 answer
             }
         };
@@ -136,28 +145,33 @@ fn read(
     if owner.waiters().is_removed() {
         return (failed(ErrorCode::UnknownTopicOrPartition), false);
     }
-    if part.offset < log_start || part.offset > next_offset.max(high_watermark) {
-        answer.error = Some(ErrorCode::OffsetOutOfRange);
+    let offset = part.wanted.offset;
+    if offset < log_start || offset > next_offset.max(high_watermark) {
+        return (failed(ErrorCode::OffsetOutOfRange), false);
+    }
+    if offset >= readable {
+        answer.at_end = true;
         return (answer, false);
     }
-    if part.offset >= readable {
-        return (answer, false);
-    }
-    let allowed = part.bytes_max.min(budget.left);
+    let allowed = part.bytes_max().min(budget.left);
     if !budget.is_first && allowed == 0 {
         return (answer, false);
     }
     let request = ReadRequest {
-        from: part.offset,
+        from: offset,
         up_to: readable,
         max_bytes: allowed,
         min_one: budget.is_first,
         tail_only: budget.files == Files::Leave,
     };
-    let needs_files = answer.take(broker, owner, request);
+    let needs_files = match answer.take(broker, owner, request) {
+        Ok(needs_files) => needs_files,
+        // With an error Kafka tells no offsets.
+        Err(error) => return (failed(error), false),
+    };
     if budget.committed_only && answer.bytes > 0 {
         // A batch may end behind what was asked for, but not behind what is stable.
-        let aborted = owner.aborted_in(part.offset, answer.next.min(readable));
+        let aborted = owner.aborted_in(offset, answer.next.min(readable));
         let each = aborted.iter().map(|a| (a.producer_id, a.first_offset));
         answer.aborted = each.collect();
     }
@@ -166,13 +180,15 @@ fn read(
 
 impl PartAnswer {
     /// Reads, and keeps the promise that below the end there is data or an error. True if only a file holds it.
-    fn take(&mut self, broker: &Broker, owner: &PartitionOwner, request: ReadRequest) -> bool {
+    fn take(
+        &mut self,
+        broker: &Broker,
+        owner: &PartitionOwner,
+        request: ReadRequest,
+    ) -> Result<bool, ErrorCode> {
         let (chunks, bytes, next) = match owner.log().read(request) {
-            Err(error) => {
-                self.error = Some(errors::read(&error));
-                return false;
-            }
-            Ok(ReadOutcome::NeedsDisk) => return true,
+            Err(error) => return Err(errors::read(&error)),
+            Ok(ReadOutcome::NeedsDisk) => return Ok(true),
             Ok(ReadOutcome::Data {
                 chunks,
                 bytes,
@@ -189,11 +205,10 @@ impl PartAnswer {
         };
         if let Some(violation) = violation {
             report(broker, owner, request, violation);
-            self.error = Some(ErrorCode::UnknownServerError);
-        } else {
-            (self.chunks, self.bytes, self.next) = (chunks, bytes, next);
+            return Err(ErrorCode::UnknownServerError);
         }
-        false
+        (self.chunks, self.bytes, self.next) = (chunks, bytes, next);
+        Ok(false)
     }
 }
 

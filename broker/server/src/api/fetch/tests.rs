@@ -130,7 +130,7 @@ async fn errors_of_partitions_are_kafkas() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn topics_by_id_and_sessions() {
+async fn topics_by_id() {
     let test = TestBroker::start(&[]).await;
     test.create(&["orders"]).await;
     test.produce("orders", 0, &[b"x"]).await;
@@ -147,12 +147,6 @@ async fn topics_by_id_and_sessions() {
     assert_eq!(
         parts(&response)[0].error_code,
         ErrorCode::UnknownTopicId.code()
-    );
-    let session = by_id(Uuid::from_bytes(id)).with_session_id(5);
-    let response = test.call_version(session, 17).await;
-    assert_eq!(
-        response.error_code,
-        ErrorCode::FetchSessionIdNotFound.code()
     );
 }
 

@@ -1,30 +1,30 @@
 //! A fetch that cannot be answered at once: it waits for data, for memory, or for a file.
 //!
-//! Owns its entries in the lists of waiters and takes them off again, however it ends. Never polls.
+//! Owns its places among those who watch its partitions and gives them up again, however it ends; those of a session stay
+//! with the session. Never polls.
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use keelson_protocol::ErrorCode;
 use tokio::time::Instant;
 
 use super::encode::FetchBody;
-use super::finish;
-use super::plan::Plan;
-use super::read::{self, Files, Round};
+use super::plan::{Part, Plan, Scope};
+use super::read::{self, Files, PartAnswer, Round};
+use super::{finish, incremental};
 use crate::broker::Broker;
 use crate::dispatch::Answer;
-use crate::partitions::PartitionOwner;
+use crate::partitions::{PartitionOwner, Watch};
 
 /// Waits until the plan has its bytes or its time is up, then answers.
-pub(super) async fn fetch(broker: Arc<Broker>, plan: Plan, first: Round) -> Answer<FetchBody> {
-    let plan = Arc::new(plan);
-    let deadline = Instant::now() + plan.wait;
+pub(super) async fn fetch(broker: Arc<Broker>, mut plan: Plan, first: Round) -> Answer<FetchBody> {
+    let deadline = Instant::now() + plan.params.wait;
     let mut round = first;
-    let entries = Entries::new(&broker, &plan);
+    let mut entries = Entries::default();
     let mut in_time = true;
     loop {
         if round.needs_files {
-            drop(round);
+            drop((round, entries));
             return with_files(broker, plan).await;
         }
         if round.is_enough(&plan) || !in_time {
@@ -32,108 +32,136 @@ pub(super) async fn fetch(broker: Arc<Broker>, plan: Plan, first: Round) -> Answ
             let gate = Arc::clone(&broker.budgets.replies);
             let reserve = gate.reserve(broker.ticket(), round.bytes.min(gate.bytes_max()));
             let permit = reserve.await;
-            return finish(&plan, round, permit);
+            return finish(&broker, plan, round, permit);
         }
-        let held = round.bytes;
-        // Without an error in the round (it would be enough) every part has an owner, in the same order.
-        let ends = round.parts.iter().map(|part| part.high_watermark).collect();
-        drop(round);
-        in_time = entries.wait(held, ends, deadline).await;
+        let moved = match &plan.scope {
+            Scope::Whole { .. } => Ok(entries.wait(&plan, round, deadline).await),
+            Scope::Session { live, epoch } => {
+                let settled = incremental::settle(live, *epoch, &plan.parts, &round);
+                drop(round);
+                match settled {
+                    Ok(()) => Ok(tokio::time::timeout_at(deadline, live.watch.wait())
+                        .await
+                        .is_ok()),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        in_time = match moved.and_then(|in_time| plan.collect(&broker).map(|()| in_time)) {
+            Ok(in_time) => in_time,
+            Err(error) => {
+                return Answer::failed(FetchBody::failed(error, plan.session_id()), error);
+            }
+        };
         round = read::round(&broker, &plan, Files::Leave);
     }
 }
 
 /// Reads everything again on a thread that may block, once there is a permit and memory for the reply.
-async fn with_files(broker: Arc<Broker>, plan: Arc<Plan>) -> Answer<FetchBody> {
+async fn with_files(broker: Arc<Broker>, plan: Plan) -> Answer<FetchBody> {
     let gate = Arc::clone(&broker.budgets.replies);
-    let wanted: u64 = plan.parts().map(|part| part.bytes_max).sum();
-    let bytes = wanted.min(plan.bytes_max).min(gate.bytes_max());
+    let wanted: u64 = plan.parts.iter().map(Part::bytes_max).sum();
+    let bytes = wanted.min(plan.params.bytes_max).min(gate.bytes_max());
     let reservation = gate.reserve(broker.ticket(), bytes).await;
     // The semaphore is never closed; without a permit the read would still be right, only unbounded.
     let _permit = broker.cold_reads.acquire().await;
-    let (reader, reader_plan) = (Arc::clone(&broker), Arc::clone(&plan));
-    let read = tokio::task::spawn_blocking(move || read::round(&reader, &reader_plan, Files::Read));
+    let reader = Arc::clone(&broker);
+    let read = tokio::task::spawn_blocking(move || {
+        let round = read::round(&reader, &plan, Files::Read);
+        (plan, round)
+    });
     match read.await {
-        Ok(round) => finish(&plan, round, reservation),
+        Ok((plan, round)) => finish(&broker, plan, round, reservation),
         // A panic of ours ends the process before this; the runtime ends blocking work only when the process stops.
         Err(error) => {
             tracing::warn!(%error, "a read was given up");
-            let error = keelson_protocol::ErrorCode::UnknownServerError;
-            Answer::failed(FetchBody::failed(error), error)
+            let error = ErrorCode::UnknownServerError;
+            Answer::failed(FetchBody::failed(error, 0), error)
         }
     }
 }
 
-/// The places of one fetch in the lists of waiters.
+/// The places of a fetch without a session among those who watch its partitions.
+#[derive(Default)]
 struct Entries {
-    plan: Arc<Plan>,
-    ticket: u64,
-    wake: Arc<Notify>,
+    watch: Arc<Watch>,
+    owners: Vec<Option<Arc<PartitionOwner>>>,
+    /// Which of them will tell when they move.
+    watched: Vec<bool>,
 }
 
 impl Entries {
-    fn new(broker: &Broker, plan: &Arc<Plan>) -> Self {
-        Self {
-            plan: Arc::clone(plan),
-            ticket: broker.ticket(),
-            wake: Arc::new(Notify::new()),
+    /// Waits until there may be more than the last pass saw, or until the deadline; `false` when the time is up.
+    async fn wait(&mut self, plan: &Plan, round: Round, deadline: Instant) -> bool {
+        if self.owners.is_empty() {
+            self.owners = plan.parts.iter().map(|p| p.owner().cloned()).collect();
+            self.watched = vec![false; plan.parts.len()];
         }
-    }
-
-    /// Waits until there may be more than the `held` bytes above the `ends`, the high watermarks that the last pass
-    /// saw, or until the deadline; `false` when the time is up.
-    async fn wait(&self, held: u64, mut ends: Vec<i64>, deadline: Instant) -> bool {
-        let sizes = self.sizes();
-        let needed = self.plan.bytes_min.saturating_sub(held);
+        let needed = plan.params.bytes_min.saturating_sub(round.bytes);
+        // Where a transaction ended, more may be readable than has grown.
+        let counts = needed > 1 && !plan.params.read_committed;
+        let sizes = if counts { self.sizes() } else { 0 };
+        let mut ends: Vec<i64> = round.parts.iter().map(end).collect();
+        drop(round);
         loop {
             if !self.register(&ends)
-                && tokio::time::timeout_at(deadline, self.wake.notified())
+                && tokio::time::timeout_at(deadline, self.watch.wait())
                     .await
                     .is_err()
             {
                 return false;
             }
-            // A small append among many that are needed is not worth a pass over all partitions.
-            let grown = self.sizes().saturating_sub(sizes);
-            // Where a transaction ended, more may be readable than has grown.
-            if self.plan.read_committed || needed <= 1 || grown == 0 || grown >= needed {
+            for slot in self.watch.take_moved() {
+                self.watched[slot as usize] = false;
+            }
+            if !counts {
                 return true;
             }
-            ends = self.owners().map(|o| o.high_watermark()).collect();
+            // A small append among many that are needed is not worth a pass over all partitions.
+            let grown = self.sizes().saturating_sub(sizes);
+            if grown == 0 || grown >= needed {
+                return true;
+            }
+            for (owner, end) in self.owners.iter().zip(&mut ends) {
+                *end = owner.as_ref().map_or(-1, |owner| owner.high_watermark());
+            }
         }
     }
 
-    /// Takes a place in every list; true if there is no need to wait.
-    fn register(&self, ends: &[i64]) -> bool {
-        self.forget();
-        let mut ready = false;
-        for (owner, end) in self.owners().zip(ends) {
-            ready |= owner
-                .waiters()
-                .await_readable(self.ticket, *end, &self.wake);
+    /// Takes a place wherever there is none; true if there is no need to wait.
+    fn register(&mut self, ends: &[i64]) -> bool {
+        let mut moved = false;
+        let places = self.owners.iter().zip(&mut self.watched).zip(ends);
+        for (((owner, watched), end), slot) in places.zip(0..) {
+            if let Some(owner) = owner
+                && !*watched
+            {
+                *watched = !owner.waiters().watch(*end, &self.watch, slot);
+                moved |= !*watched;
+            }
         }
-        ready
-    }
-
-    fn owners(&self) -> impl Iterator<Item = &Arc<PartitionOwner>> {
-        self.plan
-            .parts()
-            .filter_map(|part| part.owner.as_ref().ok())
+        moved
     }
 
     fn sizes(&self) -> u64 {
-        self.owners().map(|owner| owner.log().size_bytes()).sum()
+        let owners = self.owners.iter().flatten();
+        owners.map(|owner| owner.log().size_bytes()).sum()
     }
+}
 
-    fn forget(&self) {
-        for owner in self.owners() {
-            owner.waiters().forget_readable(self.ticket);
-        }
-    }
+/// Up to where a pass saw the partition.
+fn end(answer: &PartAnswer) -> i64 {
+    answer.high_watermark
 }
 
 impl Drop for Entries {
     fn drop(&mut self) {
-        self.forget();
+        for (owner, watched) in self.owners.iter().zip(&self.watched) {
+            if let Some(owner) = owner
+                && *watched
+            {
+                owner.waiters().forget(&self.watch);
+            }
+        }
     }
 }
