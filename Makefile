@@ -28,9 +28,10 @@ bench: ## Keelson beside Apache Kafka, alternating in one run; writes docs/perfo
 bench-log: ## What the log costs beside the disk itself; writes docs/performance.md
 	@tests/bench-log.sh
 
-chaos: ## SIGKILL at random moments and named points, 200 rounds, every acknowledged record recounted
+chaos: ## SIGKILL at named points, 200 rounds, all recounted; 100 runs of clients through kills and pauses, all judged
 	@cargo build --workspace --bins
 	@KEELSON_CHAOS_ROUNDS=$${KEELSON_CHAOS_ROUNDS:-200} cargo test -p keelson-tests --test chaos -- --nocapture
+	@KEELSON_CONSISTENCY_RUNS=$${KEELSON_CONSISTENCY_RUNS:-100} cargo test -p keelson-tests --test consistency -- --nocapture
 
 fuzz: ## Every fuzz target under libFuzzer, ten minutes and a million executions each
 	@tests/fuzz.sh

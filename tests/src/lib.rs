@@ -19,6 +19,7 @@ pub mod table;
 pub mod tools;
 pub mod wait;
 pub mod wire;
+pub mod workload;
 
 pub use broker::{Broker, BrokerSetup};
 pub use wait::{wait_for, wait_until};
