@@ -293,7 +293,6 @@ impl<'a> SegmentReader<'a> {
         let fits = |sum: &SumEntry| {
             sum.position + u64::from(sum.length) <= self.view.entry.log_bytes
                 && sum.end_offset <= self.view.end_offset
-                && sum.base_offset < sum.end_offset
         };
         match decoded {
             Ok(sum) if fits(&sum) => Ok(Some(sum)),

@@ -388,19 +388,23 @@ pub(crate) fn encode_sum(seed: i64, e: &SumEntry) -> [u8; SUM_ENTRY_BYTES] {
     seal_entry(seed, out)
 }
 
-/// Reads one `.sum` entry.
+/// Reads one `.sum` entry. One that spans no offset, or negative ones, is none.
 pub(crate) fn decode_sum(seed: i64, bytes: &[u8]) -> Result<SumEntry, Undecodable> {
     let mut c = Cursor {
         rest: open_entry(seed, bytes, SUM_ENTRY_BYTES)?,
     };
-    Ok(SumEntry {
+    let entry = SumEntry {
         position: c.position()?,
         base_offset: c.i64()?,
         end_offset: c.i64()?,
         length: c.u32()?,
         crc: c.u32()?,
         batches: c.u32()?,
-    })
+    };
+    (0..entry.end_offset)
+        .contains(&entry.base_offset)
+        .then_some(entry)
+        .ok_or(Reason::Offsets)
 }
 
 /// One entry of the sparse index.
@@ -693,6 +697,17 @@ mod tests {
         let bytes = encode_sum(10, &sum);
         assert_eq!(decode_sum(10, &bytes), Ok(sum));
         assert_eq!(decode_sum(11, &bytes), Err(Reason::SlotCrc));
+        for (base_offset, end_offset) in [(10, 10), (10, i64::MIN), (-1, 20)] {
+            let bytes = encode_sum(
+                10,
+                &SumEntry {
+                    base_offset,
+                    end_offset,
+                    ..sum
+                },
+            );
+            assert_eq!(decode_sum(10, &bytes), Err(Reason::Offsets));
+        }
         let idx = IdxEntry {
             offset: 10,
             position: 4096,
