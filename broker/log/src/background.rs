@@ -85,6 +85,11 @@ impl Pace {
         *ended
     }
 
+    /// So many bytes a second from now on.
+    pub(crate) fn set_rate(&mut self, bytes_per_second: f64) {
+        self.bytes_per_second = bytes_per_second;
+    }
+
     /// Takes the time that these bytes may take; true when the thread is to end.
     pub(crate) fn pause(&mut self, bytes: u64) -> bool {
         self.owed += Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);

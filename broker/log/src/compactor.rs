@@ -26,10 +26,10 @@ impl Compactor {
 
     /// Starts the thread, unless it is switched off.
     pub(crate) fn start(&self, shared: &Arc<Shared>) -> io::Result<()> {
-        if shared.options.compaction_pause.is_zero() {
+        if shared.compaction_pace().pause.is_zero() {
             return Ok(());
         }
-        let rate = shared.options.compaction_bytes_per_second;
+        let rate = shared.compaction_pace().bytes_per_second;
         let shared = Arc::clone(shared);
         self.thread.start(rate, move |pace| run(&shared, pace))
     }
@@ -43,6 +43,7 @@ impl Compactor {
 fn run(shared: &Arc<Shared>, mut pace: Pace) {
     loop {
         for partition in dirtiest_first(shared) {
+            pace.set_rate(shared.compaction_pace().bytes_per_second);
             let mut ends = |bytes| pace.pause(bytes) || shared.has_failed();
             match partition.compact(now_ms(), &mut ends) {
                 Err(Stopped::Ended) => return,
@@ -53,7 +54,7 @@ fn run(shared: &Arc<Shared>, mut pace: Pace) {
                 result => tell(shared, &partition, result),
             }
         }
-        if pace.wait(shared.options.compaction_pause) {
+        if pace.wait(shared.compaction_pace().pause) {
             return;
         }
     }

@@ -48,8 +48,8 @@ pub use losses::AcceptedLoss;
 pub use metrics::{HealthState, LogMetrics, Reason, Source, Stage};
 pub use offline::read_partition;
 pub use options::{
-    COMPACTION_BYTES_PER_SECOND, COMPACTION_MEMORY_BYTES, CompactionConfig, FLUSH_PENDING_BYTES,
-    Options, PartitionConfig, SCRUB_BYTES_PER_SECOND,
+    COMPACTION_BYTES_PER_SECOND, COMPACTION_MEMORY_BYTES, CompactionConfig, CompactionPace,
+    FLUSH_PENDING_BYTES, Options, PartitionConfig, SCRUB_BYTES_PER_SECOND,
 };
 pub use partition::{
     AppendError, Appended, Observer, Partition, ProducedBatch, ReadError, ReadOutcome, ReadRequest,

@@ -19,7 +19,7 @@ use crate::folders;
 use crate::health::{Health, UNHEALTHY_RANGES_MAX, WalNumbers};
 use crate::ids::PartitionId;
 use crate::metrics::LogMetrics;
-use crate::options::{Options, PartitionConfig};
+use crate::options::{CompactionPace, Options, PartitionConfig};
 use crate::partition::slots::Slots;
 use crate::partition::{
     AppendError, Appended, Observer, Partition, ProducedBatch, Staged, State, TruncateError,
@@ -288,6 +288,11 @@ impl Log {
     /// The largest batch that can ever be appended, whatever a topic allows.
     pub fn batch_bytes_max(&self) -> u64 {
         self.shared.batch_bytes_max()
+    }
+
+    /// From the next partition on, compaction goes on like this.
+    pub fn set_compaction(&self, pace: CompactionPace) {
+        self.shared.set_compaction(pace);
     }
 
     /// Where the data is, as the options named it.

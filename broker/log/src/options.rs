@@ -58,12 +58,8 @@ pub struct Options {
     pub disk_reserve_bytes: Option<u64>,
     /// So many groups of a start are read back from the WAL, all of them; a sample of the later ones. 0: none.
     pub read_back_groups: u64,
-    /// Bytes that compaction reads and writes per second (`log.cleaner.io.max.bytes.per.second`).
-    pub compaction_bytes_per_second: f64,
-    /// Memory for the newest offsets of keys (`log.cleaner.dedupe.buffer.size`); more keys take more passes.
-    pub compaction_memory_bytes: u64,
-    /// How long compaction rests when there is nothing to clean (`log.cleaner.backoff.ms`); zero: it never runs.
-    pub compaction_pause: Duration,
+    /// How compaction goes on; [`crate::Log::set_compaction`] changes it.
+    pub compaction: CompactionPace,
     /// Bytes per second that the scrubber reads (`keelson.scrub.bytes.per.second`); 0: it does not run.
     pub scrub_bytes_per_second: u64,
 }
@@ -84,10 +80,29 @@ impl Options {
             wal_background: true,
             disk_reserve_bytes: None,
             read_back_groups: READ_BACK_GROUPS,
-            compaction_bytes_per_second: COMPACTION_BYTES_PER_SECOND,
-            compaction_memory_bytes: COMPACTION_MEMORY_BYTES,
-            compaction_pause: Duration::from_secs(15),
+            compaction: CompactionPace::default(),
             scrub_bytes_per_second: SCRUB_BYTES_PER_SECOND,
+        }
+    }
+}
+
+/// What compaction may take of disk and memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CompactionPace {
+    /// Bytes that it reads and writes per second (`log.cleaner.io.max.bytes.per.second`).
+    pub bytes_per_second: f64,
+    /// Memory for the newest offsets of keys (`log.cleaner.dedupe.buffer.size`); more keys take more passes.
+    pub memory_bytes: u64,
+    /// How long it rests when there is nothing to clean (`log.cleaner.backoff.ms`); zero at the start: it never runs.
+    pub pause: Duration,
+}
+
+impl Default for CompactionPace {
+    fn default() -> Self {
+        CompactionPace {
+            bytes_per_second: COMPACTION_BYTES_PER_SECOND,
+            memory_bytes: COMPACTION_MEMORY_BYTES,
+            pause: Duration::from_secs(15),
         }
     }
 }

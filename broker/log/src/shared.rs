@@ -19,7 +19,7 @@ use crate::log::Hooks;
 use crate::losses::Losses;
 use crate::metrics::{LogMetrics, Source, Stage};
 use crate::node::Node;
-use crate::options::{Options, PartitionConfig, REPLAY_SEGMENT_BYTES};
+use crate::options::{CompactionPace, Options, PartitionConfig, REPLAY_SEGMENT_BYTES};
 use crate::partition::{AppendError, Partition};
 use crate::wal::{
     Class, DurableGroup, Frame, FrameBody, Misread, QueueFull, Wal, WalPosition, WalSink,
@@ -48,6 +48,7 @@ pub(crate) enum FrameKey {
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    compaction: RwLock<CompactionPace>,
     pub(crate) metrics: Arc<LogMetrics>,
     pub(crate) hooks: Arc<dyn Hooks>,
     pub(crate) node: Arc<Node>,
@@ -90,6 +91,7 @@ impl Shared {
             misread: Mutex::new(HashMap::new()),
             waiting: Mutex::new(HashMap::new()),
             waiting_count: AtomicUsize::new(0),
+            compaction: RwLock::new(options.compaction),
             options,
             metrics,
             hooks,
@@ -212,6 +214,16 @@ impl Shared {
                 tracing::info!("the volume has room again: produced records are taken");
             }
         }
+    }
+
+    /// How compaction goes on.
+    pub(crate) fn compaction_pace(&self) -> CompactionPace {
+        *self.compaction.read()
+    }
+
+    /// From the next partition on, compaction goes on like this.
+    pub(crate) fn set_compaction(&self, pace: CompactionPace) {
+        *self.compaction.write() = pace;
     }
 
     /// Looks at the free space: read-only below the reserve, writable again above one and a half times of it.

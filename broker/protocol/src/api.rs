@@ -105,6 +105,7 @@ pub const APIS: &[ApiSpec] = apis! {
     CreateAcls: 1..=3, shape::CREATE_ACLS;
     DeleteAcls: 1..=3, shape::DELETE_ACLS;
     DescribeConfigs: 1..=4, shape::DESCRIBE_CONFIGS;
+    AlterConfigs: 0..=2, shape::ALTER_CONFIGS;
     AlterReplicaLogDirs: 1..=2, shape::ALTER_REPLICA_LOG_DIRS;
     DescribeLogDirs: 1..=4, shape::DESCRIBE_LOG_DIRS;
     CreatePartitions: 0..=3, shape::CREATE_PARTITIONS;

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use keelson_log::{Identity, Log};
 use keelson_state::config::ConfigLimits;
-use keelson_state::metadata::Image;
+use keelson_state::metadata::{ALL_BROKERS, Image};
 use tokio::sync::Semaphore;
 
 use crate::budgets::Budgets;
@@ -26,8 +26,9 @@ pub const COLD_READS_MAX: usize = 8;
 
 /// The shared context of the process, behind one `Arc`.
 pub struct Broker {
-    /// The configuration in force.
+    /// The configuration of the file. What the API can change is read from [`Broker::live`].
     pub config: Config,
+    live: ArcSwap<Config>,
     /// Cluster, broker and directory, and the number of this start.
     pub identity: Identity,
     /// The data volume.
@@ -83,9 +84,11 @@ impl Broker {
             transactions,
             image,
         } = parts;
+        let live = live(&config, &log, &image);
         Self {
             identity: log.identity().clone(),
-            partitions: Partitions::new(Arc::clone(&log), config.topic_defaults.clone()),
+            partitions: Partitions::new(Arc::clone(&log), live.topic_defaults.clone()),
+            live: ArcSwap::from_pointee(live),
             budgets: Budgets::new(log.tail_budget()),
             cold_reads: Semaphore::new(COLD_READS_MAX),
             fetch_sessions: FetchSessions::new(
@@ -111,11 +114,23 @@ impl Broker {
 
     /// What the values of topics must respect: the configuration's bound and the volume's.
     pub fn limits(&self) -> ConfigLimits {
-        let ours = self.config.limits();
-        let volume = i32::try_from(self.log.batch_bytes_max()).unwrap_or(i32::MAX);
-        ConfigLimits {
-            message_bytes_max: ours.message_bytes_max.min(volume),
-        }
+        limits(&self.config, &self.log)
+    }
+
+    /// The configuration in force: the file's, with what the API has set.
+    pub fn live(&self) -> Arc<Config> {
+        self.live.load_full()
+    }
+
+    /// Puts what the API has set of this broker in force. Only the owner of the metadata calls this, after the image was
+    /// published.
+    pub fn apply_configs(&self) {
+        let image = self.image();
+        let live = live(&self.config, &self.log, &image);
+        self.log.set_compaction(live.compaction());
+        self.partitions
+            .set_defaults(live.topic_defaults.clone(), &image);
+        self.live.store(Arc::new(live));
     }
 
     /// The metadata image of this moment.
@@ -148,6 +163,20 @@ impl Broker {
     pub fn now_ms(&self) -> i64 {
         now_ms()
     }
+}
+
+fn limits(config: &Config, log: &Log) -> ConfigLimits {
+    let ours = config.limits();
+    let volume = i32::try_from(log.batch_bytes_max()).unwrap_or(i32::MAX);
+    ConfigLimits {
+        message_bytes_max: ours.message_bytes_max.min(volume),
+    }
+}
+
+fn live(config: &Config, log: &Log, image: &Image) -> Config {
+    let all = image.broker_configs(ALL_BROKERS);
+    let own = image.broker_configs(log.identity().broker_id);
+    config.with_dynamic(all, own, &limits(config, log))
 }
 
 /// Unix time in milliseconds; 0 for a clock before 1970.

@@ -212,6 +212,7 @@ pub static ROUTES: &[Route] = &[
     Route::of::<apis::delete_records::DeleteRecords>(),
     Route::of::<apis::create_partitions::CreatePartitions>(),
     Route::of::<apis::describe_configs::DescribeConfigs>(),
+    Route::of::<apis::alter_configs::AlterConfigs>(),
     Route::of::<apis::incremental_alter_configs::IncrementalAlterConfigs>(),
     Route::of::<apis::find_coordinator::FindCoordinator>(),
     Route::of::<apis::join_group::JoinGroup>(),

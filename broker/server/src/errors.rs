@@ -184,6 +184,8 @@ pub fn config(error: &ConfigError) -> ErrorCode {
     match error {
         ConfigError::UnknownKey { .. }
         | ConfigError::BadValue { .. }
+        | ConfigError::Conflict { .. }
+        | ConfigError::BrokerKey { .. }
         | ConfigError::Null { .. }
         | ConfigError::NotAList { .. }
         | ConfigError::Owned { .. } => ErrorCode::InvalidConfig,

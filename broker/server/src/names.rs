@@ -69,6 +69,7 @@ impl Names {
                         removed.insert(TopicId(id));
                     }
                     Record::BrokerStarted { .. }
+                    | Record::BrokerConfigChanged { .. }
                     | Record::ConfigChanged { .. }
                     | Record::ProducerIds { .. } => {}
                 }

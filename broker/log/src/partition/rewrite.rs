@@ -192,7 +192,7 @@ impl Partition {
     ) -> Result<OffsetMap, Stopped> {
         let dirty = &job.segments[job.cleanable.dirty..job.cleanable.end];
         let from = from.max(dirty.first().map_or(job.end_offset, |s| s.base_offset));
-        let mut map = OffsetMap::new(self.shared().options.compaction_memory_bytes, from);
+        let mut map = OffsetMap::new(self.shared().compaction_pace().memory_bytes, from);
         for (at, segment) in job.segments.iter().enumerate().take(job.cleanable.end) {
             if at < job.cleanable.dirty || job.end_of(at) <= from {
                 continue;

@@ -21,7 +21,9 @@ use crate::metrics::HealthState;
 use crate::partition::pass::Pass;
 use crate::partition::rewrite::Stopped;
 use crate::verify::verify_directory;
-use crate::{CompactionConfig, Options, Partition, PartitionConfig, PartitionId, ReadError};
+use crate::{
+    CompactionConfig, CompactionPace, Options, Partition, PartitionConfig, PartitionId, ReadError,
+};
 
 const DIR: &str = "/data";
 /// When everything is written.
@@ -319,7 +321,10 @@ fn more_keys_than_fit_into_memory_take_more_passes() {
     } = fixture;
     drop((opened, partition));
     let small = Options {
-        compaction_memory_bytes: 1,
+        compaction: CompactionPace {
+            memory_bytes: 1,
+            ..by_hand().compaction
+        },
         ..by_hand()
     };
     let opened = open_log(&disk, small).unwrap();

@@ -13,8 +13,9 @@ use crate::disk::Disk;
 use crate::metrics::LogMetrics;
 use crate::stepped::Fatal;
 use crate::{
-    AppendError, Appended, Hooks, Log, Observer, OpenError, Options, Partition, PartitionConfig,
-    PartitionId, ProducedBatch, ReadError, ReadOutcome, ReadRequest, TopicId, open_on,
+    AppendError, Appended, CompactionPace, Hooks, Log, Observer, OpenError, Options, Partition,
+    PartitionConfig, PartitionId, ProducedBatch, ReadError, ReadOutcome, ReadRequest, TopicId,
+    open_on,
 };
 
 /// How long anything may take before a test fails.
@@ -103,7 +104,10 @@ pub(super) fn options(dir: &Path) -> Options {
         wal_background: false,
         disk_reserve_bytes: Some(0),
         scrub_bytes_per_second: 0,
-        compaction_pause: Duration::ZERO,
+        compaction: CompactionPace {
+            pause: Duration::ZERO,
+            ..CompactionPace::default()
+        },
         read_back_groups: 0,
         ..Options::new(dir)
     }

@@ -36,6 +36,17 @@ shapes! {
             i8("permission_type"),
         ]),
     ];
+    ALTER_CONFIGS = [
+        structs!("resources", m::alter_configs_request::AlterConfigsResource, [
+            i8("resource_type"),
+            string("resource_name"),
+            structs!("configs", m::alter_configs_request::AlterableConfig, [
+                string("name"),
+                string("value"),
+            ]),
+        ]),
+        i8("validate_only"),
+    ];
     ALTER_REPLICA_LOG_DIRS = [
         structs!("dirs", m::alter_replica_log_dirs_request::AlterReplicaLogDir, [
             string("path"),

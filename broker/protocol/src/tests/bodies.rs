@@ -48,7 +48,7 @@ fn decode(spec: &ApiSpec, version: i16, body: &[u8]) -> Result<usize, DecodeErro
         DescribeLogDirs: DescribeLogDirsRequest, ElectLeaders: ElectLeadersRequest,
         AlterPartitionReassignments: AlterPartitionReassignmentsRequest,
         ListPartitionReassignments: ListPartitionReassignmentsRequest,
-        DescribeClientQuotas: DescribeClientQuotasRequest, OffsetDelete: OffsetDeleteRequest,
+        DescribeClientQuotas: DescribeClientQuotasRequest, OffsetDelete: OffsetDeleteRequest, AlterConfigs: AlterConfigsRequest,
         DescribeUserScramCredentials: DescribeUserScramCredentialsRequest, DescribeQuorum: DescribeQuorumRequest,
         ListConfigResources: ListConfigResourcesRequest, DescribeTopicPartitions: DescribeTopicPartitionsRequest,
     )

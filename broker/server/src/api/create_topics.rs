@@ -102,7 +102,7 @@ fn succeeded(
         return result;
     }
     let set: BTreeMap<String, String> = created.configs.iter().cloned().collect();
-    let configs = config::describe(&set, &broker.config.topic_defaults)
+    let configs = config::describe(&set, &broker.live().topic_defaults)
         .into_iter()
         .map(|entry| {
             CreatableTopicConfigs::default()

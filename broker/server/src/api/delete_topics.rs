@@ -44,7 +44,7 @@ impl Api for DeleteTopics {
                 body.topic_names.into_iter().map(by_name).collect()
             };
             let mut first = None;
-            let responses = delete(&broker, asked, &mut first).await;
+            let responses = delete(&broker, version, asked, &mut first).await;
             let body = DeleteTopicsResponse::default().with_responses(responses);
             Answer::new(body, first)
         })
@@ -53,10 +53,23 @@ impl Api for DeleteTopics {
 
 async fn delete(
     broker: &Broker,
+    version: i16,
     asked: Vec<DeleteTopicState>,
     first: &mut Option<ErrorCode>,
 ) -> Vec<DeletableTopicResult> {
     let image = broker.image();
+    if !broker.config.delete_topics {
+        let error = if version >= 3 {
+            ErrorCode::TopicDeletionDisabled
+        } else {
+            ErrorCode::InvalidRequest
+        };
+        first.get_or_insert(error);
+        let message = "Topic deletion is disabled.".to_owned();
+        let refused =
+            |topic: &DeleteTopicState| result(&image, topic, Some((error, message.clone())));
+        return asked.iter().map(refused).collect();
+    }
     let mut named: HashMap<(Option<TopicName>, Uuid), usize> = HashMap::new();
     for topic in &asked {
         *named

@@ -2,10 +2,9 @@
 //!
 //! - 1: sources and synonyms (KIP-226). 2: nothing new on the wire. 3: types and documentation (KIP-569). 4: flexible.
 //!
-//! Resources: a topic shows every topic key with its value in force; a broker shows every key of its configuration,
-//! read-only; the broker "" stands for cluster-wide dynamic defaults, of which there are none. Left out: broker loggers,
-//! client metrics and groups as resources (INVALID_REQUEST); dynamic broker configs. No key holds a secret yet, so
-//! none is marked sensitive.
+//! Resources: a topic shows every topic key with its value in force; a broker shows every key of its configuration; the
+//! broker "" shows what the API has set for all brokers. Client metrics and groups have no configs here, so that any of
+//! them is empty. Left out: broker loggers (INVALID_REQUEST). No key holds a secret yet, so none is marked sensitive.
 
 use std::sync::Arc;
 
@@ -15,18 +14,15 @@ use keelson_protocol::kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use keelson_protocol::kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
-use keelson_state::config::{self, ConfigEntry, Kind, Source, StaticConfig};
-use keelson_state::metadata::{MetadataError, validate_topic_name};
+use keelson_state::config::{self, ConfigEntry, Kind, Source, SynonymEntry, TopicDefaults};
+use keelson_state::metadata::{ALL_BROKERS, MetadataError, validate_topic_name};
 
 use super::common::text;
+use super::config_change::{BROKER, CLIENT_METRICS, GROUP, TOPIC};
 use crate::broker::Broker;
+use crate::config::{KEYS, Link};
 use crate::dispatch::{Answer, Api, Call, Outcome};
 use crate::errors;
-
-/// Resource type of a topic.
-pub(super) const TOPIC: i8 = 2;
-/// Resource type of a broker.
-pub(super) const BROKER: i8 = 4;
 
 /// The handler.
 pub struct DescribeConfigs;
@@ -67,10 +63,11 @@ impl View {
         let name = resource.resource_name.as_str();
         let entries = match resource.resource_type {
             TOPIC => self.topic(broker, name)?,
-            BROKER if name.is_empty() => Vec::new(),
+            BROKER if name.is_empty() => self.all_brokers(broker),
             BROKER => self.broker(broker, name)?,
+            CLIENT_METRICS | GROUP if !name.is_empty() => Vec::new(),
             other => {
-                let message = format!("Resource type {other} is not supported.");
+                let message = format!("Unsupported resource type: {other}");
                 return Err((ErrorCode::InvalidRequest, message));
             }
         };
@@ -89,7 +86,7 @@ impl View {
             let name = name.to_owned();
             fail(MetadataError::UnknownName { name })
         })?;
-        let entries = config::describe(&topic.configs, &broker.config.topic_defaults);
+        let entries = config::describe(&topic.configs, &broker.live().topic_defaults);
         Ok(entries
             .into_iter()
             .map(|entry| self.topic_entry(entry))
@@ -118,80 +115,120 @@ impl View {
 
     fn broker(&self, broker: &Broker, name: &str) -> Described {
         check_broker_id(broker, name)?;
-        let source = |set: bool| {
-            if set {
-                Source::StaticBroker
-            } else {
-                Source::Default
-            }
-        };
-        let own = broker.config.entries().into_iter().map(|entry| {
-            self.broker_entry(BrokerKey {
-                name: entry.key.name,
-                value: entry.value,
-                source: source(entry.set),
-                kind: entry.key.kind,
-                doc: entry.key.doc,
-            })
+        let image = broker.image();
+        let (all, own) = (
+            image.broker_configs(ALL_BROKERS),
+            image.broker_configs(broker.id()),
+        );
+        let live = broker.live();
+        let keys = KEYS.iter().map(|key| BrokerKey {
+            name: key.name,
+            kind: key.kind,
+            doc: key.doc,
+            is_dynamic: key.is_dynamic,
+            value: None,
+            chain: broker.config.chain(key, all, own),
         });
-        let defaults = StaticConfig::keys().map(|(key, synonym)| {
-            let set = broker.config.topic_defaults.get(synonym.name);
-            self.broker_entry(BrokerKey {
-                name: synonym.name,
-                value: set.or(synonym.default).map(str::to_owned),
-                source: source(set.is_some()),
-                kind: key.kind,
-                doc: key.doc,
-            })
+        let defaults = TopicDefaults::keys().map(|(key, synonym)| BrokerKey {
+            name: synonym.name,
+            kind: key.kind,
+            doc: key.doc,
+            is_dynamic: synonym.is_dynamic,
+            value: None,
+            chain: links(live.topic_defaults.chain(synonym.name)),
         });
-        let mut entries: Vec<_> = own.chain(defaults).collect();
-        entries.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(entries)
+        let mut keys: Vec<BrokerKey> = keys.chain(defaults).collect();
+        keys.sort_by_key(|key| key.name);
+        Ok(keys.into_iter().map(|key| self.broker_entry(key)).collect())
+    }
+
+    /// What is set for all brokers, and nothing else.
+    fn all_brokers(&self, broker: &Broker) -> Vec<DescribeConfigsResourceResult> {
+        let image = broker.image();
+        let set = image.broker_configs(ALL_BROKERS).iter();
+        let entries = set.filter_map(|(name, value)| {
+            let (name, kind, doc) = named(name)?;
+            Some(self.broker_entry(BrokerKey {
+                name,
+                kind,
+                doc,
+                is_dynamic: true,
+                value: Some(value.clone()),
+                chain: vec![Link {
+                    name,
+                    value: value.clone(),
+                    source: Source::DynamicDefaultBroker,
+                }],
+            }))
+        });
+        entries.collect()
     }
 
     fn broker_entry(&self, key: BrokerKey) -> DescribeConfigsResourceResult {
-        let BrokerKey {
-            name,
-            value,
-            source,
-            kind,
-            doc,
-        } = key;
-        let value = value.map(text);
-        let synonym = DescribeConfigsSynonym::default()
-            .with_name(text(name))
-            .with_value(value.clone())
-            .with_source(source.code());
+        let of_name = key.chain.iter().find(|link| link.name == key.name);
+        let value = key.value.or_else(|| of_name.map(|link| link.value.clone()));
+        let source = key
+            .chain
+            .first()
+            .map_or(Source::Default, |link| link.source);
+        let synonyms = key.chain.into_iter().map(|link| {
+            DescribeConfigsSynonym::default()
+                .with_name(text(link.name))
+                .with_value(Some(text(link.value)))
+                .with_source(link.source.code())
+        });
         DescribeConfigsResourceResult::default()
-            .with_name(text(name))
-            .with_value(value)
-            .with_read_only(true)
+            .with_name(text(key.name))
+            .with_value(value.map(text))
+            .with_read_only(!key.is_dynamic)
             .with_config_source(source.code())
             .with_synonyms(if self.synonyms {
-                vec![synonym]
+                synonyms.collect()
             } else {
                 Vec::new()
             })
-            .with_config_type(kind.code())
-            .with_documentation(self.documentation.then(|| text(doc)))
+            .with_config_type(key.kind.code())
+            .with_documentation(self.documentation.then(|| text(key.doc)))
     }
 }
 
 /// One key of the broker's own configuration.
 struct BrokerKey {
     name: &'static str,
-    value: Option<String>,
-    source: Source,
     kind: Kind,
     doc: &'static str,
+    is_dynamic: bool,
+    /// Where it is not the first of the chain under this name.
+    value: Option<String>,
+    chain: Vec<Link>,
+}
+
+fn links(chain: Vec<SynonymEntry>) -> Vec<Link> {
+    let link = |entry: SynonymEntry| {
+        Some(Link {
+            name: entry.name,
+            value: entry.value?,
+            source: entry.source,
+        })
+    };
+    chain.into_iter().filter_map(link).collect()
+}
+
+/// Name, type and meaning of a key of the broker.
+fn named(name: &str) -> Option<(&'static str, Kind, &'static str)> {
+    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+        return Some((key.name, key.kind, key.doc));
+    }
+    let (key, synonym) = TopicDefaults::find(name)?;
+    Some((synonym.name, key.kind, key.doc))
 }
 
 /// Whether the name of a broker resource is this broker.
-pub(super) fn check_broker_id(broker: &Broker, name: &str) -> Result<(), (ErrorCode, String)> {
+fn check_broker_id(broker: &Broker, name: &str) -> Result<(), (ErrorCode, String)> {
     let message = match name.parse::<i32>() {
         Ok(id) if id == broker.id() => return Ok(()),
         Ok(id) => format!(
-            "Unexpected broker id, expected {}, but received {id}",
+            "Unexpected broker id, expected {} or empty string, but received {id}",
             broker.id()
         ),
         Err(_) => format!("Broker id must be an integer, but it is: {name}"),

@@ -2,7 +2,7 @@
 //!
 //! - 0: all there is (KIP-966), flexible.
 //!
-//! Topics come in order of name, and partitions up to a limit: what is left begins at the cursor of the answer. Left
+//! Topics come in order of name, and partitions up to a limit (the client's, or `max.request.partition.size.limit`): what is left begins at the cursor of the answer. Left
 //! out: eligible leader replicas, of which one broker has none. Authorised operations are all of them, since nobody is
 //! refused anything.
 
@@ -23,9 +23,6 @@ use super::common::{OPERATIONS_UNKNOWN, TOPIC_OPERATIONS, text};
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
 use crate::errors;
-
-/// Partitions of one answer, whatever the client asks for (`max.request.partition.size.limit`): it bounds its size.
-const PARTITIONS_MAX: i32 = 2_000;
 
 /// The handler.
 pub struct DescribeTopicPartitions;
@@ -60,7 +57,9 @@ impl Api for DescribeTopicPartitions {
         let answer = Page {
             broker: BrokerId(broker.id()),
             image: &image,
-            room: body.response_partition_limit.clamp(1, PARTITIONS_MAX),
+            room: body
+                .response_partition_limit
+                .clamp(1, broker.config.max_request_partitions),
             topics: Vec::new(),
             next: None,
         };

@@ -14,13 +14,9 @@ use keelson_protocol::kafka_protocol::messages::{
 };
 
 use super::common::text;
-use super::describe_configs::{BROKER, TOPIC};
+use super::config_change::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
-
-const BROKER_LOGGER: i8 = 8;
-const CLIENT_METRICS: i8 = 16;
-const GROUP: i8 = 32;
 
 /// The handler.
 pub struct ListConfigResources;

@@ -1,9 +1,11 @@
 //! One file per Kafka API: each opens with its versions, what each changed, and what is left out.
 
 mod common;
+mod config_change;
 
 pub mod add_offsets_to_txn;
 pub mod add_partitions_to_txn;
+pub mod alter_configs;
 pub mod alter_partition_reassignments;
 pub mod alter_replica_log_dirs;
 pub mod api_versions;
@@ -53,6 +55,8 @@ pub mod write_txn_markers;
 mod admin_tests;
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod config_tests;
 #[cfg(test)]
 mod coverage;
 #[cfg(test)]

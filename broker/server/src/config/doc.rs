@@ -4,9 +4,10 @@
 
 use std::fmt::Write;
 
-use keelson_state::config::{Kind, StaticConfig, TOPIC_KEYS};
+use keelson_state::config::{Kind, TOPIC_KEYS, TopicDefaults};
 
 use super::keys::KEYS;
+use super::refused::REFUSED;
 
 const INTRO: &str = "# Configuration
 
@@ -14,10 +15,14 @@ Printed by `keelson-broker config`; do not edit. Keys are given in a properties 
 key=value`, which wins. An unknown key, a bad value or an impossible combination stops the start. There is no
 configuration by environment variables.
 
+Keys that are marked as dynamic can also be set through the API (`kafka-configs --alter --broker 0`, or
+`--broker-defaults` for all brokers): they are in force at once, win over the file, and stay after a restart. All others
+answer \"Cannot update these configs dynamically\".
+
 ## Broker
 
-| Key | Type | Default | Meaning |
-|---|---|---|---|
+| Key | Type | Default | Dynamic | Meaning |
+|---|---|---|---|---|
 ";
 
 const TOPIC_DEFAULTS: &str = "
@@ -26,14 +31,15 @@ const TOPIC_DEFAULTS: &str = "
 Set on the broker, in force for every topic that does not set the topic key itself. Of several keys for one topic key
 the one listed first wins.
 
-| Key | Type | Default | Topic key |
-|---|---|---|---|
+| Key | Type | Default | Dynamic | Topic key |
+|---|---|---|---|---|
 ";
 
 const TOPICS: &str = "
 ## Topics
 
-Set at creation or with IncrementalAlterConfigs. Any other key is refused with INVALID_CONFIG.
+Set at creation or with IncrementalAlterConfigs. They are Kafka's, each with what it does here; one that can do nothing
+takes only the value that is true. Any other key is refused with INVALID_CONFIG.
 
 | Key | Type | Default | Meaning |
 |---|---|---|---|
@@ -54,7 +60,21 @@ fn code(value: Option<&str>) -> String {
     value.map_or_else(|| "–".to_owned(), |v| format!("`{v}`"))
 }
 
-fn row(out: &mut String, cells: [&str; 4]) {
+const REFUSED_KEYS: &str = "
+## Keys of Apache Kafka that are refused
+
+In a file they stop the start, through the API they answer INVALID_CONFIG, each with the reason. A key that ends with a
+dot stands for all that begin with it.
+
+| Key | Reason |
+|---|---|
+";
+
+fn yes(dynamic: bool) -> &'static str {
+    if dynamic { "yes" } else { "" }
+}
+
+fn row(out: &mut String, cells: &[&str]) {
     writeln!(out, "| {} |", cells.join(" | ")).expect("a string takes everything");
 }
 
@@ -65,16 +85,28 @@ pub fn markdown() -> String {
         let name = format!("`{}`", key.name);
         row(
             &mut out,
-            [&name, kind(key.kind), &code(key.default), key.doc],
+            &[
+                &name,
+                kind(key.kind),
+                &code(key.default),
+                yes(key.is_dynamic),
+                key.doc,
+            ],
         );
     }
     out.push_str(TOPIC_DEFAULTS);
-    for (key, synonym) in StaticConfig::keys() {
+    for (key, synonym) in TopicDefaults::keys() {
         let name = format!("`{}`", synonym.name);
         let topic_key = format!("`{}`", key.name);
         row(
             &mut out,
-            [&name, kind(key.kind), &code(synonym.default), &topic_key],
+            &[
+                &name,
+                kind(key.kind),
+                &code(synonym.default),
+                yes(synonym.is_dynamic),
+                &topic_key,
+            ],
         );
     }
     out.push_str(TOPICS);
@@ -82,8 +114,12 @@ pub fn markdown() -> String {
         let name = format!("`{}`", key.name);
         row(
             &mut out,
-            [&name, kind(key.kind), &code(key.default), key.doc],
+            &[&name, kind(key.kind), &code(key.default), key.doc],
         );
+    }
+    out.push_str(REFUSED_KEYS);
+    for (key, reason) in REFUSED {
+        row(&mut out, &[&format!("`{key}`"), reason]);
     }
     out
 }

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use keelson_state::config::{Kind, SEGMENT_BYTES_MIN};
+use keelson_state::config::{Kind, SEGMENT_BYTES_MIN, parse_boolean};
 
 use super::{Config, LogFormat, listener};
 
@@ -15,6 +15,8 @@ pub struct Key {
     pub name: &'static str,
     /// Its type.
     pub kind: Kind,
+    /// Whether it can be set through the API while the broker runs, and is then in force at once.
+    pub is_dynamic: bool,
     /// Its default as text; `None` where the default is worked out (see `doc`).
     pub default: Option<&'static str>,
     /// What it means.
@@ -36,12 +38,23 @@ fn number<T: TryFrom<i64>>(value: &str, min: i64, max: i64) -> Result<T, String>
 }
 
 fn boolean(value: &str) -> Result<bool, String> {
-    match value.trim().to_ascii_lowercase().as_str() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err("it must be true or false".to_owned()),
-    }
+    parse_boolean(value.trim()).ok_or_else(|| "it must be true or false".to_owned())
 }
+
+/// Takes one value only, for a reason.
+fn only(value: &str, wanted: &str, reason: &str) -> Result<(), String> {
+    if value.trim().eq_ignore_ascii_case(wanted) {
+        return Ok(());
+    }
+    Err(format!("it can only be {wanted}: {reason}"))
+}
+
+/// A rate of what there is none of.
+fn throttle(_: &mut Config, value: &str) -> Result<(), String> {
+    number::<i64>(value, 0, i64::MAX).map(|_| ())
+}
+
+const ONE_BROKER: &str = "there is one broker";
 
 const INT_MAX: i64 = i32::MAX as i64;
 /// Tail memory below this cannot hold one batch of Kafka's default size beside the reserve for control writes.
@@ -54,6 +67,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "advertised.listeners",
         kind: Kind::String,
+        is_dynamic: false,
         default: None,
         doc: "The address that clients are told to connect to. Port 0 stands for the bound port. Default: the address \
               of `listeners`; the host's name where that is every interface.",
@@ -65,6 +79,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "auto.create.topics.enable",
         kind: Kind::Boolean,
+        is_dynamic: false,
         default: Some("true"),
         doc: "Whether a Metadata request that asks for it creates the topics it names.",
         set: |config, value| {
@@ -75,6 +90,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "broker.id",
         kind: Kind::Int,
+        is_dynamic: false,
         default: None,
         doc: "Older name of `node.id`; where both are set they must agree.",
         set: |config, value| {
@@ -85,6 +101,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "connections.max.idle.ms",
         kind: Kind::Long,
+        is_dynamic: false,
         default: Some("600000"),
         doc: "A connection without a request for this long is closed; -1 never.",
         set: |config, value| {
@@ -93,8 +110,28 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "default.replication.factor",
+        kind: Kind::Int,
+        is_dynamic: false,
+        default: Some("1"),
+        doc: "Replicas of a topic that is created without a number of them: there is one broker.",
+        set: |_, value| only(value, "1", ONE_BROKER),
+    },
+    Key {
+        name: "delete.topic.enable",
+        kind: Kind::Boolean,
+        is_dynamic: false,
+        default: Some("true"),
+        doc: "Whether clients may delete topics; without it DeleteTopics answers TOPIC_DELETION_DISABLED.",
+        set: |config, value| {
+            config.delete_topics = boolean(value)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "fetch.max.bytes",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("57671680"),
         doc: "The most bytes of records that one Fetch is answered with; a single larger batch is still returned.",
         set: |config, value| {
@@ -103,8 +140,18 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "follower.replication.throttled.rate",
+        kind: Kind::Long,
+        is_dynamic: true,
+        default: Some("9223372036854775807"),
+        doc: "Bytes per second that replicas may fetch: with one broker nothing is replicated, so that any value \
+              is kept.",
+        set: throttle,
+    },
+    Key {
         name: "group.initial.rebalance.delay.ms",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("3000"),
         doc: "How long the first rebalance of an empty group waits for more members.",
         set: |config, value| {
@@ -115,6 +162,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "group.max.session.timeout.ms",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("1800000"),
         doc: "The longest session timeout that a group member may ask for.",
         set: |config, value| {
@@ -125,6 +173,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "group.max.size",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("2147483647"),
         doc: "The most members of one group.",
         set: |config, value| {
@@ -135,6 +184,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "group.min.session.timeout.ms",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("6000"),
         doc: "The shortest session timeout that a group member may ask for.",
         set: |config, value| {
@@ -145,6 +195,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "http.listen",
         kind: Kind::String,
+        is_dynamic: false,
         default: Some("127.0.0.1:9080"),
         doc: "Address of the HTTP server (metrics, probes, log health); port 0 picks a free one.",
         set: |config, value| {
@@ -155,6 +206,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "keelson.cluster.id",
         kind: Kind::String,
+        is_dynamic: false,
         default: None,
         doc: "The cluster that the data directory must belong to. Default: the one it was made with; a new one for an \
               empty directory.",
@@ -170,6 +222,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "keelson.log.format",
         kind: Kind::String,
+        is_dynamic: false,
         default: Some("text"),
         doc: "Form of the program's own log lines on stderr: text or json.",
         set: |config, value| {
@@ -184,6 +237,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "keelson.log.level",
         kind: Kind::String,
+        is_dynamic: false,
         default: Some("info"),
         doc: "Lowest level of the program's own log lines: error, warn, info, debug or trace.",
         set: |config, value| {
@@ -196,6 +250,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "keelson.metrics.partitions",
         kind: Kind::Boolean,
+        is_dynamic: false,
         default: Some("true"),
         doc: "Whether /metrics has the series per partition (kafka_topic_partition_*, kafka_consumergroup_*).",
         set: |config, value| {
@@ -206,6 +261,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "keelson.scrub.bytes.per.second",
         kind: Kind::Long,
+        is_dynamic: false,
         default: Some("8388608"),
         doc: "How much the scrubber reads per second: a background pass over all segments that finds damage before a \
               client does. A pass begins with the start and at most once an hour; 0 switches it off.",
@@ -217,6 +273,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "keelson.tail.memory.bytes",
         kind: Kind::Long,
+        is_dynamic: false,
         default: None,
         doc: "Bound of the memory for records that are not yet in a segment file. Default: the smaller of 256 MiB and \
               a quarter of the container's memory limit.",
@@ -228,6 +285,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "keelson.termination.message.path",
         kind: Kind::String,
+        is_dynamic: false,
         default: None,
         doc: "File that the reason of a fatal end is written to (Kubernetes: /dev/termination-log). Default: none.",
         set: |config, value| {
@@ -236,8 +294,18 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "leader.replication.throttled.rate",
+        kind: Kind::Long,
+        is_dynamic: true,
+        default: Some("9223372036854775807"),
+        doc: "Bytes per second that replicas may be sent: with one broker nothing is replicated, so that any value \
+              is kept.",
+        set: throttle,
+    },
+    Key {
         name: "listeners",
         kind: Kind::String,
+        is_dynamic: false,
         default: Some("PLAINTEXT://127.0.0.1:9092"),
         doc: "The one address that clients are served on; without it only this machine is served. An empty host is \
               every interface, port 0 picks a free one.",
@@ -249,6 +317,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "log.cleaner.backoff.ms",
         kind: Kind::Long,
+        is_dynamic: true,
         default: Some("15000"),
         doc: "How long compaction rests when no topic with cleanup.policy=compact is to be compacted.",
         set: |config, value| {
@@ -259,6 +328,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "log.cleaner.dedupe.buffer.size",
         kind: Kind::Long,
+        is_dynamic: true,
         default: Some("33554432"),
         doc: "Memory of a compaction for the newest offsets of keys, 32 bytes for each; with more keys it takes more passes.",
         set: |config, value| {
@@ -267,8 +337,17 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "log.cleaner.enable",
+        kind: Kind::Boolean,
+        is_dynamic: false,
+        default: Some("true"),
+        doc: "Whether topics are compacted: without it __consumer_offsets would grow for ever.",
+        set: |_, value| only(value, "true", "the broker's own topics need it"),
+    },
+    Key {
         name: "log.cleaner.io.max.bytes.per.second",
         kind: Kind::Double,
+        is_dynamic: true,
         default: Some("33554432"),
         doc: "How much compaction reads and writes per second, together.",
         set: |config, value| {
@@ -286,6 +365,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "log.retention.check.interval.ms",
         kind: Kind::Long,
+        is_dynamic: false,
         default: Some("300000"),
         doc: "How often segments that retention gives up are looked for.",
         set: |config, value| {
@@ -296,6 +376,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "max.connections",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("2147483647"),
         doc: "The most client connections at once; a further one is closed at once. Open files are the other bound.",
         set: |config, value| {
@@ -306,6 +387,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "max.incremental.fetch.session.cache.slots",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("1000"),
         doc: "The most fetch sessions (KIP-227) that are kept; 32 MiB are the other bound. A client without one fetches in \
               full.",
@@ -315,8 +397,20 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "max.request.partition.size.limit",
+        kind: Kind::Int,
+        is_dynamic: false,
+        default: Some("2000"),
+        doc: "The most partitions that one DescribeTopicPartitions is answered with.",
+        set: |config, value| {
+            config.max_request_partitions = number(value, 1, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "node.id",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("0"),
         doc: "The number of this broker; it must stay the one that the data directory was made with.",
         set: |config, value| {
@@ -327,6 +421,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "num.partitions",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("1"),
         doc: "Partitions of a topic that is created without a number of them.",
         set: |config, value| {
@@ -337,6 +432,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "offset.metadata.max.bytes",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("4096"),
         doc: "The longest note that a client may leave with a committed offset.",
         set: |config, value| {
@@ -347,6 +443,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "offsets.retention.check.interval.ms",
         kind: Kind::Long,
+        is_dynamic: false,
         default: Some("600000"),
         doc: "How often committed offsets whose time is over are looked for.",
         set: |config, value| {
@@ -357,6 +454,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "offsets.retention.minutes",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("10080"),
         doc: "How long committed offsets stay after their group has lost its last member; those that were committed \
               from outside any group, or that a group does not read any more, after their commit.",
@@ -368,6 +466,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "offsets.topic.num.partitions",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("50"),
         doc: "Partitions of __consumer_offsets; counts only when that topic is created.",
         set: |config, value| {
@@ -376,8 +475,17 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "offsets.topic.replication.factor",
+        kind: Kind::Int,
+        is_dynamic: false,
+        default: Some("1"),
+        doc: "Replicas of __consumer_offsets: there is one broker.",
+        set: |_, value| only(value, "1", ONE_BROKER),
+    },
+    Key {
         name: "offsets.topic.segment.bytes",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("104857600"),
         doc: "Segment size of __consumer_offsets, whose closed segments are compacted; counts only when that topic is \
               created.",
@@ -389,6 +497,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "producer.id.expiration.ms",
         kind: Kind::Int,
+        is_dynamic: true,
         default: Some("86400000"),
         doc: "How long the sequence numbers of an idle producer are remembered.",
         set: |config, value| {
@@ -397,8 +506,18 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "replica.alter.log.dirs.io.max.bytes.per.second",
+        kind: Kind::Long,
+        is_dynamic: true,
+        default: Some("9223372036854775807"),
+        doc: "Bytes per second that replicas may move between directories: there is one directory, so that any \
+              value is kept.",
+        set: throttle,
+    },
+    Key {
         name: "socket.request.max.bytes",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("104857600"),
         doc: "The largest Produce request; other requests are bounded by 1 MiB.",
         set: |config, value| {
@@ -409,6 +528,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "transaction.max.timeout.ms",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("900000"),
         doc: "The longest time that a producer may ask for its transactions to take.",
         set: |config, value| {
@@ -417,8 +537,17 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "transaction.state.log.min.isr",
+        kind: Kind::Int,
+        is_dynamic: false,
+        default: Some("1"),
+        doc: "In-sync replicas that __transaction_state needs: there is one broker.",
+        set: |_, value| only(value, "1", ONE_BROKER),
+    },
+    Key {
         name: "transaction.state.log.num.partitions",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("50"),
         doc: "Partitions of __transaction_state; counts only when that topic is created.",
         set: |config, value| {
@@ -427,8 +556,17 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "transaction.state.log.replication.factor",
+        kind: Kind::Int,
+        is_dynamic: false,
+        default: Some("1"),
+        doc: "Replicas of __transaction_state: there is one broker.",
+        set: |_, value| only(value, "1", ONE_BROKER),
+    },
+    Key {
         name: "transaction.state.log.segment.bytes",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("104857600"),
         doc: "Segment size of __transaction_state, whose closed segments are compacted; counts only when that topic is \
               created.",
@@ -440,6 +578,7 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "transactional.id.expiration.ms",
         kind: Kind::Int,
+        is_dynamic: false,
         default: Some("604800000"),
         doc: "How long a transactional id is remembered that nobody uses.",
         set: |config, value| {

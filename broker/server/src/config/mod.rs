@@ -4,18 +4,24 @@
 //! an unknown key, a bad value or an impossible combination stops the start with the key and the reason.
 
 pub mod doc;
+mod dynamic;
 mod keys;
 mod listener;
 mod memory;
 mod properties;
+mod refused;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use keelson_state::config::{ConfigLimits, StaticConfig};
+use keelson_log::CompactionPace;
+
+use keelson_state::config::{ConfigLimits, LayeredDefaults, TopicDefaults};
 use thiserror::Error;
 use tracing::Level;
 
+pub use dynamic::{Link, broker_keys};
 pub use keys::{KEYS, Key};
 pub use listener::{Listener, join};
 pub use memory::overcommit_warning;
@@ -69,6 +75,16 @@ pub enum ConfigError {
         /// The most similar key there is.
         nearest: Option<String>,
     },
+    /// The key is one of Kafka's that has no meaning here.
+    #[error("{origin}: {key} is not served: {reason}")]
+    Refused {
+        /// File and line, or option.
+        origin: String,
+        /// The key.
+        key: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The value is not lawful.
     #[error("{origin}: {key} = {value:?}: {reason}")]
     BadValue {
@@ -107,6 +123,10 @@ pub struct Config {
     pub cluster_id: Option<String>,
     /// `auto.create.topics.enable`.
     pub auto_create_topics: bool,
+    /// `delete.topic.enable`.
+    pub delete_topics: bool,
+    /// `max.request.partition.size.limit`.
+    pub max_request_partitions: i32,
     /// `num.partitions`.
     pub num_partitions: i32,
     /// `offsets.topic.num.partitions`.
@@ -167,19 +187,8 @@ pub struct Config {
     /// `keelson.termination.message.path`.
     pub termination_message: Option<PathBuf>,
     /// Broker keys that set defaults of topics (`log.retention.ms` …).
-    pub topic_defaults: StaticConfig,
+    pub topic_defaults: LayeredDefaults,
     set: BTreeMap<String, String>,
-}
-
-/// One key with the value in force, for `DescribeConfigs` of the broker.
-#[derive(Clone)]
-pub struct Entry {
-    /// The key.
-    pub key: &'static Key,
-    /// Its value; `None` where the default is worked out.
-    pub value: Option<String>,
-    /// Whether the configuration set it.
-    pub set: bool,
 }
 
 impl Config {
@@ -196,6 +205,8 @@ impl Config {
             broker_id_old: None,
             cluster_id: None,
             auto_create_topics: false,
+            delete_topics: false,
+            max_request_partitions: 0,
             num_partitions: 0,
             offsets_topic_partitions: 0,
             offsets_topic_segment_bytes: 0,
@@ -226,7 +237,7 @@ impl Config {
             log_level: Level::INFO,
             metrics_partitions: false,
             termination_message: None,
-            topic_defaults: StaticConfig::default(),
+            topic_defaults: LayeredDefaults::default(),
             set: BTreeMap::new(),
         }
     }
@@ -269,7 +280,7 @@ impl Config {
         // Limits on topic defaults depend on other keys: those come first.
         let (own, topic): (Vec<_>, Vec<_>) = late
             .into_iter()
-            .partition(|(_, a)| !StaticConfig::is_key(&a.key));
+            .partition(|(_, a)| !TopicDefaults::is_key(&a.key));
         for (origin, assignment) in own.into_iter().chain(topic) {
             config.take(&origin, &assignment)?;
         }
@@ -287,11 +298,18 @@ impl Config {
         };
         if let Some(known) = keys::find(key) {
             (known.set)(self, value).map_err(bad)?;
-        } else if StaticConfig::is_key(key) {
+        } else if TopicDefaults::is_key(key) {
             let limits = self.limits();
             self.topic_defaults
+                .statics
                 .set(key, value, &limits)
                 .map_err(|error| bad(error.to_string()))?;
+        } else if let Some(reason) = refused::reason(key) {
+            return Err(ConfigError::Refused {
+                origin: origin.to_owned(),
+                key: key.clone(),
+                reason,
+            });
         } else {
             return Err(ConfigError::UnknownKey {
                 origin: origin.to_owned(),
@@ -355,28 +373,21 @@ impl Config {
         i64::from(self.offsets_retention_minutes) * 60_000
     }
 
+    /// How the log compacts.
+    pub fn compaction(&self) -> CompactionPace {
+        CompactionPace {
+            bytes_per_second: self.cleaner_bytes_per_second,
+            memory_bytes: self.cleaner_memory_bytes,
+            pause: Duration::from_millis(self.cleaner_backoff_ms),
+        }
+    }
+
     /// What the values of topics must respect.
     pub fn limits(&self) -> ConfigLimits {
         let bytes = BATCH_BYTES_MAX.min(self.tail_memory_bytes() / TAIL_DIVISOR_PER_BATCH);
         ConfigLimits {
             message_bytes_max: i32::try_from(bytes).unwrap_or(i32::MAX),
         }
-    }
-
-    /// Every key of the broker with its value, in order of name (without the defaults of topics, which
-    /// [`Config::topic_defaults`] holds).
-    pub fn entries(&self) -> Vec<Entry> {
-        KEYS.iter()
-            .map(|key| Entry {
-                key,
-                value: self
-                    .set
-                    .get(key.name)
-                    .cloned()
-                    .or_else(|| key.default.map(str::to_owned)),
-                set: self.set.contains_key(key.name),
-            })
-            .collect()
     }
 }
 
@@ -408,7 +419,7 @@ fn nearest(key: &str) -> Option<String> {
     let names = KEYS
         .iter()
         .map(|k| k.name)
-        .chain(StaticConfig::keys().map(|(_, synonym)| synonym.name));
+        .chain(TopicDefaults::keys().map(|(_, synonym)| synonym.name));
     names
         .map(|name| (strsim::jaro_winkler(key, name), name))
         .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
@@ -467,6 +478,15 @@ mod tests {
             &["num.partition", "did you mean num.partitions?"],
         );
         check(&["zzz=1"], &["unknown key zzz"]);
+        check(
+            &["ssl.keystore.location=/a"],
+            &["ssl.keystore.location is not served", "TLS"],
+        );
+        check(&["log.dirs=/a"], &["log.dirs is not served", "--data-dir"]);
+        check(
+            &["default.replication.factor=3"],
+            &["only be 1", "one broker"],
+        );
         check(&["num.partitions=0"], &["num.partitions", "from 1"]);
         check(&["num.partitions=x"], &["whole number"]);
         check(&["nonsense"], &["not key=value"]);
@@ -512,7 +532,10 @@ mod tests {
         .unwrap();
         let config = Config::load(Some(&file), &["num.partitions=5".to_owned()]).unwrap();
         assert_eq!((config.num_partitions, config.node_id), (5, 7));
-        assert_eq!(config.topic_defaults.get("log.retention.hours"), Some("1"));
+        assert_eq!(
+            config.topic_defaults.statics.get("log.retention.hours"),
+            Some("1")
+        );
         std::fs::write(&file, "a=b\nnum.partitions=3\n").unwrap();
         let error = Config::load(Some(&file), &[]).unwrap_err().to_string();
         assert!(error.contains("server.properties:1"), "{error}");

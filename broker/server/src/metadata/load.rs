@@ -161,7 +161,8 @@ impl Replay {
                 Record::TopicCreated { .. }
                 | Record::TopicRemoved { .. }
                 | Record::PartitionsGrown { .. }
-                | Record::ConfigChanged { .. } => {}
+                | Record::ConfigChanged { .. }
+                | Record::BrokerConfigChanged { .. } => {}
             }
         }
         match self.image.apply(record) {

@@ -12,7 +12,7 @@ use std::fmt;
 use keelson_log::AppendError;
 use keelson_protocol::ErrorCode;
 use keelson_state::metadata::{
-    Alteration, CreatePartitions, CreateTopic, MetadataError, TopicRef, TopicUuid,
+    ConfigChange, ConfigTarget, CreatePartitions, CreateTopic, MetadataError, TopicRef, TopicUuid,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -88,7 +88,7 @@ enum Message {
         answers: Answers<()>,
     },
     AlterConfigs {
-        topics: Vec<(String, Vec<Alteration>)>,
+        changes: Vec<(ConfigTarget, ConfigChange)>,
         validate_only: bool,
         answers: Answers<()>,
     },
@@ -175,15 +175,15 @@ impl Metadata {
         .await
     }
 
-    /// Changes configs of topics.
+    /// Changes configs of topics and brokers.
     pub async fn alter_configs(
         &self,
-        topics: Vec<(String, Vec<Alteration>)>,
+        changes: Vec<(ConfigTarget, ConfigChange)>,
         validate_only: bool,
     ) -> Vec<Result<(), ChangeError>> {
-        let count = topics.len();
+        let count = changes.len();
         self.ask(count, |answers| Message::AlterConfigs {
-            topics,
+            changes,
             validate_only,
             answers,
         })

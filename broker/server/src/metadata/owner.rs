@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::load::{appends, partition_id};
 use super::{Answers, ChangeError, Created, Inbox, Message};
 use crate::broker::Broker;
+use crate::config::broker_keys;
 
 /// Changes that share a commit: bounds how long the first of them waits.
 const ROUND_MESSAGES_MAX: usize = 256;
@@ -88,11 +89,13 @@ impl Owner {
     }
 
     fn plan(&mut self, broker: &Broker, round: &mut Round, message: Message) {
+        let live = broker.live();
         let rules = Rules {
             broker_id: broker.id(),
             default_partitions: broker.config.num_partitions,
             limits: broker.limits(),
-            statics: &broker.config.topic_defaults,
+            defaults: &live.topic_defaults,
+            broker_keys: broker_keys(),
         };
         match message {
             Message::CreateTopics {
@@ -119,12 +122,15 @@ impl Owner {
                 Ok((vec![create_partitions(image, &rules, want)?], ()))
             }),
             Message::AlterConfigs {
-                topics,
+                changes,
                 validate_only,
                 answers,
-            } => round.decide_each(topics, validate_only, answers, |image, (name, changes)| {
-                Ok((alter_configs(image, &rules, name, changes)?, ()))
-            }),
+            } => round.decide_each(
+                changes,
+                validate_only,
+                answers,
+                |image, (target, change)| Ok((alter_configs(image, &rules, target, change)?, ())),
+            ),
             Message::ProducerId { answers } => self.plan_producer_id(broker, round, answers),
         }
     }
@@ -206,6 +212,10 @@ impl Owner {
         broker.publish_image(Arc::clone(&image));
         let changed: Vec<TopicUuid> = records.iter().filter_map(topic_of).collect();
         broker.partitions.sync(&image, &changed);
+        let is_of_broker = |record: &Record| matches!(record, Record::BrokerConfigChanged { .. });
+        if records.iter().any(is_of_broker) {
+            broker.apply_configs();
+        }
         for record in records {
             if let Record::TopicRemoved { id } = record
                 && let Some(topic) = base.topic_by_id(id)
@@ -222,7 +232,9 @@ fn topic_of(record: &Record) -> Option<TopicUuid> {
         | Record::TopicRemoved { id }
         | Record::PartitionsGrown { id, .. }
         | Record::ConfigChanged { id, .. } => Some(*id),
-        Record::BrokerStarted { .. } | Record::ProducerIds { .. } => None,
+        Record::BrokerStarted { .. }
+        | Record::ProducerIds { .. }
+        | Record::BrokerConfigChanged { .. } => None,
     }
 }
 
@@ -242,6 +254,7 @@ fn created(record: &Record, validate_only: bool) -> Created {
         | Record::TopicRemoved { .. }
         | Record::PartitionsGrown { .. }
         | Record::ConfigChanged { .. }
+        | Record::BrokerConfigChanged { .. }
         | Record::ProducerIds { .. } => unreachable!("a creation yields TopicCreated"),
     }
 }

@@ -7,10 +7,11 @@ mod owner;
 mod waiters;
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use keelson_log::{CompactionConfig, Log, Partition, PartitionConfig, PartitionId, TopicId};
-use keelson_state::config::{StaticConfig, TopicSettings, settings};
+use keelson_state::config::{LayeredDefaults, TopicSettings, settings};
 use keelson_state::metadata::{Image, Topic, TopicUuid};
 use keelson_state::producers::ProducerTable;
 use parking_lot::RwLock;
@@ -46,16 +47,16 @@ struct Maps {
 /// All topics and partitions.
 pub struct Partitions {
     log: Arc<Log>,
-    statics: StaticConfig,
+    defaults: RwLock<LayeredDefaults>,
     maps: RwLock<Maps>,
 }
 
 impl Partitions {
     /// None yet.
-    pub fn new(log: Arc<Log>, statics: StaticConfig) -> Self {
+    pub fn new(log: Arc<Log>, defaults: LayeredDefaults) -> Self {
         Self {
             log,
-            statics,
+            defaults: RwLock::new(defaults),
             maps: RwLock::new(Maps::default()),
         }
     }
@@ -106,25 +107,35 @@ impl Partitions {
         }
     }
 
-    /// Takes over every topic of the image: once, at the start.
+    /// Takes over every topic of the image: at the start, and when the defaults change.
     pub fn sync_all(&self, image: &Image) {
         for topic in image.topics() {
             self.upsert(image, topic);
         }
     }
 
+    /// Other defaults for topics: all of them are configured anew.
+    pub fn set_defaults(&self, defaults: LayeredDefaults, image: &Image) {
+        if *self.defaults.read() == defaults {
+            return;
+        }
+        *self.defaults.write() = defaults;
+        self.sync_all(image);
+    }
+
     fn upsert(&self, image: &Image, topic: &Arc<Topic>) {
-        let settings = settings(&topic.configs, &self.statics);
-        let config = partition_config(&settings);
+        let settings = settings(&topic.configs, &self.defaults.read());
+        let config = |index| partition_config(&settings, (&topic.id, index));
         let mut partitions = self
             .topic_by_id(&topic.id)
             .map(|state| state.partitions.clone())
             .unwrap_or_default();
         for partition in &partitions {
-            partition.log().update_config(config.clone());
+            let config = config(partition.id().index);
+            partition.log().update_config(config);
         }
         for index in i32::try_from(partitions.len()).unwrap_or(i32::MAX)..topic.partitions {
-            partitions.push(self.open(topic.id, index, config.clone()));
+            partitions.push(self.open(topic.id, index, config(index)));
         }
         let state = Arc::new(TopicState {
             topic: Arc::clone(topic),
@@ -181,7 +192,18 @@ fn recovered_producers(log: &Partition) -> ProducerTable {
     })
 }
 
-fn partition_config(settings: &TopicSettings) -> PartitionConfig {
+/// How much earlier than `segment.ms` a partition rolls: an amount of its own below the jitter, the same after a start.
+fn jitter_ms(settings: &TopicSettings, (topic, index): (&TopicUuid, i32)) -> i64 {
+    let most = settings.segment_jitter_ms.min(settings.segment_ms);
+    if most == 0 {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    (topic, index).hash(&mut hasher);
+    i64::try_from(hasher.finish() >> 1).unwrap_or(0) % most
+}
+
+fn partition_config(settings: &TopicSettings, id: (&TopicUuid, i32)) -> PartitionConfig {
     // What is only compacted is never too old or too much; and a record that is due must be in a closed segment.
     let unless_kept = |limit: i64| if settings.deletes { limit } else { -1 };
     let roll_ms = settings
@@ -189,7 +211,7 @@ fn partition_config(settings: &TopicSettings) -> PartitionConfig {
         .map_or(i64::MAX, |compaction| compaction.max_lag_ms);
     PartitionConfig {
         segment_bytes: u64::try_from(settings.segment_bytes).unwrap_or(0),
-        segment_ms: settings.segment_ms.min(roll_ms),
+        segment_ms: (settings.segment_ms - jitter_ms(settings, id)).min(roll_ms),
         retention_ms: unless_kept(settings.retention_ms),
         retention_bytes: unless_kept(settings.retention_bytes),
         compaction: settings.compaction.map(|c| {

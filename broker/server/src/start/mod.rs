@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use keelson_log::{LogMetrics, Options, PartitionId};
-use keelson_state::config::{StaticConfig, settings};
+use keelson_state::config::{LayeredDefaults, settings};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -207,7 +207,7 @@ async fn open(config: Config, args: &StartArgs, base: &Base) -> anyhow::Result<A
 }
 
 /// The volume decides how large a batch its WAL can hold; a default above that would fail every large produce.
-fn check_batch_limit(defaults: &StaticConfig, bytes_max: u64) -> anyhow::Result<()> {
+fn check_batch_limit(defaults: &LayeredDefaults, bytes_max: u64) -> anyhow::Result<()> {
     let wanted = settings(&BTreeMap::new(), defaults).max_message_bytes;
     if u64::try_from(wanted).unwrap_or(0) > bytes_max {
         anyhow::bail!(
@@ -231,9 +231,7 @@ fn options(config: &Config, args: &StartArgs) -> Options {
     options.cluster_id = config.cluster_id.clone();
     options.tail_bytes_max = config.tail_memory_bytes();
     options.scrub_bytes_per_second = config.scrub_bytes_per_second;
-    options.compaction_pause = Duration::from_millis(config.cleaner_backoff_ms);
-    options.compaction_memory_bytes = config.cleaner_memory_bytes;
-    options.compaction_bytes_per_second = config.cleaner_bytes_per_second;
+    options.compaction = config.compaction();
     options
 }
 
@@ -283,7 +281,7 @@ async fn tick(broker: Arc<Broker>, stopping: CancellationToken) {
             if expire {
                 ticked
                     .partitions
-                    .expire_producers(now, ticked.config.producer_id_expiration_ms);
+                    .expire_producers(now, ticked.live().producer_id_expiration_ms);
             }
         });
         if done.await.is_err() {

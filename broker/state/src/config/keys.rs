@@ -1,4 +1,4 @@
-//! The table of topic keys: names, types, defaults, rules, meanings. It never judges a value.
+//! What a key is: its type, where its value can come from, what is lawful. It has no key of its own.
 
 /// A segment below this would cost more in file and index than it holds.
 pub const SEGMENT_BYTES_MIN: i64 = 4_096;
@@ -27,6 +27,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Kafka's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Boolean => "BOOLEAN",
+            Kind::String => "STRING",
+            Kind::Int => "INT",
+            Kind::Long => "LONG",
+            Kind::Double => "DOUBLE",
+            Kind::List => "LIST",
+        }
+    }
+
     /// The number in DescribeConfigs v3 and later.
     pub fn code(self) -> i8 {
         match self {
@@ -45,7 +57,11 @@ impl Kind {
 pub enum Source {
     /// Set on the topic.
     Topic,
-    /// Set in the broker's configuration.
+    /// Set on this broker, through the API.
+    DynamicBroker,
+    /// Set for all brokers, through the API.
+    DynamicDefaultBroker,
+    /// Set in the broker's configuration file.
     StaticBroker,
     /// Nobody set it.
     Default,
@@ -56,6 +72,8 @@ impl Source {
     pub fn code(self) -> i8 {
         match self {
             Source::Topic => 1,
+            Source::DynamicBroker => 2,
+            Source::DynamicDefaultBroker => 3,
             Source::StaticBroker => 4,
             Source::Default => 5,
         }
@@ -71,6 +89,8 @@ pub struct Synonym {
     pub factor: i64,
     /// Its own default, in its own unit.
     pub default: Option<&'static str>,
+    /// Whether it can be set through the API: Kafka allows it for the first of several names.
+    pub is_dynamic: bool,
 }
 
 /// What a value must be.
@@ -85,8 +105,21 @@ pub enum Rule {
     },
     /// A fraction from 0 to 1, both ends included.
     Ratio,
-    /// One of these words; for a list, each element is one of them.
+    /// `true` or `false`.
+    Boolean,
+    /// One of these words; for a list, each element is one of them, and it may be empty.
     OneOf(&'static [&'static str]),
+    /// A level of gzip: 1 to 9, or −1 for its own default.
+    GzipLevel,
+    /// `*`, or replicas as `partition:broker,…`; empty is none.
+    Replicas,
+    /// Nothing but this value, for a reason.
+    Only {
+        /// The value.
+        value: &'static str,
+        /// Why no other.
+        reason: &'static str,
+    },
     /// Text of at most this many bytes.
     Text {
         /// Bytes.
@@ -110,177 +143,3 @@ pub struct TopicKey {
     /// What it means.
     pub doc: &'static str,
 }
-
-const fn same_unit(name: &'static str, default: Option<&'static str>) -> Synonym {
-    Synonym {
-        name,
-        factor: 1,
-        default,
-    }
-}
-
-const HOUR_MS: i64 = 3_600_000;
-const MINUTE_MS: i64 = 60_000;
-const INT_MAX: i64 = i32::MAX as i64;
-
-/// Every topic key of this version. Any other is refused.
-pub const TOPIC_KEYS: &[TopicKey] = &[
-    TopicKey {
-        name: "cleanup.policy",
-        kind: Kind::List,
-        default: Some("delete"),
-        rule: Rule::OneOf(&["delete", "compact"]),
-        synonyms: &[same_unit("log.cleanup.policy", Some("delete"))],
-        doc: "What happens to old segments: \"delete\" removes them by retention.ms and retention.bytes, \"compact\" keeps \
-              the newest record of each key, and both can be set.",
-    },
-    TopicKey {
-        name: "compression.type",
-        kind: Kind::String,
-        default: Some("producer"),
-        rule: Rule::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
-        synonyms: &[same_unit("compression.type", Some("producer"))],
-        doc: "Codec of stored batches. With \"producer\" batches are stored as they were sent; with any other, those in \
-              another codec are compressed anew, at the codec's default level.",
-    },
-    TopicKey {
-        name: "delete.retention.ms",
-        kind: Kind::Long,
-        default: Some("86400000"),
-        rule: Rule::Range {
-            min: 0,
-            max: i64::MAX,
-        },
-        synonyms: &[same_unit(
-            "log.cleaner.delete.retention.ms",
-            Some("86400000"),
-        )],
-        doc: "How long compaction keeps a tombstone (a record with a key and no value) after its first pass over it.",
-    },
-    TopicKey {
-        name: OWNER_KEY,
-        kind: Kind::String,
-        default: None,
-        rule: Rule::Text {
-            bytes_max: OWNER_BYTES_MAX,
-        },
-        synonyms: &[],
-        doc: "The Kubernetes object that owns this topic, as <kube-system uid>/<namespace>/<name>. It can be set when \
-              empty and removed, never changed to another value.",
-    },
-    TopicKey {
-        name: "max.compaction.lag.ms",
-        kind: Kind::Long,
-        default: Some("9223372036854775807"),
-        rule: Rule::Range {
-            min: 1,
-            max: i64::MAX,
-        },
-        synonyms: &[same_unit(
-            "log.cleaner.max.compaction.lag.ms",
-            Some("9223372036854775807"),
-        )],
-        doc: "A record older than this is compacted whatever min.cleanable.dirty.ratio says; segments roll no later either.",
-    },
-    TopicKey {
-        name: "max.message.bytes",
-        kind: Kind::Int,
-        default: Some("1048588"),
-        rule: Rule::Range {
-            min: 0,
-            max: INT_MAX,
-        },
-        synonyms: &[same_unit("message.max.bytes", Some("1048588"))],
-        doc: "The largest record batch (after compression) that is accepted, in bytes.",
-    },
-    TopicKey {
-        name: "message.timestamp.type",
-        kind: Kind::String,
-        default: Some("CreateTime"),
-        rule: Rule::OneOf(&["CreateTime", "LogAppendTime"]),
-        synonyms: &[same_unit("log.message.timestamp.type", Some("CreateTime"))],
-        doc: "Whether the timestamp of a record is the producer's (CreateTime) or the broker's (LogAppendTime).",
-    },
-    TopicKey {
-        name: "min.cleanable.dirty.ratio",
-        kind: Kind::Double,
-        default: Some("0.5"),
-        rule: Rule::Ratio,
-        synonyms: &[same_unit("log.cleaner.min.cleanable.ratio", Some("0.5"))],
-        doc: "Compaction begins once more than this part of the closed segments was not compacted yet.",
-    },
-    TopicKey {
-        name: "min.compaction.lag.ms",
-        kind: Kind::Long,
-        default: Some("0"),
-        rule: Rule::Range {
-            min: 0,
-            max: i64::MAX,
-        },
-        synonyms: &[same_unit("log.cleaner.min.compaction.lag.ms", Some("0"))],
-        doc: "A record younger than this is not compacted.",
-    },
-    TopicKey {
-        name: "retention.bytes",
-        kind: Kind::Long,
-        default: Some("-1"),
-        rule: Rule::Range {
-            min: -1,
-            max: i64::MAX,
-        },
-        synonyms: &[same_unit("log.retention.bytes", Some("-1"))],
-        doc: "The oldest segments of a partition are deleted while it holds more than this; -1 is no limit.",
-    },
-    TopicKey {
-        name: "retention.ms",
-        kind: Kind::Long,
-        default: Some("604800000"),
-        rule: Rule::Range {
-            min: -1,
-            max: i64::MAX,
-        },
-        synonyms: &[
-            same_unit("log.retention.ms", None),
-            Synonym {
-                name: "log.retention.minutes",
-                factor: MINUTE_MS,
-                default: None,
-            },
-            Synonym {
-                name: "log.retention.hours",
-                factor: HOUR_MS,
-                default: Some("168"),
-            },
-        ],
-        doc: "Segments whose newest record is older than this are deleted; -1 is no limit.",
-    },
-    TopicKey {
-        name: "segment.bytes",
-        kind: Kind::Int,
-        default: Some("1073741824"),
-        rule: Rule::Range {
-            min: SEGMENT_BYTES_MIN,
-            max: INT_MAX,
-        },
-        synonyms: &[same_unit("log.segment.bytes", Some("1073741824"))],
-        doc: "A segment file is closed and a new one begun when it would grow over this.",
-    },
-    TopicKey {
-        name: "segment.ms",
-        kind: Kind::Long,
-        default: Some("604800000"),
-        rule: Rule::Range {
-            min: 1,
-            max: i64::MAX,
-        },
-        synonyms: &[
-            same_unit("log.roll.ms", None),
-            Synonym {
-                name: "log.roll.hours",
-                factor: HOUR_MS,
-                default: Some("168"),
-            },
-        ],
-        doc: "A segment file is closed and a new one begun when it is older than this, so that retention can delete it.",
-    },
-];

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::alter::BrokerKeys;
 use super::image::{Image, Topic};
 use super::name::{TopicUuid, collide, is_internal, validate_topic_name};
+use super::placement::check_replicas;
 use super::record::Record;
-use crate::config::{self, ConfigError, ConfigLimits, Kind, OWNER_KEY, StaticConfig};
+use crate::config::{self, ConfigError, ConfigLimits, LayeredDefaults};
 
 /// Partitions of one topic: Kafka's own limit for one request.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 10_000;
@@ -26,7 +28,9 @@ pub struct Rules<'a> {
     /// Limits on values.
     pub limits: ConfigLimits,
     /// Defaults set by the broker's configuration.
-    pub statics: &'a StaticConfig,
+    pub defaults: &'a LayeredDefaults,
+    /// What is known of the broker's own keys.
+    pub broker_keys: BrokerKeys,
 }
 
 /// A refused change.
@@ -232,21 +236,10 @@ fn assigned_partitions(
             .to_owned();
         return Err(MetadataError::InvalidReplicaAssignment { reason });
     }
-    for (index, brokers) in assignments {
-        check_assignment(rules, *index, brokers)?;
+    for (_, brokers) in assignments {
+        check_replicas(rules.broker_id, brokers)?;
     }
     Ok(count)
-}
-
-fn check_assignment(rules: &Rules<'_>, index: i32, brokers: &[i32]) -> Result<(), MetadataError> {
-    if brokers != [rules.broker_id] {
-        let reason = format!(
-            "The manual partition assignment of partition {index} must name exactly the one broker {}.",
-            rules.broker_id
-        );
-        return Err(MetadataError::InvalidReplicaAssignment { reason });
-    }
-    Ok(())
 }
 
 fn check_partition_limits(image: &Image, of_topic: i32, more: i32) -> Result<(), MetadataError> {
@@ -282,6 +275,8 @@ fn configs_of(
         config::validate(key, value, &rules.limits)?;
         configs.push((key.clone(), value.to_owned()));
     }
+    let set = configs.iter().cloned().collect();
+    config::check_together(&set, rules.defaults)?;
     Ok(configs)
 }
 
@@ -306,7 +301,7 @@ pub fn delete_topic(image: &Image, which: &TopicRef) -> Result<Record, MetadataE
     Ok(Record::TopicRemoved { id: topic.id })
 }
 
-fn known<'a>(image: &'a Image, name: &str) -> Result<&'a Topic, MetadataError> {
+pub(super) fn known<'a>(image: &'a Image, name: &str) -> Result<&'a Topic, MetadataError> {
     match image.topic(name) {
         Some(topic) => Ok(topic),
         None => Err(MetadataError::UnknownName {
@@ -315,7 +310,7 @@ fn known<'a>(image: &'a Image, name: &str) -> Result<&'a Topic, MetadataError> {
     }
 }
 
-fn check_not_internal(topic: &Topic, action: &'static str) -> Result<(), MetadataError> {
+pub(super) fn check_not_internal(topic: &Topic, action: &'static str) -> Result<(), MetadataError> {
     if is_internal(&topic.name) {
         return Err(MetadataError::Internal {
             action,
@@ -365,133 +360,14 @@ pub fn create_partitions(
             );
             return Err(MetadataError::InvalidReplicaAssignment { reason });
         }
-        for (index, brokers) in (topic.partitions..).zip(assignments) {
-            check_assignment(rules, index, brokers)?;
+        for brokers in assignments {
+            check_replicas(rules.broker_id, brokers)?;
         }
     }
     Ok(Record::PartitionsGrown {
         id: topic.id,
         partitions: want.count,
     })
-}
-
-/// What to do with a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AlterOp {
-    /// Set it.
-    Set,
-    /// Go back to the default.
-    Delete,
-    /// Add elements to a list.
-    Append,
-    /// Take elements from a list.
-    Subtract,
-}
-
-/// One change of a config.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Alteration {
-    /// The key.
-    pub key: String,
-    /// What to do.
-    pub op: AlterOp,
-    /// With what; unused by Delete.
-    pub value: Option<String>,
-}
-
-/// Decides changes of a topic's configs. No records when nothing would change.
-pub fn alter_configs(
-    image: &Image,
-    rules: &Rules<'_>,
-    name: &str,
-    alterations: &[Alteration],
-) -> Result<Vec<Record>, MetadataError> {
-    let topic = known(image, name)?;
-    check_not_internal(topic, "Alteration")?;
-    let mut seen = BTreeSet::new();
-    let mut records = Vec::new();
-    for alteration in alterations {
-        let key = alteration.key.as_str();
-        if !seen.insert(key) {
-            let reason = format!("Error due to duplicate config keys: {key}");
-            return Err(MetadataError::InvalidRequest { reason });
-        }
-        let value = altered_value(topic, rules, alteration)?;
-        if let Some(value) = &value {
-            config::validate(key, value, &rules.limits)?;
-        }
-        if key == OWNER_KEY {
-            check_owner(topic, value.as_deref())?;
-        }
-        if topic.configs.get(key) != value.as_ref() {
-            records.push(Record::ConfigChanged {
-                id: topic.id,
-                key: key.to_owned(),
-                value,
-            });
-        }
-    }
-    Ok(records)
-}
-
-/// The value a key would have on the topic; none is absent.
-fn altered_value(
-    topic: &Topic,
-    rules: &Rules<'_>,
-    alteration: &Alteration,
-) -> Result<Option<String>, MetadataError> {
-    let key = config::find(&alteration.key)?;
-    let given = || match &alteration.value {
-        Some(value) => Ok(value.as_str()),
-        None => {
-            let reason = format!("Null value not supported for : {}", alteration.key);
-            Err(MetadataError::InvalidRequest { reason })
-        }
-    };
-    let operation = match alteration.op {
-        AlterOp::Delete => return Ok(None),
-        AlterOp::Set => return Ok(Some(given()?.to_owned())),
-        AlterOp::Append => "APPEND",
-        AlterOp::Subtract => "SUBTRACT",
-    };
-    if key.kind != Kind::List {
-        return Err(ConfigError::NotAList {
-            key: alteration.key.clone(),
-            operation,
-        }
-        .into());
-    }
-    let current = match topic.configs.get(key.name) {
-        Some(value) => value.clone(),
-        None => config::broker_default(key, rules.statics)
-            .0
-            .unwrap_or_default(),
-    };
-    let change = config::list_elements(given()?);
-    let mut elements = config::list_elements(&current);
-    if alteration.op == AlterOp::Append {
-        for element in change {
-            if !elements.contains(&element) {
-                elements.push(element);
-            }
-        }
-    } else {
-        elements.retain(|element| !change.contains(element));
-    }
-    Ok(Some(elements.join(",")))
-}
-
-fn check_owner(topic: &Topic, wanted: Option<&str>) -> Result<(), MetadataError> {
-    let current = topic.configs.get(OWNER_KEY).map_or("", String::as_str);
-    let wanted = wanted.unwrap_or("");
-    if !current.is_empty() && !wanted.is_empty() && current != wanted {
-        let error = ConfigError::Owned {
-            current: current.to_owned(),
-            wanted: wanted.to_owned(),
-        };
-        return Err(error.into());
-    }
-    Ok(())
 }
 
 /// The record of a broker's start.

@@ -61,9 +61,16 @@ pub struct Image {
     partitions_total: i64,
     broker_epoch: i64,
     next_producer_id: i64,
+    broker_configs: BTreeMap<i32, BTreeMap<String, String>>,
 }
 
 impl Image {
+    /// Configs of a broker that were set through the API; of [`super::ALL_BROKERS`], those for all.
+    pub fn broker_configs(&self, broker_id: i32) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.broker_configs.get(&broker_id).unwrap_or(&NONE)
+    }
+
     /// Topics by name, in order of name.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
         self.by_name.values()
@@ -156,6 +163,18 @@ impl Image {
                     None => topic.configs.remove(key),
                 };
                 self.replace(topic);
+                Ok(())
+            }
+            Record::BrokerConfigChanged {
+                broker_id,
+                key,
+                value,
+            } => {
+                let configs = self.broker_configs.entry(*broker_id).or_default();
+                match value {
+                    Some(value) => configs.insert(key.clone(), value.clone()),
+                    None => configs.remove(key),
+                };
                 Ok(())
             }
         }

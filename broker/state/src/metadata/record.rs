@@ -11,6 +11,7 @@
 //! 4 PartitionsGrown v0   id 16 B | partitions i32
 //! 5 ConfigChanged v0     id 16 B | key str | value str or null
 //! 6 ProducerIds v0       broker id i32 | next producer id i64
+//! 7 BrokerConfigChanged v0  broker id i32, -1 for all brokers | key str | value str or null
 //!
 //! str = length i16 + UTF-8; a null has length -1
 //! ```
@@ -73,9 +74,22 @@ pub enum Record {
         /// The first id that nobody has.
         next_producer_id: i64,
     },
+    /// A config of a broker was set through the API, or removed.
+    BrokerConfigChanged {
+        /// The broker; [`ALL_BROKERS`] for what counts where a broker has none of its own.
+        broker_id: i32,
+        /// The key.
+        key: String,
+        /// The value; none removes it.
+        value: Option<String>,
+    },
 }
 
+/// Stands for no broker in particular: what is set for it counts for all.
+pub const ALL_BROKERS: i32 = -1;
+
 const VERSION: u8 = 0;
+const HIGHEST_KIND: u8 = 7;
 /// Two empty strings.
 const CONFIG_BYTES_MIN: usize = 4;
 
@@ -88,6 +102,7 @@ impl Record {
             Record::PartitionsGrown { .. } => 4,
             Record::ConfigChanged { .. } => 5,
             Record::ProducerIds { .. } => 6,
+            Record::BrokerConfigChanged { .. } => HIGHEST_KIND,
         }
     }
 
@@ -133,6 +148,15 @@ impl Record {
                 out.put_i32(*broker_id);
                 out.put_i64(*next_producer_id);
             }
+            Record::BrokerConfigChanged {
+                broker_id,
+                key,
+                value,
+            } => {
+                out.put_i32(*broker_id);
+                put_string(&mut out, key);
+                put_opt_string(&mut out, value.as_deref());
+            }
         }
         out
     }
@@ -142,7 +166,7 @@ impl Record {
         let mut reader = Reader::new(bytes);
         let kind = reader.u8("type")?;
         let version = reader.u8("version")?;
-        if version > VERSION && (1..=6).contains(&kind) {
+        if version > VERSION && (1..=HIGHEST_KIND).contains(&kind) {
             let what = "metadata record of a newer Keelson";
             return Err(CodecError::Version {
                 what,
@@ -171,6 +195,11 @@ impl Record {
             6 => Record::ProducerIds {
                 broker_id: reader.i32("broker id")?,
                 next_producer_id: reader.i64("next producer id")?,
+            },
+            HIGHEST_KIND => Record::BrokerConfigChanged {
+                broker_id: reader.i32("broker id")?,
+                key: reader.string("key")?,
+                value: reader.opt_string("value")?,
             },
             kind => {
                 let what = "metadata record of a newer Keelson";

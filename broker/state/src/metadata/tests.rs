@@ -2,10 +2,31 @@
 
 use super::*;
 use crate::codec::CodecError;
-use crate::config::{ConfigError, ConfigLimits, StaticConfig};
+use crate::config::{ConfigError, ConfigLimits, Kind, LayeredDefaults};
+
+/// A key that can be changed, one that cannot, a list, and one that there is not.
+const BROKER_KEYS: BrokerKeys = BrokerKeys {
+    find: |name| {
+        let key = |kind, is_dynamic| BrokerKey {
+            kind,
+            default: Some("a"),
+            is_dynamic,
+        };
+        match name {
+            "dynamic" => Ok(key(Kind::Int, true)),
+            "fixed" | "fixed.too" => Ok(key(Kind::Int, false)),
+            "list" => Ok(key(Kind::List, true)),
+            _ => Err(format!("Unknown broker config name: {name}")),
+        }
+    },
+    check: |name, value, _| match (name, value) {
+        ("dynamic", "bad") => Err("Invalid value".to_owned()),
+        _ => Ok(()),
+    },
+};
 
 fn check(with: impl FnOnce(&Image, &Rules<'_>)) {
-    let statics = StaticConfig::default();
+    let defaults = LayeredDefaults::default();
     let limits = ConfigLimits {
         message_bytes_max: 8 << 20,
     };
@@ -13,7 +34,8 @@ fn check(with: impl FnOnce(&Image, &Rules<'_>)) {
         broker_id: 0,
         default_partitions: 4,
         limits,
-        statics: &statics,
+        defaults: &defaults,
+        broker_keys: BROKER_KEYS,
     };
     let mut image = Image::default();
     image.apply(&register_start(&image, 0)).unwrap();
@@ -32,6 +54,17 @@ fn topic(name: &str) -> CreateTopic {
         replication_factor: 1,
         ..CreateTopic::default()
     }
+}
+
+fn alter_topic(
+    image: &Image,
+    rules: &Rules<'_>,
+    name: &str,
+    changes: &[Alteration],
+) -> Result<Vec<Record>, MetadataError> {
+    let target = ConfigTarget::Topic(name.to_owned());
+    let change = ConfigChange::Incremental(changes.to_vec());
+    alter_configs(image, rules, &target, &change)
 }
 
 fn set(key: &str, value: &str) -> Alteration {
@@ -73,6 +106,16 @@ fn records_round_trip_and_refuse_cuts_and_newer_ones() {
         Record::ProducerIds {
             broker_id: 3,
             next_producer_id: 1_000,
+        },
+        Record::BrokerConfigChanged {
+            broker_id: ALL_BROKERS,
+            key: "k".to_owned(),
+            value: Some("v".to_owned()),
+        },
+        Record::BrokerConfigChanged {
+            broker_id: 3,
+            key: "k".to_owned(),
+            value: None,
         },
     ];
     for record in records {
@@ -199,7 +242,7 @@ fn configs_of_a_creation_are_judged() {
     check(|image, rules| {
         use MetadataError as E;
         let create = |want: CreateTopic| create_topic(image, rules, &want, [9; 16], false);
-        let configs = vec![("min.insync.replicas".to_owned(), Some("2".to_owned()))];
+        let configs = vec![("foo".to_owned(), Some("2".to_owned()))];
         let found = create(CreateTopic {
             configs,
             ..topic("x")
@@ -273,7 +316,7 @@ fn removals_and_growth_are_judged() {
 #[test]
 fn config_changes_are_judged() {
     check(|image, rules| {
-        let alter = |changes: &[Alteration]| alter_configs(image, rules, "orders", changes);
+        let alter = |changes: &[Alteration]| alter_topic(image, rules, "orders", changes);
         let changed = alter(&[set("retention.ms", "5")]).unwrap();
         assert!(
             matches!(&changed[..], [Record::ConfigChanged { value: Some(value), .. }] if value == "5")
@@ -305,15 +348,30 @@ fn config_changes_are_judged() {
                 value: Some("shrink".to_owned()),
                 ..append.clone()
             }],
-            vec![Alteration {
-                op: AlterOp::Subtract,
-                ..append
-            }],
+            vec![
+                set("min.compaction.lag.ms", "9"),
+                set("max.compaction.lag.ms", "5"),
+            ],
         ];
+        let subtract = Alteration {
+            op: AlterOp::Subtract,
+            ..append
+        };
+        let emptied = alter(&[subtract]).unwrap();
+        assert!(
+            matches!(&emptied[..], [Record::ConfigChanged { value: Some(value), .. }] if value.is_empty())
+        );
+        // The values are looked at before the topic.
+        let unknown = |value| alter_topic(image, rules, "nowhere", &[set("retention.ms", value)]);
+        assert!(matches!(unknown("x"), Err(MetadataError::InvalidConfig(_))));
+        assert!(matches!(
+            unknown("1"),
+            Err(MetadataError::UnknownName { .. })
+        ));
         for changes in refused {
             assert!(alter(&changes).is_err(), "{changes:?}");
         }
-        let internal = alter_configs(image, rules, CONSUMER_OFFSETS, &[set("retention.ms", "1")]);
+        let internal = alter_topic(image, rules, CONSUMER_OFFSETS, &[set("retention.ms", "1")]);
         assert!(matches!(internal, Err(MetadataError::Internal { .. })));
     });
 }
@@ -333,7 +391,7 @@ fn an_owner_is_never_replaced_by_another() {
                 op,
                 value: value.map(str::to_owned),
             };
-            let records = alter_configs(&image, rules, "orders", &[change])?;
+            let records = alter_topic(&image, rules, "orders", &[change])?;
             for record in &records {
                 image.apply(record).unwrap();
             }
@@ -403,5 +461,86 @@ fn the_image_follows_and_refuses_what_cannot_follow() {
             before.topic("orders").is_some(),
             "a shared image does not change"
         );
+    });
+}
+
+#[test]
+fn configs_of_a_broker_are_changed_where_they_can_be() {
+    check(|image, rules| {
+        let mut image = image.clone();
+        let alter = |image: &Image, id, change: &ConfigChange| {
+            alter_configs(image, rules, &ConfigTarget::Broker(id), change)
+        };
+        let incremental = |changes: &[Alteration]| ConfigChange::Incremental(changes.to_vec());
+        for id in [0, ALL_BROKERS] {
+            let change = incremental(&[set("dynamic", "1"), set("list", "x,y")]);
+            let records = alter(&image, id, &change).unwrap();
+            assert_eq!(records.len(), 2);
+            for record in &records {
+                let read = Record::decode(&record.encode()).unwrap();
+                image.apply(&read).unwrap();
+            }
+            assert_eq!(image.broker_configs(id).len(), 2);
+            assert_eq!(alter(&image, id, &change), Ok(vec![]), "nothing changes");
+        }
+        assert!(image.broker_configs(7).is_empty());
+        let append = Alteration {
+            op: AlterOp::Append,
+            ..set("list", "y,z")
+        };
+        let records = alter(&image, 0, &incremental(&[append])).unwrap();
+        assert!(
+            matches!(&records[..], [Record::BrokerConfigChanged { broker_id: 0, value: Some(value), .. }] if value == "x,y,z")
+        );
+        let replace = |values: &[(&str, &str)]| {
+            let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), Some((*value).to_owned()));
+            ConfigChange::Replace(values.iter().map(pair).collect())
+        };
+        let records = alter(&image, 0, &replace(&[("dynamic", "1")])).unwrap();
+        assert!(
+            matches!(&records[..], [Record::BrokerConfigChanged { key, value: None, .. }] if key == "list")
+        );
+        let reason = |id, change: &ConfigChange| alter(&image, id, change).unwrap_err().to_string();
+        let refused = reason(0, &replace(&[("fixed", "1"), ("fixed.too", "2")]));
+        assert_eq!(
+            refused,
+            "Cannot update these configs dynamically: [fixed, fixed.too]"
+        );
+        assert_eq!(reason(0, &replace(&[("dynamic", "bad")])), "Invalid value");
+        assert_eq!(
+            reason(0, &replace(&[("foo", "1")])),
+            "Unknown broker config name: foo"
+        );
+        let elsewhere = reason(3, &replace(&[("dynamic", "1")]));
+        assert_eq!(
+            elsewhere,
+            "Unexpected broker id, expected 0, but received 3"
+        );
+        // What is not set can be removed, whatever it is.
+        let delete = Alteration {
+            op: AlterOp::Delete,
+            value: None,
+            ..set("foo", "")
+        };
+        assert_eq!(alter(&image, 0, &incremental(&[delete])), Ok(vec![]));
+    });
+}
+
+#[test]
+fn replacing_all_configs_of_a_topic_keeps_its_owner() {
+    check(|image, rules| {
+        let mut image = image.clone();
+        let changes = [set("keelson.owner", "a/b/c"), set("retention.ms", "5")];
+        for record in &alter_topic(&image, rules, "orders", &changes).unwrap() {
+            image.apply(record).unwrap();
+        }
+        let target = ConfigTarget::Topic("orders".to_owned());
+        let change = ConfigChange::Replace(vec![("segment.ms".to_owned(), Some("9".to_owned()))]);
+        for record in &alter_configs(&image, rules, &target, &change).unwrap() {
+            image.apply(record).unwrap();
+        }
+        let configs = &image.topic("orders").unwrap().configs;
+        let keys: Vec<&str> = configs.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["keelson.owner", "segment.ms"]);
     });
 }

@@ -113,7 +113,7 @@ pub(crate) fn whole_log(dir: &Path, load: &Load) -> Result<Value> {
     }
     if load.compacts {
         // At once, and never for long without: with many partitions, looking at each of them so often is a load of its own.
-        options.compaction_pause = LOOK_AGAIN;
+        options.compaction.pause = LOOK_AGAIN;
     }
     let log = keelson_log::open(options, Arc::clone(&metrics), Arc::new(Nobody))?;
     if load.compacts {
