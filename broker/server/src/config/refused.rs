@@ -62,10 +62,6 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
         "max.connection.creation.rate",
         "connections are limited by number",
     ),
-    (
-        "max.incremental.fetch.session.cache.slots",
-        "its own memory is bounded",
-    ),
     ("metadata.", "the metadata log needs no tuning"),
     ("metric.reporters", METRICS),
     ("metrics.", METRICS),
