@@ -39,7 +39,7 @@ fuzz: ## Every fuzz target under libFuzzer, ten minutes and a million executions
 sim: ## Simulated crashes: 100,000 and more, each recovered twice and read through
 	@tests/sim.sh
 
-suites: ## Other people's client suites (kcat, franz-go, librdkafka) against Keelson
+suites: ## Other people's client suites (kcat, franz-go, librdkafka) held against what Apache Kafka passes there
 	@tests/suites.sh
 
 image: ## An OCI archive with all three binaries, without a daemon
