@@ -10,12 +10,11 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::recorder::{key, partition};
 use super::{
-    CALL_WITHIN, CALM_WATCHERS, Client, Crew, IN, MIXED, MOVERS, OUT, PARTITIONS, TOPICS, WATCHERS,
-    reader, transactional,
+    CALL_WITHIN, CALM_WATCHERS, Client, Crew, IN, MIXED, MOVERS, OUT, PARTITIONS, SETTLE_WITHIN,
+    TOPICS, WATCHERS, reader, transactional,
 };
 use crate::Broker;
 use crate::consistency::Key;
-use crate::rdk::CLIENT_WITHIN;
 use crate::wait::wait_until;
 use crate::wire::{Wire, text};
 
@@ -74,7 +73,7 @@ fn end_transactions(client: &Client, processes: &[u32]) {
             process: *process,
             ..client.clone()
         };
-        wait_until("a transactional id begins", CLIENT_WITHIN, || {
+        wait_until("a transactional id begins", SETTLE_WITHIN, || {
             transactional::begin(&client).is_some()
         });
     }
@@ -86,7 +85,7 @@ fn all_is_stable(broker: &Broker, topics: &[&str]) {
     let mut wire = Wire::connect(broker.bootstrap());
     for topic in topics {
         for partition in 0..PARTITIONS {
-            wait_until("all transactions have their markers", CLIENT_WITHIN, || {
+            wait_until("all transactions have their markers", SETTLE_WITHIN, || {
                 let [end, stable] = [0, 1].map(|isolation| {
                     let partition = ListOffsetsPartition::default()
                         .with_partition_index(partition)
@@ -123,7 +122,7 @@ fn committed_all(client: &Client, group: &str, there: &BTreeMap<Key, i64>) {
         asked.add_partition(topic, partition);
     }
     let what = format!("{group} has committed all there is: {there:?}");
-    wait_until(&what, CLIENT_WITHIN, || {
+    wait_until(&what, SETTLE_WITHIN, || {
         let Ok(found) = consumer.committed_offsets(asked.clone(), CALL_WITHIN) else {
             return false;
         };

@@ -24,7 +24,7 @@ use rdkafka::config::ClientConfig;
 
 use crate::consistency::History;
 use crate::kube::free_port;
-use crate::wait::try_wait_for;
+use crate::wait::{try_wait_for, wait_until};
 use crate::wire::Wire;
 use crate::{Broker, BrokerSetup, rdk};
 
@@ -44,6 +44,8 @@ const MOVERS: &str = "movers";
 const WATCHERS: &str = "watchers";
 const CALM_WATCHERS: &str = "calm-watchers";
 
+/// The clients may take so long to come to work and to an end, on a machine however busy.
+const SETTLE_WITHIN: Duration = Duration::from_secs(240);
 /// A client call may take so long before its outcome counts as unknown.
 const CALL_WITHIN: Duration = Duration::from_secs(15);
 
@@ -52,8 +54,8 @@ const CALL_WITHIN: Duration = Duration::from_secs(15);
 pub struct Run {
     /// Fixes what is chosen.
     pub seed: u64,
-    /// How long the storm lasts.
-    pub storm: Duration,
+    /// How often the storm strikes.
+    pub blows: u32,
 }
 
 /// What a run has shown.
@@ -175,7 +177,10 @@ impl Run {
         watchers.add(client(41), |it| reader::wander(&it));
 
         let last = client(0);
-        let storm = storm::rage(&mut broker, self);
+        wait_until("everybody is at work", SETTLE_WITHIN, || {
+            recorder.everybody_works(&[1, 2, 3, 11, 12], &[21, 22, 31, 32, 33, 34, 41])
+        });
+        let storm = storm::rage(&mut broker, self, &recorder);
         end::settle(&mut broker, &last, (writers, movers, watchers));
         Outcome {
             history: recorder.history(),

@@ -8,9 +8,8 @@ use rand::RngExt;
 
 use super::member::{Event, Member, Polled};
 use super::recorder::{key, keys};
-use super::{Client, MIXED, OUT, TOPICS};
+use super::{Client, MIXED, OUT, SETTLE_WITHIN, TOPICS};
 use crate::consistency::Key;
-use crate::rdk::CLIENT_WITHIN;
 
 const BATCH: Duration = Duration::from_millis(100);
 const RECORDS_MAX: usize = 60;
@@ -96,7 +95,7 @@ pub(super) fn read_all(client: &Client, topic: &str) -> BTreeMap<Key, i64> {
     let mut open: Vec<Key> = keys(topic);
     let from: Vec<(Key, i64)> = open.iter().map(|key| (*key, 0)).collect();
     member.assign(&from);
-    let end = Instant::now() + CLIENT_WITHIN;
+    let end = Instant::now() + SETTLE_WITHIN;
     while !open.is_empty() {
         assert!(Instant::now() < end, "no end of {topic}: {open:?}");
         match member.poll(POLL) {

@@ -2,7 +2,7 @@
 //!
 //! A send is noted before it is handed over, so that none is missing when its client dies with it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -126,6 +126,30 @@ impl Recorder {
             Err(error) => op.note = Some(error),
         }
         noted.ops.push(op);
+    }
+
+    /// How many operations have ended.
+    pub(super) fn ops(&self) -> usize {
+        self.noted().ops.len()
+    }
+
+    /// Whether each of the one has sent something, and each of the other has read something.
+    pub(super) fn everybody_works(&self, senders: &[u32], readers: &[u32]) -> bool {
+        let noted = self.noted();
+        let sent: HashSet<u32> = noted
+            .ops
+            .iter()
+            .filter(|op| op.outcome == Outcome::Ok && op.sends().next().is_some())
+            .map(|op| op.process)
+            .collect();
+        let read: HashSet<u32> = noted
+            .ops
+            .iter()
+            .filter(|op| op.reads().next().is_some())
+            .map(|op| op.process)
+            .collect();
+        senders.iter().all(|process| sent.contains(process))
+            && readers.iter().all(|process| read.contains(process))
     }
 
     /// Whether a record was acknowledged, in a transaction or not.

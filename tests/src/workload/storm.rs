@@ -8,27 +8,33 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 
 use super::Run;
+use super::recorder::Recorder;
 use crate::Broker;
-use crate::wait::try_wait_for;
+use crate::rdk::CLIENT_WITHIN;
+use crate::wait::{try_wait_for, wait_until};
 
 /// Longer than the clients wait for an answer, and than a group waits for a member.
 const LONG_PAUSE_MS: std::ops::Range<u64> = 3_200..4_500;
 
-/// Rages until the time is over; tells what it did.
+/// What the clients do between two blows, at least, on a machine however busy.
+const OPS_BETWEEN_BLOWS: usize = 40;
+
+/// Strikes so often; tells what it did.
 #[track_caller]
-pub(super) fn rage(broker: &mut Broker, run: Run) -> String {
+pub(super) fn rage(broker: &mut Broker, run: Run, recorder: &Recorder) -> String {
     let mut random = StdRng::seed_from_u64(run.seed);
     let (started, mut told) = (Instant::now(), String::new());
-    let mut first = true;
-    while started.elapsed() < run.storm {
+    for blow in 0..run.blows {
         wait(random.random_range(150..1_000));
+        let before = recorder.ops();
+        wait_until("the clients go on", CLIENT_WITHIN, || {
+            recorder.ops() >= before + OPS_BETWEEN_BLOWS
+        });
         // No run without a kill.
-        let choice = if first {
-            0
-        } else {
-            random.random_range(0..100)
+        let choice = match blow {
+            0 => 0,
+            _ => random.random_range(0..100),
         };
-        first = false;
         let what = match choice {
             0..45 => {
                 broker.kill9();
