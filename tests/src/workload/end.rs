@@ -68,15 +68,19 @@ fn read_all(client: &Client, first: u32, topics: &[&str]) -> BTreeMap<Key, i64> 
 /// Whoever begins ends what another one with the same id left open.
 #[track_caller]
 fn end_transactions(client: &Client, processes: &[u32]) {
-    for process in processes {
-        let client = Client {
-            process: *process,
-            ..client.clone()
-        };
-        wait_until("a transactional id begins", SETTLE_WITHIN, || {
-            transactional::begin(&client).is_some()
-        });
-    }
+    std::thread::scope(|scope| {
+        for process in processes {
+            let client = Client {
+                process: *process,
+                ..client.clone()
+            };
+            scope.spawn(move || {
+                wait_until("a transactional id begins", SETTLE_WITHIN, || {
+                    transactional::begin(&client).is_some()
+                });
+            });
+        }
+    });
 }
 
 /// No transaction is open in these topics any more.
