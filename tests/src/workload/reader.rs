@@ -14,6 +14,8 @@ use crate::consistency::Key;
 const BATCH: Duration = Duration::from_millis(100);
 const RECORDS_MAX: usize = 60;
 const POLL: Duration = Duration::from_millis(50);
+/// So far the reader that wanders goes back.
+const BACK_MAX: i64 = 500;
 
 /// A member of a group, as long as it goes on; it leaves and comes back at times.
 pub(super) fn watch(client: &Client, group: &str, strategy: &str) {
@@ -45,7 +47,7 @@ pub(super) fn watch(client: &Client, group: &str, strategy: &str) {
     }
 }
 
-/// Reads everything from the beginning, and goes back to some place now and then.
+/// Reads everything from the beginning, and goes back some way now and then.
 pub(super) fn wander(client: &Client) {
     let mut random = client.random();
     let mut member = Member::alone(client);
@@ -67,7 +69,7 @@ pub(super) fn wander(client: &Client) {
         match random.random_range(0..60) {
             0 => {
                 for next in next.values_mut() {
-                    *next = random.random_range(0..=*next);
+                    *next -= random.random_range(0..=BACK_MAX.min(*next));
                 }
                 let places: Vec<(Key, i64)> = everything(&next);
                 member.assign(&places);
@@ -75,7 +77,7 @@ pub(super) fn wander(client: &Client) {
             1 => {
                 let place = random.random_range(0..next.len());
                 let (key, next) = next.iter_mut().nth(place).expect("it is in range");
-                *next = random.random_range(0..=*next);
+                *next -= random.random_range(0..=BACK_MAX.min(*next));
                 if !member.seek(&[(*key, *next)]) {
                     // It does not know where it stands.
                     member.leave();
