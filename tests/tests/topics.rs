@@ -210,7 +210,8 @@ fn other_keys_and_bad_values_are_refused_with_the_reason() {
     let cases = [
         ("cleanup.policy", "shrink"),
         ("compression.type", "lzma"),
-        ("min.insync.replicas", "2"),
+        ("min.insync.replicas", "0"),
+        ("preallocate", "true"),
         ("no.such.key", "1"),
         ("retention.ms", "soon"),
         ("segment.bytes", "1"),

@@ -71,16 +71,44 @@ impl Compression {
     }
 }
 
+/// How hard to compress; LZ4 and Snappy have one level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Levels {
+    /// 1 to 9; anything else is gzip's own default.
+    pub gzip: i32,
+    /// Up to 22.
+    pub zstd: i32,
+}
+
+impl Default for Levels {
+    fn default() -> Self {
+        Levels {
+            gzip: -1,
+            zstd: zstd::DEFAULT_COMPRESSION_LEVEL,
+        }
+    }
+}
+
+impl Levels {
+    fn of_gzip(self) -> flate2::Compression {
+        match u32::try_from(self.gzip) {
+            Ok(level @ 1..=9) => flate2::Compression::new(level),
+            Ok(_) | Err(_) => flate2::Compression::default(),
+        }
+    }
+}
+
 /// Compresses records as clients do, for a batch that the broker builds anew; at each codec's default level.
 pub(crate) fn compress(codec: Compression, data: &[u8]) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
-    compress_to(codec, &mut &data[..], &mut out)?;
+    compress_to(codec, Levels::default(), &mut &data[..], &mut out)?;
     Ok(out)
 }
 
 /// The same from one stream to another.
 pub(crate) fn compress_to(
     codec: Compression,
+    levels: Levels,
     data: &mut dyn Read,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -89,7 +117,7 @@ pub(crate) fn compress_to(
             io::copy(data, out)?;
         }
         Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+            let mut encoder = flate2::write::GzEncoder::new(out, levels.of_gzip());
             io::copy(data, &mut encoder)?;
             encoder.finish()?;
         }
@@ -100,7 +128,7 @@ pub(crate) fn compress_to(
             encoder.finish().map_err(io::Error::other)?;
         }
         Compression::Zstd => {
-            zstd::stream::copy_encode(data, out, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+            zstd::stream::copy_encode(data, out, levels.zstd)?;
         }
     }
     Ok(())

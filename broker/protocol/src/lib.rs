@@ -27,7 +27,7 @@ pub use batch::{
     BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchError, BatchHeader, TimestampType,
     patch_offset_and_epoch, rewrite_timestamps, verify_crc,
 };
-pub use compression::Compression;
+pub use compression::{Compression, Levels};
 pub use error_names::error_name;
 pub use kafka_protocol;
 pub use kafka_protocol::ResponseError as ErrorCode;

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 
 use crate::batch::{ATTRIBUTE_CODEC_MASK, BATCH_HEADER_BYTES, BatchError, BatchHeader, seal};
-use crate::compression::{Compression, Decompressor, compress_to};
+use crate::compression::{Compression, Decompressor, Levels, compress_to};
 
 /// The batch with its records compressed by `codec`. `batch` is one that [`crate::validate_produced`] took, so what it
 /// decompresses to is bounded; what is built here is no larger than `batch_bytes_max`.
@@ -17,7 +17,7 @@ use crate::compression::{Compression, Decompressor, compress_to};
 /// [`BatchError::TooLarge`] when it would be larger.
 pub fn recompress(
     batch: &[u8],
-    codec: Compression,
+    (codec, levels): (Compression, Levels),
     batch_bytes_max: usize,
 ) -> Result<Bytes, BatchError> {
     let header = BatchHeader::parse(batch)?;
@@ -27,7 +27,7 @@ pub fn recompress(
         max: batch_bytes_max,
         refused: None,
     };
-    let compressed = compress_to(codec, &mut records, &mut built);
+    let compressed = compress_to(codec, levels, &mut records, &mut built);
     if let Some(size) = built.refused {
         let max = batch_bytes_max;
         return Err(BatchError::TooLarge { size, max });
@@ -80,6 +80,32 @@ mod tests {
     ];
     const MAX: usize = 1 << 20;
 
+    fn as_usual(codec: Compression) -> (Compression, Levels) {
+        (codec, Levels::default())
+    }
+
+    #[test]
+    fn a_higher_level_makes_less_of_the_same() {
+        let mut builder = BatchBuilder::new(1000);
+        for n in 0..2_000_u32 {
+            builder.push(None, Some(format!("{n} and {}", n * n % 997).as_bytes()));
+        }
+        let batch = builder.build();
+        for codec in [Compression::Gzip, Compression::Zstd] {
+            let size = |level| {
+                let levels = Levels {
+                    gzip: level,
+                    zstd: level,
+                };
+                let built = recompress(&batch, (codec, levels), MAX).unwrap();
+                let back = recompress(&built, as_usual(Compression::None), MAX).unwrap();
+                assert!(back == batch, "{codec:?} at {level}");
+                built.len()
+            };
+            assert!(size(9) < size(1), "{codec:?}");
+        }
+    }
+
     fn plain() -> Bytes {
         let mut builder = BatchBuilder::new(1000).producer(7, 2, 40).transactional();
         for n in 0..100_u8 {
@@ -97,12 +123,12 @@ mod tests {
         };
         let plain = plain();
         for from in CODECS {
-            let before = recompress(&plain, from, MAX).unwrap();
+            let before = recompress(&plain, as_usual(from), MAX).unwrap();
             for to in CODECS {
-                let after = recompress(&before, to, MAX).unwrap();
+                let after = recompress(&before, as_usual(to), MAX).unwrap();
                 let found = validate_produced(&after, &limits).unwrap().header;
                 assert_eq!(found.compression().unwrap(), to);
-                let back = recompress(&after, Compression::None, MAX).unwrap();
+                let back = recompress(&after, as_usual(Compression::None), MAX).unwrap();
                 assert!(back == plain, "{from:?} to {to:?} and back");
             }
         }
@@ -110,10 +136,10 @@ mod tests {
 
     #[test]
     fn what_would_be_too_large_is_refused_before_it_is_built() {
-        let small = recompress(&plain(), Compression::Zstd, MAX).unwrap();
+        let small = recompress(&plain(), as_usual(Compression::Zstd), MAX).unwrap();
         assert!(small.len() < 10_000);
         for codec in [Compression::None, Compression::Snappy] {
-            let refused = recompress(&small, codec, small.len());
+            let refused = recompress(&small, as_usual(codec), small.len());
             let error = refused.expect_err("larger than allowed");
             assert!(
                 matches!(error, BatchError::TooLarge { size, max } if size > max),

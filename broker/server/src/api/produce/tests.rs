@@ -202,3 +202,40 @@ async fn log_append_time_is_the_brokers() {
     let response = test.call_version(request, 9).await;
     assert!(answer(&response).log_append_time_ms >= before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn timestamps_lie_around_the_brokers_clock() {
+    const HOUR: i64 = 3_600_000;
+    let test = TestBroker::start(&[
+        "log.message.timestamp.before.max.ms=7200000",
+        "log.message.timestamp.after.max.ms=1800000",
+    ])
+    .await;
+    test.create(&["orders"]).await;
+    let now = now_ms();
+    let cases: [(&[i64], &[i32]); 5] = [
+        (&[now - HOUR, now, now + HOUR / 4], &[]),
+        (&[now - 3 * HOUR], &[0]),
+        (&[now, now + HOUR, now - 3 * HOUR], &[1, 2]),
+        (&[now, -1], &[]),
+        (&[-1], &[]),
+    ];
+    for (times, at_fault) in cases {
+        let mut builder = BatchBuilder::new(times[0]);
+        for time in times {
+            builder.push_with(*time, None, Some(b"x"), &[]);
+        }
+        let request = produce_request("orders", 0, builder.build(), -1);
+        let response = test.call_version(request, 9).await;
+        let answer = answer(&response);
+        let refused = !at_fault.is_empty();
+        let error = ErrorCode::InvalidTimestamp.code();
+        assert_eq!(
+            answer.error_code,
+            if refused { error } else { 0 },
+            "{times:?}"
+        );
+        let named = answer.record_errors.iter().map(|one| one.batch_index);
+        assert_eq!(named.collect::<Vec<_>>(), at_fault, "{times:?}");
+    }
+}

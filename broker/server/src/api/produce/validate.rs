@@ -7,16 +7,15 @@ use bytes::{Bytes, BytesMut};
 use keelson_protocol::kafka_protocol::protocol::StrBytes;
 use keelson_protocol::validate::DECOMPRESSED_BYTES_MAX;
 use keelson_protocol::{
-    BatchError, BatchHeader, Compression, ErrorCode, ValidateLimits, Validated, recompress,
+    BatchError, BatchHeader, Compression, ErrorCode, Levels, ValidateLimits, Validated, recompress,
     records_at_fault, rewrite_timestamps, validate_produced,
 };
 use keelson_state::config::{CompressionType, TimestampType, TopicSettings};
 
 use crate::errors;
 
-/// How far ahead of the broker's clock a record may be: Kafka's default of `message.timestamp.after.max.ms`. A record
-/// from the far future would keep its segment from ever expiring.
-const TIMESTAMP_AHEAD_MS_MAX: i64 = 3_600_000;
+/// A record without a timestamp is in no way out of range.
+const NO_TIMESTAMP: i64 = -1;
 /// A compressed batch above this is walked where blocking is allowed; it may decompress to a hundred times its size.
 const HEAVY_BYTES: usize = 32 * 1024;
 /// How many records of a batch are named as being at fault; as many as librdkafka puts in a batch unless told otherwise.
@@ -121,7 +120,8 @@ fn check_here(
     let sent_as = validated.header.compression().map_err(refuse)?;
     let codec = stored_as(sent_as, settings);
     if codec != sent_as {
-        records = recompress(&records, codec, limits.batch_bytes_max).map_err(refuse)?;
+        let how = (codec, levels(settings));
+        records = recompress(&records, how, limits.batch_bytes_max).map_err(refuse)?;
         validated.header = BatchHeader::parse(&records).map_err(refuse)?;
     }
     match settings.timestamp_type {
@@ -132,7 +132,7 @@ fn check_here(
             now_ms,
         ),
         TimestampType::CreateTime => {
-            check_ahead(&records, &validated, now_ms)?;
+            check_range(&records, &validated, settings, now_ms)?;
             if validated.max_timestamp_wrong() {
                 return stamp(
                     records,
@@ -166,25 +166,46 @@ fn without_key(records: &[u8]) -> Refused {
     }
 }
 
-fn check_ahead(records: &[u8], validated: &Validated, now_ms: i64) -> Result<(), Refused> {
-    let latest = now_ms.saturating_add(TIMESTAMP_AHEAD_MS_MAX);
-    if validated.max_timestamp <= latest {
+fn levels(settings: &TopicSettings) -> Levels {
+    Levels {
+        gzip: settings.compression_levels.gzip,
+        zstd: settings.compression_levels.zstd,
+    }
+}
+
+/// Producers' timestamps lie around the broker's clock: a record from the far future would keep its segment from ever
+/// expiring. Only where there is a bound below are the records walked for it.
+fn check_range(
+    records: &[u8],
+    validated: &Validated,
+    settings: &TopicSettings,
+    now_ms: i64,
+) -> Result<(), Refused> {
+    let earliest = now_ms.saturating_sub(settings.timestamp_before_max_ms);
+    let latest = now_ms.saturating_add(settings.timestamp_after_max_ms);
+    if validated.max_timestamp <= latest && settings.timestamp_before_max_ms == i64::MAX {
         return Ok(());
     }
+    let is_out =
+        |timestamp: i64| timestamp != NO_TIMESTAMP && !(earliest..=latest).contains(&timestamp);
     let found = records_at_fault(
         records,
         DECOMPRESSED_BYTES_MAX,
         RECORD_ERRORS_MAX,
-        |timestamp, _| timestamp > latest,
+        |timestamp, _| is_out(timestamp),
     );
+    let records = told(found, |index| {
+        StrBytes::from_string(format!(
+            "Timestamp of record {index} is out of range. The timestamp should be within [{earliest}, {latest}]"
+        ))
+    });
+    if records.is_empty() {
+        return Ok(());
+    }
     Err(Refused {
         code: ErrorCode::InvalidTimestamp,
         message: "One or more records have been rejected due to invalid timestamp".to_owned(),
-        records: told(found, |index| {
-            StrBytes::from_string(format!(
-                "the timestamp of record {index} is more than {TIMESTAMP_AHEAD_MS_MAX} ms ahead of the broker's {now_ms}"
-            ))
-        }),
+        records,
     })
 }
 
