@@ -128,6 +128,7 @@ pub fn metadata(error: &MetadataError) -> ErrorCode {
         MetadataError::NoReassignment => ErrorCode::NoReassignmentInProgress,
         MetadataError::UnknownId { .. } => ErrorCode::UnknownTopicId,
         MetadataError::InvalidPartitions { .. } => ErrorCode::InvalidPartitions,
+        MetadataError::TooManyPartitions { .. } => ErrorCode::PolicyViolation,
         MetadataError::InvalidReplicationFactor { .. } => ErrorCode::InvalidReplicationFactor,
         MetadataError::InvalidReplicaAssignment { .. } => ErrorCode::InvalidReplicaAssignment,
         MetadataError::InvalidConfig(error) => config(error),
@@ -144,6 +145,18 @@ pub fn change(error: &ChangeError) -> ErrorCode {
         ChangeError::Log(error) => append(error),
         // Retriable: another broker, or this one after its start, will answer.
         ChangeError::Stopping => ErrorCode::NotController,
+    }
+}
+
+/// The words that go with [`change`] where Kafka has any: of a topic that does not exist, the code says all.
+pub fn change_message(error: &ChangeError) -> Option<String> {
+    match error {
+        ChangeError::Refused(
+            MetadataError::UnknownName { .. } | MetadataError::UnknownId { .. },
+        ) => None,
+        ChangeError::Refused(_) | ChangeError::Log(_) | ChangeError::Stopping => {
+            Some(error.to_string())
+        }
     }
 }
 

@@ -41,7 +41,7 @@ impl Api for AlterPartitionReassignments {
             let index = partition.partition_index;
             let response = ReassignablePartitionResponse::default().with_partition_index(index);
             match check_reassignment(&image, broker.id(), (topic, index), replicas.as_deref()) {
-                Ok(()) => response,
+                Ok(()) => response.with_error_message(None),
                 Err(error) => response
                     .with_error_code(errors::metadata(&error).code())
                     .with_error_message(Some(text(error.to_string()))),
@@ -62,6 +62,7 @@ impl Api for AlterPartitionReassignments {
         let error = first_error(partitions.map(|partition| partition.error_code));
         let may_change = version < 1 || body.allow_replication_factor_change;
         let response = AlterPartitionReassignmentsResponse::default()
+            .with_error_message(None)
             .with_allow_replication_factor_change(may_change)
             .with_responses(responses);
         Outcome::Ready(Answer::new(response, error))

@@ -54,10 +54,10 @@ impl Api for CreatePartitions {
             let results = body.topics.iter().map(|topic| {
                 let error = if is_once(topic) {
                     let outcome = grown.next().and_then(Result::err);
-                    outcome.map(|error| (errors::change(&error), error.to_string()))
+                    outcome.map(|error| (errors::change(&error), errors::change_message(&error)))
                 } else {
-                    let twice = "Duplicate topic name in the request.".to_owned();
-                    Some((ErrorCode::InvalidRequest, twice))
+                    let twice = "Duplicate topic name.".to_owned();
+                    Some((ErrorCode::InvalidRequest, Some(twice)))
                 };
                 result(topic, error, &mut first)
             });
@@ -89,7 +89,7 @@ fn wanted(topic: &CreatePartitionsTopic) -> Growth {
 
 fn result(
     topic: &CreatePartitionsTopic,
-    error: Option<(ErrorCode, String)>,
+    error: Option<(ErrorCode, Option<String>)>,
     first: &mut Option<ErrorCode>,
 ) -> CreatePartitionsTopicResult {
     let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
@@ -99,7 +99,7 @@ fn result(
             first.get_or_insert(code);
             result
                 .with_error_code(code.code())
-                .with_error_message(Some(text(message)))
+                .with_error_message(message.map(text))
         }
     }
 }

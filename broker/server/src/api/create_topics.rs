@@ -97,6 +97,7 @@ fn succeeded(
 ) -> CreatableTopicResult {
     let result = CreatableTopicResult::default()
         .with_name(name)
+        .with_error_message(None)
         .with_topic_id(Uuid::from_bytes(created.id));
     if version < 5 {
         return result;

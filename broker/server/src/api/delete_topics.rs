@@ -65,7 +65,7 @@ async fn delete(
             ErrorCode::InvalidRequest
         };
         first.get_or_insert(error);
-        let message = "Topic deletion is disabled.".to_owned();
+        let message = Some("Topic deletion is disabled.".to_owned());
         let refused =
             |topic: &DeleteTopicState| result(&image, topic, Some((error, message.clone())));
         return asked.iter().map(refused).collect();
@@ -92,7 +92,7 @@ async fn delete(
                 results.push(result(
                     &image,
                     &topic,
-                    Some((ErrorCode::InvalidRequest, what.to_owned())),
+                    Some((ErrorCode::InvalidRequest, Some(what.to_owned()))),
                 ));
             }
         }
@@ -106,7 +106,7 @@ async fn delete(
         let error = outcome.err().map(|error| {
             let code = errors::change(&error);
             first.get_or_insert(code);
-            (code, error.to_string())
+            (code, errors::change_message(&error))
         });
         results.push(result(&image, topic, error));
     }
@@ -124,7 +124,7 @@ fn reference(topic: &DeleteTopicState) -> Option<TopicRef> {
 fn result(
     image: &Image,
     topic: &DeleteTopicState,
-    error: Option<(ErrorCode, String)>,
+    error: Option<(ErrorCode, Option<String>)>,
 ) -> DeletableTopicResult {
     let known = match &topic.name {
         Some(name) => image.topic(name),
@@ -146,6 +146,6 @@ fn result(
         None => result,
         Some((code, message)) => result
             .with_error_code(code.code())
-            .with_error_message(Some(text(message))),
+            .with_error_message(message.map(text)),
     }
 }

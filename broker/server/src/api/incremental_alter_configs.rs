@@ -49,7 +49,7 @@ impl Api for IncrementalAlterConfigs {
                     .with_resource_type(resource.resource_type)
                     .with_resource_name(resource.resource_name);
                 match refusal {
-                    None => response,
+                    None => response.with_error_message(None),
                     Some((code, message)) => response
                         .with_error_code(code.code())
                         .with_error_message(Some(text(message))),

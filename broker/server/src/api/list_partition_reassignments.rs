@@ -24,6 +24,7 @@ impl Api for ListPartitionReassignments {
         _: &Arc<Broker>,
         _: Call<ListPartitionReassignmentsRequest>,
     ) -> Outcome<ListPartitionReassignmentsResponse> {
-        Outcome::ok(ListPartitionReassignmentsResponse::default())
+        let response = ListPartitionReassignmentsResponse::default().with_error_message(None);
+        Outcome::ok(response)
     }
 }

@@ -5,8 +5,9 @@
 
 use std::path::PathBuf;
 
-use keelson_state::config::{Kind, SEGMENT_BYTES_MIN, parse_boolean};
+use keelson_state::config::{Kind, SEGMENT_BYTES_MIN};
 
+use super::value::{boolean, number, only, throttle};
 use super::{Config, LogFormat, listener};
 
 /// One key.
@@ -25,37 +26,7 @@ pub struct Key {
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
 }
 
-fn number<T: TryFrom<i64>>(value: &str, min: i64, max: i64) -> Result<T, String> {
-    let parsed: i64 = value
-        .trim()
-        .parse()
-        .map_err(|_| "it is not a whole number".to_owned())?;
-    let out_of_range = || format!("it must be from {min} to {max}");
-    if !(min..=max).contains(&parsed) {
-        return Err(out_of_range());
-    }
-    T::try_from(parsed).map_err(|_| out_of_range())
-}
-
-fn boolean(value: &str) -> Result<bool, String> {
-    parse_boolean(value.trim()).ok_or_else(|| "it must be true or false".to_owned())
-}
-
-/// Takes one value only, for a reason.
-fn only(value: &str, wanted: &str, reason: &str) -> Result<(), String> {
-    if value.trim().eq_ignore_ascii_case(wanted) {
-        return Ok(());
-    }
-    Err(format!("it can only be {wanted}: {reason}"))
-}
-
-/// A rate of what there is none of.
-fn throttle(_: &mut Config, value: &str) -> Result<(), String> {
-    number::<i64>(value, 0, i64::MAX).map(|_| ())
-}
-
 const ONE_BROKER: &str = "there is one broker";
-
 const INT_MAX: i64 = i32::MAX as i64;
 /// Tail memory below this cannot hold one batch of Kafka's default size beside the reserve for control writes.
 const TAIL_MEMORY_BYTES_MIN: i64 = 8 * 1024 * 1024;
@@ -363,6 +334,14 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "log.cleaner.threads",
+        kind: Kind::Int,
+        is_dynamic: true,
+        default: Some("1"),
+        doc: "Threads that compact: it is one.",
+        set: |_, value| only(value, "1", "one thread compacts"),
+    },
+    Key {
         name: "log.retention.check.interval.ms",
         kind: Kind::Long,
         is_dynamic: false,
@@ -535,6 +514,14 @@ pub static KEYS: &[Key] = &[
             config.transaction_max_timeout_ms = number(value, 1, INT_MAX)?;
             Ok(())
         },
+    },
+    Key {
+        name: "transaction.partition.verification.enable",
+        kind: Kind::Boolean,
+        is_dynamic: true,
+        default: Some("true"),
+        doc: "Whether the coordinator is asked about a batch that begins a transaction in a partition: it always is.",
+        set: |_, value| only(value, "true", "batches are always verified"),
     },
     Key {
         name: "transaction.state.log.min.isr",

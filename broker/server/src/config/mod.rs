@@ -10,6 +10,7 @@ mod listener;
 mod memory;
 mod properties;
 mod refused;
+mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -48,7 +48,6 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
     ("listener.security.protocol.map", ONE_LISTENER),
     ("log.cleaner.io.buffer.load.factor", OWN_MEMORY),
     ("log.cleaner.io.buffer.size", OWN_MEMORY),
-    ("log.cleaner.threads", "one thread compacts"),
     ("log.dir", "the data directory is given with --data-dir"),
     ("log.dir.failure.timeout.ms", ONE_DIRECTORY),
     ("log.dirs", "the data directory is given with --data-dir"),
@@ -111,10 +110,6 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
     (
         "transaction.abort.timed.out.transaction.cleanup.interval.ms",
         ON_TIME,
-    ),
-    (
-        "transaction.partition.verification.enable",
-        "batches are always verified",
     ),
     (
         "transaction.remove.expired.transaction.cleanup.interval.ms",

@@ -1,6 +1,6 @@
 //! Which changes of topics are lawful, and the records they yield. It never applies or writes a record.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::alter::BrokerKeys;
 use super::image::{Image, Topic};
@@ -57,7 +57,7 @@ pub enum MetadataError {
         name: String,
     },
     /// UNKNOWN_TOPIC_OR_PARTITION.
-    #[error("This server does not host topic '{name}'.")]
+    #[error("The topic '{name}' does not exist.")]
     UnknownName {
         /// The name.
         name: String,
@@ -83,6 +83,12 @@ pub enum MetadataError {
     /// INVALID_PARTITIONS.
     #[error("{reason}")]
     InvalidPartitions {
+        /// What is wrong.
+        reason: String,
+    },
+    /// POLICY_VIOLATION.
+    #[error("{reason}")]
+    TooManyPartitions {
         /// What is wrong.
         reason: String,
     },
@@ -141,13 +147,13 @@ pub fn create_topic(
     by_broker: bool,
 ) -> Result<Record, MetadataError> {
     validate_topic_name(&want.name)?;
+    check_name_is_free(image, &want.name)?;
     if is_internal(&want.name) && !by_broker {
         return Err(MetadataError::Internal {
             action: "Creation",
             name: want.name.clone(),
         });
     }
-    check_name_is_free(image, &want.name)?;
     let partitions = partitions_of(rules, want)?;
     check_partition_limits(image, partitions, partitions)?;
     let configs = configs_of(rules, &want.configs)?;
@@ -226,14 +232,17 @@ fn assigned_partitions(
     rules: &Rules<'_>,
     assignments: &[(i32, Vec<i32>)],
 ) -> Result<i32, MetadataError> {
-    let indexes: BTreeSet<i32> = assignments.iter().map(|(index, _)| *index).collect();
+    let mut indexes = BTreeSet::new();
+    for (index, _) in assignments {
+        if !indexes.insert(*index) {
+            let reason =
+                format!("Found multiple manual partition assignments for partition {index}");
+            return Err(MetadataError::InvalidReplicaAssignment { reason });
+        }
+    }
     let count = i32::try_from(assignments.len()).unwrap_or(i32::MAX);
-    let consecutive = indexes.len() == assignments.len()
-        && indexes.first() == Some(&0)
-        && indexes.last() == Some(&(count - 1));
-    if !consecutive {
-        let reason = "Partitions of a manual assignment must be numbered 0, 1, 2, … without a gap."
-            .to_owned();
+    if indexes.first() != Some(&0) || indexes.last() != Some(&(count - 1)) {
+        let reason = "partitions should be a consecutive 0-based integer sequence".to_owned();
         return Err(MetadataError::InvalidReplicaAssignment { reason });
     }
     for (_, brokers) in assignments {
@@ -246,14 +255,14 @@ fn check_partition_limits(image: &Image, of_topic: i32, more: i32) -> Result<(),
     if of_topic > PARTITIONS_PER_TOPIC_MAX {
         let reason =
             format!("A topic has at most {PARTITIONS_PER_TOPIC_MAX} partitions, not {of_topic}.");
-        return Err(MetadataError::InvalidPartitions { reason });
+        return Err(MetadataError::TooManyPartitions { reason });
     }
     let total = image.partitions_total() + i64::from(more);
     if total > PARTITIONS_TOTAL_MAX {
         let reason = format!(
             "A broker has at most {PARTITIONS_TOTAL_MAX} partitions in all; this would make {total}."
         );
-        return Err(MetadataError::InvalidPartitions { reason });
+        return Err(MetadataError::TooManyPartitions { reason });
     }
     Ok(())
 }
@@ -262,13 +271,11 @@ fn configs_of(
     rules: &Rules<'_>,
     wanted: &[(String, Option<String>)],
 ) -> Result<Vec<(String, String)>, MetadataError> {
-    let mut seen = BTreeSet::new();
+    // Of a key that stands twice the last value counts, as in Kafka.
+    let wanted: BTreeMap<&String, &Option<String>> =
+        wanted.iter().map(|(key, value)| (key, value)).collect();
     let mut configs = Vec::with_capacity(wanted.len());
     for (key, value) in wanted {
-        if !seen.insert(key.as_str()) {
-            let reason = format!("Error due to duplicate config keys: {key}");
-            return Err(MetadataError::InvalidRequest { reason });
-        }
         let value = value
             .as_deref()
             .ok_or_else(|| ConfigError::Null { key: key.clone() })?;

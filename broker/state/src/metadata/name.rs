@@ -36,7 +36,7 @@ pub fn validate_topic_name(name: &str) -> Result<(), MetadataError> {
     } else if name == "." || name == ".." {
         format!("'{name}' is not allowed")
     } else if name.len() > NAME_BYTES_MAX {
-        format!("it is longer than the max allowed length {NAME_BYTES_MAX}")
+        format!("the length of '{name}' is longer than the max allowed length {NAME_BYTES_MAX}")
     } else if !name.bytes().all(lawful) {
         format!(
             "'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
