@@ -132,6 +132,25 @@ async fn a_default_of_topics_is_in_force_at_once_and_after_a_restart() {
 }
 
 #[tokio::test]
+async fn what_is_worked_out_is_shown_with_its_value() {
+    let broker = TestBroker::start(&[]).await;
+    for (key, value) in [
+        ("advertised.listeners", "PLAINTEXT://localhost:9092"),
+        ("broker.id", "0"),
+        ("node.id", "0"),
+        ("keelson.cluster.id", &broker.broker.identity.cluster_id),
+    ] {
+        assert_eq!(
+            entry(&broker, BROKER, "0", key).await.0.as_deref(),
+            Some(value)
+        );
+    }
+    let (memory, source, chain) = entry(&broker, BROKER, "0", "keelson.tail.memory.bytes").await;
+    assert!(memory.unwrap().parse::<u64>().unwrap() > 0);
+    assert_eq!((source, chain.len()), (5, 0));
+}
+
+#[tokio::test]
 async fn keys_of_the_broker_are_in_force_at_once() {
     let broker = TestBroker::start(&["producer.id.expiration.ms=7"]).await;
     let live = || broker.broker.live().producer_id_expiration_ms;

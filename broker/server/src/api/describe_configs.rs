@@ -126,7 +126,7 @@ impl View {
             kind: key.kind,
             doc: key.doc,
             is_dynamic: key.is_dynamic,
-            value: None,
+            value: worked_out(broker, key.name),
             chain: broker.config.chain(key, all, own),
         });
         let defaults = TopicDefaults::keys().map(|(key, synonym)| BrokerKey {
@@ -201,6 +201,17 @@ struct BrokerKey {
     /// Where it is not the first of the chain under this name.
     value: Option<String>,
     chain: Vec<Link>,
+}
+
+/// The value in force of a key whose default no table can tell.
+fn worked_out(broker: &Broker, name: &str) -> Option<String> {
+    match name {
+        "advertised.listeners" => broker.advertised().map(|listener| listener.to_string()),
+        "broker.id" => Some(broker.id().to_string()),
+        "keelson.cluster.id" => Some(broker.identity.cluster_id.clone()),
+        "keelson.tail.memory.bytes" => Some(broker.config.tail_memory_bytes().to_string()),
+        _ => None,
+    }
 }
 
 fn links(chain: Vec<SynonymEntry>) -> Vec<Link> {

@@ -383,6 +383,14 @@ async fn administrators_see_and_end_what_is_open() {
     let listed = broker.call(request).await;
     assert_eq!(listed.unknown_state_filters, [text("Nonsense")]);
     assert_eq!(listed.transaction_states[0].producer_id.0, producer.0);
+    // A pattern must match all of the id.
+    for (pattern, found) in [(".*", 1), (&*id().0, 1), ("^$", 0), ("[^a-z]*", 0)] {
+        let request = ListTransactionsRequest::default()
+            .with_duration_filter(-1)
+            .with_transactional_id_pattern(Some(text(pattern)));
+        let listed = broker.call(request).await;
+        assert_eq!(listed.transaction_states.len(), found, "{pattern}");
+    }
     let topic = TopicRequest::default()
         .with_name(name("t"))
         .with_partition_indexes(vec![1, 9]);
