@@ -305,7 +305,7 @@ async fn configs_are_described_with_their_sources() {
         (TOPIC, "a b", ErrorCode::InvalidTopicException),
         (BROKER, "7", ErrorCode::InvalidRequest),
         (BROKER, "x", ErrorCode::InvalidRequest),
-        (8, "0", ErrorCode::InvalidRequest),
+        (64, "0", ErrorCode::InvalidRequest),
     ];
     for (kind, of, want) in cases {
         assert_eq!(

@@ -353,9 +353,10 @@ async fn resources_with_a_configuration_are_listed() {
     broker.create(&["t"]).await;
     let ask = |types: Vec<i8>| ListConfigResourcesRequest::default().with_resource_types(types);
     for (types, wanted) in [
-        (vec![], vec![(4, "0"), (2, "t")]),
+        (vec![], vec![(8, "0"), (4, "0"), (2, "t")]),
         (vec![2], vec![(2, "t")]),
-        (vec![8, 16, 32], vec![]),
+        (vec![8], vec![(8, "0")]),
+        (vec![16, 32], vec![]),
     ] {
         let answer = broker.call(ask(types)).await;
         let listed = answer.config_resources.iter();

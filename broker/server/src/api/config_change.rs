@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use keelson_protocol::ErrorCode;
-use keelson_state::metadata::{ALL_BROKERS, ConfigChange, ConfigTarget};
+use keelson_state::metadata::{ALL_BROKERS, Alteration, ConfigChange, ConfigTarget};
 
+use super::loggers;
 use crate::broker::Broker;
 use crate::errors;
 
@@ -21,6 +22,12 @@ pub(super) const GROUP: i8 = 32;
 
 /// Why a resource was refused.
 pub(super) type Refusal = (ErrorCode, String);
+
+/// What is asked for: a change of what is stored, or of a logger.
+enum Plan {
+    Stored(ConfigTarget, ConfigChange),
+    Loggers(Vec<Alteration>),
+}
 
 /// A resource of a request: its type and name, and what is to be changed.
 pub(super) struct Wanted {
@@ -41,40 +48,51 @@ pub(super) async fn carry_out(
         let key = (resource.resource_type, resource.resource_name.clone());
         *seen.entry(key).or_default() += 1;
     }
-    let mut changes = Vec::new();
+    let (mut changes, mut stored) = (Vec::new(), Vec::new());
     let mut refusals: Vec<Option<Refusal>> = Vec::with_capacity(resources.len());
     for resource in resources {
         let twice = seen[&(resource.resource_type, resource.resource_name.clone())] > 1;
-        match plan(resource, twice) {
-            Ok(change) => {
-                changes.push(change);
+        match plan(broker, resource, twice) {
+            Ok(Plan::Stored(target, change)) => {
+                stored.push(refusals.len());
+                changes.push((target, change));
                 refusals.push(None);
+            }
+            Ok(Plan::Loggers(alterations)) => {
+                refusals.push(loggers::alter(&alterations, validate_only).err());
             }
             Err(refusal) => refusals.push(Some(refusal)),
         }
     }
     let outcomes = broker.metadata.alter_configs(changes, validate_only).await;
-    let mut outcomes = outcomes.into_iter();
-    for refusal in refusals.iter_mut().filter(|refusal| refusal.is_none()) {
-        let error = outcomes.next().and_then(Result::err);
-        *refusal = error.map(|error| (errors::change(&error), error.to_string()));
+    for (place, outcome) in stored.into_iter().zip(outcomes) {
+        let error = outcome.err();
+        refusals[place] = error.map(|error| (errors::change(&error), error.to_string()));
     }
     refusals
 }
 
-fn plan(resource: Wanted, twice: bool) -> Result<(ConfigTarget, ConfigChange), Refusal> {
+fn plan(broker: &Broker, resource: Wanted, twice: bool) -> Result<Plan, Refusal> {
     let invalid = |message: String| Err((ErrorCode::InvalidRequest, message));
     if twice {
         return invalid("Each resource must appear at most once.".to_owned());
     }
     let name = resource.resource_name;
-    let target = match resource.resource_type {
-        TOPIC => ConfigTarget::Topic(name),
-        BROKER if name.is_empty() => ConfigTarget::Broker(ALL_BROKERS),
-        BROKER => ConfigTarget::Broker(node_id(&name)?),
-        other => return invalid(format!("Unknown resource type {other}")),
+    let target = match (resource.resource_type, &resource.change) {
+        (TOPIC, _) => ConfigTarget::Topic(name),
+        (BROKER, _) if name.is_empty() => ConfigTarget::Broker(ALL_BROKERS),
+        (BROKER, _) => ConfigTarget::Broker(node_id(&name)?),
+        (BROKER_LOGGER, Ok(ConfigChange::Incremental(alterations))) => {
+            let id = node_id(&name)?;
+            if id == broker.id() {
+                return Ok(Plan::Loggers(alterations.clone()));
+            }
+            let message = "Unexpected broker id, expected";
+            return invalid(format!("{message} {}, but received {id}", broker.id()));
+        }
+        (other, _) => return invalid(format!("Unknown resource type {other}")),
     };
-    Ok((target, resource.change?))
+    Ok(Plan::Stored(target, resource.change?))
 }
 
 /// The id that a broker resource is named by; whether it is this one is decided with the change.

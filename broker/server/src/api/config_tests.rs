@@ -301,12 +301,40 @@ async fn what_cannot_be_set_is_refused_with_a_reason() {
         (CLIENT_METRICS, "m", 0),
         (GROUP, "g", 0),
         (CLIENT_METRICS, "", request.code()),
-        (BROKER_LOGGER, "0", request.code()),
+        (BROKER_LOGGER, "", request.code()),
+        (BROKER_LOGGER, "7", request.code()),
     ] {
         let described = describe(&broker, kind, of).await;
         assert_eq!(described.error_code, error, "{kind}");
         assert!(described.configs.is_empty());
     }
+}
+
+#[tokio::test]
+async fn the_level_of_log_lines_can_be_changed() {
+    let broker = TestBroker::start(&[]).await;
+    let root = [("root", SET, Some("WARN"))];
+    assert_eq!(alter(&broker, BROKER_LOGGER, "0", &root).await.0, 0);
+    let (value, source, _) = entry(&broker, BROKER_LOGGER, "0", "root").await;
+    assert_eq!((value.as_deref(), source), (Some("WARN"), 6));
+    let root = [("root", SET, Some("INFO"))];
+    assert_eq!(alter(&broker, BROKER_LOGGER, "0", &root).await.0, 0);
+    let request = ErrorCode::InvalidRequest;
+    let config = ErrorCode::InvalidConfig;
+    for (of, change, error) in [
+        ("7", ("root", SET, Some("INFO")), request),
+        ("0", ("kafka.log", SET, Some("INFO")), config),
+        ("0", ("root", SET, Some("LOUD")), config),
+        ("0", ("root", DELETE, None), request),
+        ("0", ("root", 2, Some("INFO")), request),
+    ] {
+        let (code, message) = alter(&broker, BROKER_LOGGER, of, &[change]).await;
+        assert_eq!(code, error.code(), "{change:?}: {message}");
+    }
+    let old = vec![legacy(BROKER_LOGGER, "0", &[("root", Some("INFO"))])];
+    assert_eq!(replace(&broker, 2, old).await, [request.code()]);
+    let (value, ..) = entry(&broker, BROKER_LOGGER, "0", "root").await;
+    assert_eq!(value.as_deref(), Some("INFO"));
 }
 
 #[tokio::test]

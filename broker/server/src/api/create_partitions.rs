@@ -5,7 +5,7 @@
 //! Left out: quotas. Every topic of the request stands in the answer, in the order asked (librdkafka counts them). The
 //! timeout is not looked at: an answer comes when the growth is durable.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use keelson_protocol::ErrorCode;
@@ -51,7 +51,10 @@ impl Api for CreatePartitions {
                 .await;
             let mut grown = grown.into_iter();
             let mut first = None;
-            let results = body.topics.iter().map(|topic| {
+            let mut told = HashSet::new();
+            // Like Kafka, it answers a name that stands twice once.
+            let asked = body.topics.iter().filter(|topic| told.insert(&topic.name));
+            let results = asked.map(|topic| {
                 let error = if is_once(topic) {
                     let outcome = grown.next().and_then(Result::err);
                     outcome.map(|error| (errors::change(&error), errors::change_message(&error)))

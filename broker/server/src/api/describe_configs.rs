@@ -4,7 +4,8 @@
 //!
 //! Resources: a topic shows every topic key with its value in force; a broker shows every key of its configuration; the
 //! broker "" shows what the API has set for all brokers. Client metrics and groups have no configs here, so that any of
-//! them is empty. Left out: broker loggers (INVALID_REQUEST). No key holds a secret yet, so none is marked sensitive.
+//! them is empty; of loggers there is one, `root`. Left out: nothing. No key holds a secret yet, so none is marked
+//! sensitive.
 
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use keelson_state::config::{self, ConfigEntry, Kind, Source, SynonymEntry, Topic
 use keelson_state::metadata::{ALL_BROKERS, MetadataError, validate_topic_name};
 
 use super::common::text;
-use super::config_change::{BROKER, CLIENT_METRICS, GROUP, TOPIC};
+use super::config_change::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
+use super::loggers;
 use crate::broker::Broker;
 use crate::config::{KEYS, Link};
 use crate::dispatch::{Answer, Api, Call, Outcome};
@@ -65,6 +67,7 @@ impl View {
             TOPIC => self.topic(broker, name)?,
             BROKER if name.is_empty() => self.all_brokers(broker),
             BROKER => self.broker(broker, name)?,
+            BROKER_LOGGER => Self::loggers(broker, name)?,
             CLIENT_METRICS | GROUP if !name.is_empty() => Vec::new(),
             other => {
                 let message = format!("Unsupported resource type: {other}");
@@ -140,6 +143,20 @@ impl View {
         let mut keys: Vec<BrokerKey> = keys.chain(defaults).collect();
         keys.sort_by_key(|key| key.name);
         Ok(keys.into_iter().map(|key| self.broker_entry(key)).collect())
+    }
+
+    fn loggers(broker: &Broker, name: &str) -> Described {
+        if name.is_empty() {
+            let message = "Broker id must not be empty".to_owned();
+            return Err((ErrorCode::InvalidRequest, message));
+        }
+        check_broker_id(broker, name)?;
+        let root = DescribeConfigsResourceResult::default()
+            .with_name(text(loggers::ROOT))
+            .with_value(Some(text(loggers::level())))
+            .with_config_source(loggers::SOURCE)
+            .with_documentation(None);
+        Ok(vec![root])
     }
 
     /// What is set for all brokers, and nothing else.

@@ -2,8 +2,9 @@
 //!
 //! - 0: all there is (KIP-339): set, delete, append, subtract. 1: flexible.
 //!
-//! Topics, this broker, and all brokers (the empty name). Left out: loggers, client metrics and groups (INVALID_REQUEST);
-//! topics of the broker itself. A resource changes as a whole or not at all.
+//! Topics, this broker, all brokers (the empty name), and the one logger `root`, whose level lasts until the broker ends.
+//! A resource changes as a whole or not at all. Left out: client metrics and groups (INVALID_REQUEST); the cleanup.policy of
+//! the broker's own topics.
 
 use std::sync::Arc;
 

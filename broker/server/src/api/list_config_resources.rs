@@ -2,8 +2,7 @@
 //!
 //! - 0: names of client metrics only (KIP-1000). 1: names of any type of resource (KIP-1142).
 //!
-//! Left out: client metrics and groups have no configuration here, so none of them is listed, and neither are the
-//! broker's loggers.
+//! Left out: client metrics and groups have no configuration here, so none of them is listed.
 
 use std::sync::Arc;
 
@@ -50,8 +49,10 @@ impl Api for ListConfigResources {
                 .with_resource_name(text(name))
         };
         let mut resources = Vec::new();
-        if wanted.contains(&BROKER) {
-            resources.push(resource(BROKER, broker.id().to_string()));
+        for kind in [BROKER_LOGGER, BROKER] {
+            if wanted.contains(&kind) {
+                resources.push(resource(kind, broker.id().to_string()));
+            }
         }
         if wanted.contains(&TOPIC) {
             let image = broker.image();

@@ -2,6 +2,7 @@
 
 mod common;
 mod config_change;
+mod loggers;
 
 pub mod add_offsets_to_txn;
 pub mod add_partitions_to_txn;

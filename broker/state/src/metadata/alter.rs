@@ -12,6 +12,8 @@ use super::name::validate_topic_name;
 use super::record::{ALL_BROKERS, Record};
 use crate::config::{self, ConfigError, ConfigLimits, Kind, OWNER_KEY};
 
+const CLEANUP_POLICY: &str = "cleanup.policy";
+
 /// What to do with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AlterOp {
@@ -114,7 +116,10 @@ fn alter_topic(
     config::check_together(&wanted, rules.defaults)?;
     // Only now whether it exists: Kafka looks at the values first.
     let topic = known(image, name)?;
-    check_not_internal(topic, "Alteration")?;
+    // What the broker keeps in its own topics would go with another policy.
+    if changed(current, &wanted).any(|(key, _)| key == CLEANUP_POLICY) {
+        check_not_internal(topic, "Alteration of the cleanup.policy")?;
+    }
     check_owner(topic, wanted.get(OWNER_KEY).map(String::as_str))?;
     let record = |(key, value): (&String, Option<&String>)| Record::ConfigChanged {
         id: topic.id,

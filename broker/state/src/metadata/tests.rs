@@ -377,7 +377,9 @@ fn config_changes_are_judged() {
         for changes in refused {
             assert!(alter(&changes).is_err(), "{changes:?}");
         }
-        let internal = alter_topic(image, rules, CONSUMER_OFFSETS, &[set("retention.ms", "1")]);
+        let internal = |key, value| alter_topic(image, rules, CONSUMER_OFFSETS, &[set(key, value)]);
+        assert_eq!(internal("segment.ms", "1").unwrap().len(), 1);
+        let internal = internal("cleanup.policy", "delete");
         assert!(matches!(internal, Err(MetadataError::Internal { .. })));
     });
 }
