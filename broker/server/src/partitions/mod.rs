@@ -224,3 +224,29 @@ fn partition_config(settings: &TopicSettings, id: (&TopicUuid, i32)) -> Partitio
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn segments_roll_earlier_by_an_amount_of_each_partitions_own() {
+        let of = |jitter: &str, segment: &str| {
+            let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+            let topic =
+                BTreeMap::from([set("segment.ms", segment), set("segment.jitter.ms", jitter)]);
+            let settings = settings(&topic, &LayeredDefaults::default());
+            let config = |index| partition_config(&settings, (&[7; 16], index)).segment_ms;
+            (0..100).map(config).collect::<Vec<i64>>()
+        };
+        assert!(of("0", "1000").iter().all(|ms| *ms == 1000));
+        let jittered = of("100", "1000");
+        assert!(jittered.iter().all(|ms| (901..=1000).contains(ms)));
+        assert!(jittered.iter().any(|ms| *ms != jittered[0]));
+        assert_eq!(jittered, of("100", "1000"), "the same after a start");
+        // Never later than that, and never at once.
+        assert!(of("5000", "10").iter().all(|ms| (1..=10).contains(ms)));
+    }
+}
