@@ -290,6 +290,11 @@ impl Log {
         self.shared.batch_bytes_max()
     }
 
+    /// How compaction goes on.
+    pub fn compaction(&self) -> CompactionPace {
+        self.shared.compaction_pace()
+    }
+
     /// From the next partition on, compaction goes on like this.
     pub fn set_compaction(&self, pace: CompactionPace) {
         self.shared.set_compaction(pace);

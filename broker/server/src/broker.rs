@@ -85,6 +85,7 @@ impl Broker {
             image,
         } = parts;
         let live = live(&config, &log, &image);
+        log.set_compaction(live.compaction());
         Self {
             identity: log.identity().clone(),
             partitions: Partitions::new(Arc::clone(&log), live.topic_defaults.clone()),

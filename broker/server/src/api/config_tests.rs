@@ -1,6 +1,9 @@
 //! Configs of topics and brokers through the API: what is set is in force at once and after a restart, and what cannot be
 //! set is refused with a reason.
 
+use std::time::Duration;
+
+use keelson_log::CompactionPace;
 use keelson_protocol::kafka_protocol::messages::alter_configs_request as legacy;
 use keelson_protocol::kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use keelson_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -160,6 +163,21 @@ async fn keys_of_the_broker_are_in_force_at_once() {
     assert_eq!(live(), 8);
     let (value, source, _) = entry(&broker, BROKER, "0", "producer.id.expiration.ms").await;
     assert_eq!((value.as_deref(), source), (Some("8"), 3));
+    let cleaner = [
+        ("log.cleaner.backoff.ms", SET, Some("77")),
+        ("log.cleaner.dedupe.buffer.size", SET, Some("2097152")),
+        ("log.cleaner.io.max.bytes.per.second", SET, Some("5e6")),
+    ];
+    assert_eq!(alter(&broker, BROKER, "0", &cleaner).await.0, 0);
+    let pace = CompactionPace {
+        bytes_per_second: 5e6,
+        memory_bytes: 2_097_152,
+        pause: Duration::from_millis(77),
+    };
+    assert_eq!(broker.broker.log.compaction(), pace);
+    let broker = TestBroker::start_in(broker.stop(), &["producer.id.expiration.ms=7"]).await;
+    assert_eq!(broker.broker.log.compaction(), pace);
+    assert_eq!(broker.broker.live().producer_id_expiration_ms, 8);
     // A topic's own value, and the one of a key that is only known under another name.
     broker.create(&["t"]).await;
     let max = [("message.max.bytes", SET, Some("2000"))];
