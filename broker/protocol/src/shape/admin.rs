@@ -2,7 +2,7 @@
 
 use kafka_protocol::messages as m;
 
-use super::{Kind, Shape, array, field, i8, i32, i32s, shape, since, string};
+use super::{Kind, Shape, array, bytes, field, i8, i32, i32s, i64, shape, since, string};
 
 shapes! {
     DESCRIBE_ACLS = [
@@ -60,6 +60,23 @@ shapes! {
         structs!("topics", m::describe_log_dirs_request::DescribableLogDirTopic, [
             string("topic"),
             i32s("partitions"),
+        ]),
+    ];
+    CREATE_DELEGATION_TOKEN = [
+        since(3, string("owner_principal_type")),
+        since(3, string("owner_principal_name")),
+        structs!("renewers", m::create_delegation_token_request::CreatableRenewers, [
+            string("principal_type"),
+            string("principal_name"),
+        ]),
+        i64("max_lifetime_ms"),
+    ];
+    RENEW_DELEGATION_TOKEN = [bytes("hmac"), i64("renew_period_ms")];
+    EXPIRE_DELEGATION_TOKEN = [bytes("hmac"), i64("expiry_time_period_ms")];
+    DESCRIBE_DELEGATION_TOKEN = [
+        structs!("owners", m::describe_delegation_token_request::DescribeDelegationTokenOwner, [
+            string("principal_type"),
+            string("principal_name"),
         ]),
     ];
     ELECT_LEADERS = [

@@ -49,6 +49,8 @@ fn decode(spec: &ApiSpec, version: i16, body: &[u8]) -> Result<usize, DecodeErro
         AlterPartitionReassignments: AlterPartitionReassignmentsRequest,
         ListPartitionReassignments: ListPartitionReassignmentsRequest,
         DescribeClientQuotas: DescribeClientQuotasRequest, OffsetDelete: OffsetDeleteRequest, AlterConfigs: AlterConfigsRequest,
+        CreateDelegationToken: CreateDelegationTokenRequest, RenewDelegationToken: RenewDelegationTokenRequest,
+        ExpireDelegationToken: ExpireDelegationTokenRequest, DescribeDelegationToken: DescribeDelegationTokenRequest,
         DescribeUserScramCredentials: DescribeUserScramCredentialsRequest, DescribeQuorum: DescribeQuorumRequest,
         ListConfigResources: ListConfigResourcesRequest, DescribeTopicPartitions: DescribeTopicPartitionsRequest,
     )

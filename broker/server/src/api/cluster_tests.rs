@@ -20,10 +20,12 @@ use keelson_protocol::kafka_protocol::messages::describe_user_scram_credentials_
 use keelson_protocol::kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use keelson_protocol::kafka_protocol::messages::{
     AlterPartitionReassignmentsRequest, AlterReplicaLogDirsRequest, ApiKey, BrokerId,
-    CreateAclsRequest, DeleteAclsRequest, DescribeAclsRequest, DescribeClientQuotasRequest,
-    DescribeLogDirsRequest, DescribeQuorumRequest, DescribeTopicPartitionsRequest,
-    DescribeTopicPartitionsResponse, DescribeUserScramCredentialsRequest, ElectLeadersRequest,
+    CreateAclsRequest, CreateDelegationTokenRequest, DeleteAclsRequest, DescribeAclsRequest,
+    DescribeClientQuotasRequest, DescribeDelegationTokenRequest, DescribeLogDirsRequest,
+    DescribeQuorumRequest, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+    DescribeUserScramCredentialsRequest, ElectLeadersRequest, ExpireDelegationTokenRequest,
     ListConfigResourcesRequest, ListPartitionReassignmentsRequest, ListTransactionsRequest,
+    RenewDelegationTokenRequest,
 };
 use keelson_protocol::{ErrorCode, api};
 
@@ -56,6 +58,43 @@ async fn there_is_no_authorizer() {
             .map(|one| one.error_code)
             .collect();
         assert_eq!(codes, [disabled; 2]);
+    }
+}
+
+#[tokio::test]
+async fn nobody_gets_a_delegation_token_without_authentication() {
+    let broker = TestBroker::start(&[]).await;
+    let refused = ErrorCode::DelegationTokenRequestNotAllowed.code();
+    for version in versions(ApiKey::CreateDelegationToken) {
+        let mut request = CreateDelegationTokenRequest::default();
+        if version >= 3 {
+            request.owner_principal_type = Some(text("User"));
+            request.owner_principal_name = Some(text("alice"));
+        }
+        let answer = broker.call_version(request, version).await;
+        assert_eq!(
+            (answer.error_code, answer.issue_timestamp_ms),
+            (refused, -1)
+        );
+        let owner = if version >= 3 { "alice" } else { "ANONYMOUS" };
+        assert_eq!(answer.principal_name.as_str(), owner);
+        let request = DescribeDelegationTokenRequest::default();
+        let answer = broker.call_version(request, version).await;
+        assert_eq!(answer.error_code, refused);
+    }
+    for version in versions(ApiKey::RenewDelegationToken) {
+        let request = RenewDelegationTokenRequest::default();
+        let answer = broker.call_version(request, version).await;
+        assert_eq!(
+            (answer.error_code, answer.expiry_timestamp_ms),
+            (refused, -1)
+        );
+        let request = ExpireDelegationTokenRequest::default();
+        let answer = broker.call_version(request, version).await;
+        assert_eq!(
+            (answer.error_code, answer.expiry_timestamp_ms),
+            (refused, -1)
+        );
     }
 }
 

@@ -85,10 +85,9 @@ impl View {
         let fail = |error: MetadataError| (errors::metadata(&error), error.to_string());
         validate_topic_name(name).map_err(fail)?;
         let image = broker.image();
-        let topic = image.topic(name).ok_or_else(|| {
-            let name = name.to_owned();
-            fail(MetadataError::UnknownName { name })
-        })?;
+        // Kafka has no words here.
+        let unknown = (ErrorCode::UnknownTopicOrPartition, String::new());
+        let topic = image.topic(name).ok_or(unknown)?;
         let entries = config::describe(&topic.configs, &broker.live().topic_defaults);
         Ok(entries
             .into_iter()
