@@ -17,6 +17,8 @@ use crate::consistency::{Action, Key, Outcome, Read};
 
 /// Short, so that a pause of the broker or of a client costs memberships.
 const SESSION_TIMEOUT_MS: &str = "1500";
+/// As short as it may be.
+pub(super) const MAX_POLL_INTERVAL_MS: u64 = 1_500;
 const POLL: Duration = Duration::from_millis(20);
 
 /// What happened to a consumer.
@@ -122,6 +124,7 @@ impl<'a> Member<'a> {
             .set("group.id", group)
             .set("partition.assignment.strategy", strategy)
             .set("session.timeout.ms", SESSION_TIMEOUT_MS)
+            .set("max.poll.interval.ms", MAX_POLL_INTERVAL_MS.to_string())
             .set("heartbeat.interval.ms", "200")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "50")

@@ -13,6 +13,7 @@ mod recorder;
 mod storm;
 mod transactional;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -89,7 +90,12 @@ impl Client {
 
     /// Lets some time pass, less when it is over.
     fn pause(&self, random: &mut StdRng, ms_max: u64) {
-        let within = Duration::from_millis(random.random_range(0..=ms_max));
+        self.nap(0..ms_max + 1, random);
+    }
+
+    /// The same, of a length in this range.
+    fn nap(&self, ms: Range<u64>, random: &mut StdRng) {
+        let within = Duration::from_millis(random.random_range(ms));
         try_wait_for(within, || self.is_over().then_some(()));
     }
 

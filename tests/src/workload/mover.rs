@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer as _;
 
-use super::member::{Event, Member, list, note};
+use super::member::{Event, MAX_POLL_INTERVAL_MS, Member, list, note};
 use super::transactional::{Ended, Transactional, Txn, begin, insist};
 use super::{Client, IN, MOVERS, OUT, PARTITIONS};
 use crate::consistency::{End, Key, Outcome, Step};
@@ -18,6 +18,8 @@ use crate::consistency::{End, Key, Outcome, Step};
 const BATCH: Duration = Duration::from_millis(60);
 const RECORDS_MAX: usize = 40;
 const BYTES_MAX: usize = 300;
+/// So often a member stays away longer than its group waits, with a transaction open.
+const TRANSACTIONS_PER_NAP: u32 = 50;
 
 /// What a member read in a transaction, of partitions that it still has.
 #[derive(Default)]
@@ -134,6 +136,10 @@ fn transact(
             Ok(()) => Ok(false),
             Err(error) => Err(error),
         };
+        if random.random_range(0..TRANSACTIONS_PER_NAP) == 0 {
+            // The group gives its partitions to another one, who must wait for this end.
+            client.nap(MAX_POLL_INTERVAL_MS..MAX_POLL_INTERVAL_MS + 800, random);
+        }
         asked_us = client.recorder.now_us();
         match offsets {
             Ok(true) if random.random_range(0..8) != 0 => txn.commit(client, producer),
