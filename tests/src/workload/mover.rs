@@ -57,6 +57,12 @@ impl Places {
         }
         records
     }
+
+    /// To where the transaction began; false when the member does not know where it stands.
+    fn go_back(self, member: &Member<'_>) -> bool {
+        let first: Vec<(Key, i64)> = self.first.into_iter().collect();
+        first.is_empty() || member.seek(&first)
+    }
 }
 
 pub(super) fn work(client: &Client) {
@@ -110,11 +116,7 @@ fn transact(
     let mut records = places.follow(&mut txn, events);
     let mut written = producer.begin_transaction();
     for _ in 0..2 {
-        for _ in 0..records {
-            let to = (OUT, random.random_range(0..PARTITIONS));
-            let more = random.random_range(0..BYTES_MAX);
-            written = written.and_then(|()| txn.send(client, producer, to, more));
-        }
+        written = written.and_then(|()| answer(client, producer, &mut txn, records, random));
         // At times it reads more before it commits.
         records = 0;
         if random.random_range(0..4) == 0 {
@@ -146,16 +148,33 @@ fn transact(
             Ok(_) | Err(_) => txn.abort(client, producer),
         }
     };
-    let committed = ended.end == End::Commit && ended.outcome == Outcome::Ok;
-    let aborted =
-        ended.outcome == Outcome::Fail || (ended.end == End::Abort && ended.outcome == Outcome::Ok);
     let producer_is_well = ended.producer_is_well;
+    let committed = match (ended.end, ended.outcome) {
+        (End::Commit, Outcome::Ok) => Some(true),
+        (End::Abort, Outcome::Ok) | (_, Outcome::Fail) => Some(false),
+        (_, Outcome::Info) => None,
+    };
     txn.note(client, ended, asked_us);
-    let back: Vec<(Key, i64)> = places.first.into_iter().collect();
     Moved {
         producer_is_well,
-        place_is_known: committed || (aborted && (back.is_empty() || member.seek(&back))),
+        place_is_known: committed.is_some_and(|it| it || places.go_back(member)),
     }
+}
+
+/// One record for each that was read.
+fn answer(
+    client: &Client,
+    producer: &Transactional,
+    txn: &mut Txn,
+    records: usize,
+    random: &mut StdRng,
+) -> Result<(), KafkaError> {
+    for _ in 0..records {
+        let to = (OUT, random.random_range(0..PARTITIONS));
+        let more = random.random_range(0..BYTES_MAX);
+        txn.send(client, producer, to, more)?;
+    }
+    Ok(())
 }
 
 /// Whether the offsets are part of the transaction.
