@@ -52,6 +52,7 @@ async fn add(broker: &Broker, version: i16, body: AddOffsetsToTxnRequest) -> Opt
         transactional_id: body.transactional_id.to_string(),
         producer: (body.producer_id.0, body.producer_epoch),
         partitions: [place].into(),
+        bumps_epoch: false,
     };
     let added = broker.transactions.add(request).await;
     let error = added.err()?;

@@ -114,6 +114,7 @@ async fn one(broker: &Broker, version: i16, asked: AddPartitionsToTxnTransaction
         transactional_id: asked.transactional_id.to_string(),
         producer: (asked.producer_id.0, asked.producer_epoch),
         partitions: codes.keys().cloned().collect(),
+        bumps_epoch: false,
     };
     let result = if asked.verify_only {
         broker.transactions.verify(request).await

@@ -119,6 +119,7 @@ async fn enrol(
         transactional_id: body.transactional_id.to_string(),
         producer,
         partitions: [place].into(),
+        bumps_epoch: version >= ADDS_VERSION_MIN,
     };
     let result = if version >= ADDS_VERSION_MIN {
         broker.transactions.add(request).await

@@ -51,26 +51,27 @@ impl Transaction {
             return Err(TransactionError::InvalidProducerIdMapping);
         }
         let bumped = value.client_version >= EPOCH_BUMP_VERSION;
-        let is_valid = match value.state {
-            TransactionState::PrepareCommit | TransactionState::PrepareAbort if bumped => again,
-            _ => again || epoch == value.epoch,
-        };
-        if !is_valid {
+        if !again && epoch != value.epoch {
             return Err(TransactionError::ProducerFenced);
         }
-        if self.pending {
+        // A client that has its new epoch already, from an answer that did not wait for markers, waits for them here.
+        if self.pending || (bumped && !again && self.is_prepared()) {
             return Err(TransactionError::ConcurrentTransactions);
         }
         let wrong = Err(TransactionError::InvalidTxnState);
         // Before epochs were bumped by it, an end that is asked for once more cannot be told from one of nothing.
-        let again = again || !bumped;
+        let maybe_again = again || !bumped;
         match (value.state, request.commit) {
             (TransactionState::Ongoing, _) => self.ending(request, ids, now_ms),
+            // It comes too late: the coordinator has aborted what took too long (KAFKA-20785).
+            (TransactionState::PrepareAbort | TransactionState::CompleteAbort, true) if again => {
+                Err(TransactionError::ProducerFenced)
+            }
             (TransactionState::PrepareCommit, true) | (TransactionState::PrepareAbort, false) => {
                 Err(TransactionError::ConcurrentTransactions)
             }
             (TransactionState::CompleteCommit, true) | (TransactionState::CompleteAbort, false)
-                if again =>
+                if maybe_again =>
             {
                 Ok(Ending::Done((value.producer_id, value.epoch)))
             }
@@ -79,7 +80,7 @@ impl Transaction {
                 self.ending(request, ids, now_ms)
             }
             (TransactionState::CompleteCommit | TransactionState::CompleteAbort, false)
-                if request.bumps_epoch && !again =>
+                if request.bumps_epoch && !maybe_again =>
             {
                 self.ending(request, ids, now_ms)
             }
@@ -124,10 +125,12 @@ impl Transaction {
             return false;
         }
         let bumped = value.producer_id == producer_id && epoch.checked_add(1) == Some(value.epoch);
+        // The epoch above all that clients have: only the coordinator ends with it, and nobody goes on with it.
+        let is_used_up = !self.is_prepared() && value.epoch > EPOCH_EXHAUSTED;
         let went_on_with_a_new_id = !self.is_prepared()
             && value.previous_producer_id == producer_id
             && epoch == EPOCH_EXHAUSTED
             && value.epoch == 0;
-        bumped || went_on_with_a_new_id
+        (bumped && !is_used_up) || went_on_with_a_new_id
     }
 }

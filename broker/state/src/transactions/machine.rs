@@ -120,9 +120,7 @@ impl TransactionCoordinator {
         if value.partitions.len() + request.partitions.len() > PARTITIONS_PER_TRANSACTION_MAX {
             return Err(TransactionError::RecordTooLarge);
         }
-        Ok(Some(
-            transaction.with_partitions(request.partitions.clone(), now_ms),
-        ))
+        Ok(Some(transaction.with_partitions(request, now_ms)))
     }
 
     fn verify(
@@ -335,7 +333,7 @@ impl TransactionCoordinator {
         token: Option<Token>,
         out: &mut Vec<Effect>,
     ) {
-        let next = self.transactions[id].fenced(now_ms);
+        let next = self.transactions[id].fenced(token.is_none(), now_ms);
         self.change(id, next, Then::Fence(token), out);
     }
 

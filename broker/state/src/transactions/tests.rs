@@ -230,6 +230,7 @@ pub(super) fn add(id: &str, producer: (i64, i16), partitions: &[i32]) -> AddRequ
         transactional_id: id.to_owned(),
         producer,
         partitions: places(partitions),
+        bumps_epoch: false,
     }
 }
 

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::types::{MarkersId, ProducerIds, TopicPartition, TransactionConfig, TransactionError};
+use super::types::{
+    AddRequest, MarkersId, ProducerIds, TopicPartition, TransactionConfig, TransactionError,
+};
 use super::value::{TransactionState, TransactionValue};
 use crate::persist::Token;
 
@@ -162,15 +164,18 @@ impl Transaction {
     }
 
     /// Partitions join.
-    pub(super) fn with_partitions(&self, added: BTreeSet<TopicPartition>, now_ms: i64) -> Next {
+    pub(super) fn with_partitions(&self, request: &AddRequest, now_ms: i64) -> Next {
         let mut value = self.value.clone();
         if value.state != TransactionState::Ongoing {
             value.start_ms = now_ms;
         }
         value.state = TransactionState::Ongoing;
-        value.partitions.extend(added);
+        value.partitions.extend(request.partitions.iter().cloned());
         value.updated_ms = now_ms;
-        value.client_version = 0;
+        value.client_version = match request.bumps_epoch {
+            true => EPOCH_BUMP_VERSION,
+            false => 0,
+        };
         Next {
             value,
             last_epoch: self.last_epoch,
@@ -208,13 +213,16 @@ impl Transaction {
         Ok(Next { value, last_epoch })
     }
 
-    /// The transaction is to end without its client, whose epoch is then an old one.
-    pub(super) fn fenced(&self, now_ms: i64) -> Next {
+    /// The transaction is to end without its client, whose epoch is then an old one. Where nobody else has begun, a client of
+    /// transaction version 2 learns its new epoch when it asks for the abort itself.
+    pub(super) fn fenced(&self, only_late: bool, now_ms: i64) -> Next {
         let mut value = self.value.clone();
         value.state = TransactionState::PrepareAbort;
         value.epoch = bumped(value.epoch);
         value.updated_ms = now_ms;
-        value.client_version = 0;
+        if !only_late {
+            value.client_version = 0;
+        }
         Next {
             value,
             last_epoch: -1,

@@ -123,6 +123,8 @@ pub struct AddRequest {
     pub producer: (i64, i16),
     /// What to add.
     pub partitions: BTreeSet<TopicPartition>,
+    /// Each end will bump the client's epoch (transaction version 2).
+    pub bumps_epoch: bool,
 }
 
 /// AddPartitionsToTxn that only asks whether partitions were added.

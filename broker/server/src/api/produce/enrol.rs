@@ -83,6 +83,7 @@ pub(super) fn needed(
             transactional_id: transactional_id.to_string(),
             producer,
             partitions,
+            bumps_epoch: version >= ADDS_VERSION_MIN,
         },
         version,
     }))

@@ -180,12 +180,7 @@ fn an_abort_of_nothing_fences_before_the_first_transaction() {
 #[test]
 fn an_end_with_the_last_epoch_goes_on_with_a_new_id() {
     let mut bench = Bench::new();
-    bench.begun(None).unwrap();
-    let mut value = TransactionValue::decode(bench.log[0].value.as_ref().unwrap()).unwrap();
-    value.epoch = i16::MAX - 1;
-    bench.log[0].value = Some(value.encode());
-    bench.restart();
-    let last = (100, i16::MAX - 1);
+    let last = bench.with_the_last_epoch();
     bench.added(last, &[1]).unwrap();
     let token = bench.end(last, false, true);
     bench.persist_all();
@@ -393,4 +388,81 @@ fn questions_and_lists_change_nothing() {
         ..all
     };
     assert_eq!(list(longer), 0);
+}
+
+impl Bench {
+    /// A producer whose next epoch would be none for clients.
+    fn with_the_last_epoch(&mut self) -> (i64, i16) {
+        self.begun(None).unwrap();
+        let mut value = TransactionValue::decode(self.log[0].value.as_ref().unwrap()).unwrap();
+        value.epoch = i16::MAX - 1;
+        self.log[0].value = Some(value.encode());
+        self.restart();
+        (100, i16::MAX - 1)
+    }
+
+    /// Its transaction has taken too long.
+    fn late(&mut self, producer: (i64, i16), bumps_epoch: bool) {
+        let request = AddRequest {
+            bumps_epoch,
+            ..super::add("t", producer, &[1])
+        };
+        let token = self.ask(|token| Input::Add(token, request));
+        self.settle();
+        assert_eq!(self.take(token), Some(Reply::Add(Ok(()))));
+        self.advance(10_000);
+    }
+}
+
+#[test]
+fn who_is_late_may_abort_and_go_on_in_version_2() {
+    let mut bench = Bench::new();
+    let late = bench.begun(None).unwrap();
+    bench.late(late, true);
+    bench.persist_all();
+    assert_eq!(bench.state(), S::PrepareAbort);
+    assert_eq!(bench.end_again(late, true), Err(E::ProducerFenced));
+    assert_eq!(bench.end_again(late, false), Err(E::ConcurrentTransactions));
+    bench.settle();
+    bench.restart();
+    assert_eq!(bench.ended(late, true, true), Err(E::ProducerFenced));
+    assert_eq!(bench.ended(late, false, true), Ok((100, 1)));
+    assert_eq!(bench.added((100, 1), &[2]), Ok(()));
+    assert_eq!(bench.ended(late, false, true), Err(E::ProducerFenced));
+    // Before, nobody is told of the new epoch.
+    let mut bench = Bench::new();
+    let late = bench.begun(None).unwrap();
+    bench.late(late, false);
+    bench.settle();
+    assert_eq!(bench.ended(late, false, false), Err(E::ProducerFenced));
+    assert_eq!(bench.ended(late, false, true), Err(E::ProducerFenced));
+    // Nobody goes on with the epoch above all others.
+    let mut bench = Bench::new();
+    let late = bench.with_the_last_epoch();
+    bench.late(late, true);
+    bench.settle();
+    assert_eq!(bench.ended(late, false, true), Err(E::ProducerFenced));
+    assert_eq!(bench.begun(None), Ok((101, 0)));
+}
+
+#[test]
+fn who_has_its_new_epoch_waits_for_the_markers_of_the_old_one() {
+    let mut bench = Bench::new();
+    let producer = bench.begun(None).unwrap();
+    bench.added(producer, &[1, 2]).unwrap();
+    let token = bench.end(producer, true, true);
+    bench.persist_all();
+    let marking = bench.markers.remove(0);
+    let left: Vec<TopicPartition> = places(&[2]).into_iter().collect();
+    bench.feed(Input::MarkersWritten(marking.id, left));
+    assert_eq!(bench.take(token), Some(Reply::End(Ok((100, 1)))));
+    assert_eq!(bench.state(), S::PrepareCommit);
+    let again = bench.end((100, 1), false, true);
+    assert_eq!(
+        bench.take(again),
+        Some(Reply::End(Err(E::ConcurrentTransactions)))
+    );
+    bench.advance(1_000);
+    bench.settle();
+    assert_eq!(bench.ended((100, 1), false, true), Ok((100, 2)));
 }

@@ -232,7 +232,10 @@ impl World {
     fn produce(&mut self, number: usize, partition: usize) {
         let client = &self.clients[number];
         let (id, producer) = (client.id, client.producer);
-        let request = add(id, producer, &[partition as i32]);
+        let request = AddRequest {
+            bumps_epoch: client.bumps_epoch,
+            ..add(id, producer, &[partition as i32])
+        };
         let held = &self.partitions[partition];
         let permitted = held.permits.get(&producer.0) == Some(&producer.1)
             || held.table.is_open(producer.0, producer.1);
