@@ -203,9 +203,11 @@ impl GroupCoordinator {
             return;
         }
         let (token, failed) = (deletion.token, deletion.failed);
+        let since_ms = deletion.empty_since_ms;
         group.deletion = None;
         let result = if failed {
             group.state = GroupState::Empty;
+            group.state_since_ms = since_ms;
             Err(GroupError::CoordinatorNotAvailable)
         } else {
             self.groups.remove(group_id);
@@ -350,6 +352,7 @@ impl Group {
             cx.timers
                 .disarm(&mut deadline, || TimerKey::Pending(self.id.clone(), id));
         }
+        let empty_since_ms = self.state_since_ms;
         self.enter(cx, GroupState::Dead);
         let held: BTreeSet<OffsetKey> = self
             .offsets
@@ -366,6 +369,7 @@ impl Group {
         parts.push(Vec::new());
         self.deletion = Some(Deletion {
             token,
+            empty_since_ms,
             outstanding: parts.len(),
             failed: false,
         });

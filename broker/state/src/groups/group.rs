@@ -108,6 +108,8 @@ pub(super) enum JoinPhase {
 pub(super) struct Deletion {
     /// Who asked; nobody, when all its offsets have expired.
     pub(super) token: Option<Token>,
+    /// Since when it was empty, for the case that it stays.
+    pub(super) empty_since_ms: i64,
     pub(super) outstanding: usize,
     pub(super) failed: bool,
 }

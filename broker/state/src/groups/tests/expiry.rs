@@ -209,9 +209,11 @@ fn what_the_log_did_not_take_is_found_again() {
     bench.persist_all();
     assert_eq!(deleted(&mut bench, token), Ok(vec![Ok(())]));
     let member = stable(&mut bench, "consumer", subscription(&["t"]));
+    commit_as(&mut bench, "t", (&member.0, member.1), None, None);
     bench.leave(&member.0, None).unwrap();
     bench.persist_all();
-    bench.advance(CHECK_MS);
+    bench.advance(RETENTION_MS + CHECK_MS);
+    assert_eq!(bench.state(), Some(GroupState::Dead));
     bench.fail_all();
     assert_eq!(bench.state(), Some(GroupState::Empty));
     bench.advance(CHECK_MS);
