@@ -201,6 +201,15 @@ impl GroupHeader {
         (ours && fits).then_some(header)
     }
 
+    /// Whether the bytes say that they begin the first group of the file, and were written before the file was given its
+    /// present generation. Their checksum cannot be judged: its salt is gone.
+    pub(crate) fn is_of_former_life(bytes: &[u8], file: &FileHead) -> bool {
+        bytes.len() >= GROUP_HEADER_BYTES
+            && &bytes[..8] == GROUP_MAGIC
+            && get_u64(bytes, 16) < file.generation
+            && get_u64(bytes, 48) == FIRST_GROUP_POSITION
+    }
+
     /// Whether everything behind the header is as it was written. `group` is the whole group.
     pub(crate) fn payload_verifies(&self, group: &[u8]) -> bool {
         group.len() == self.length as usize

@@ -219,7 +219,8 @@ impl Source {
     }
 
     /// The next header of a group above `seq`, block by block to the end of the file, then in the later ones. A whole
-    /// later file is searched only if the writer may have left this one: if a group can be too long for what is left.
+    /// later file is searched only if the writer may have left this one (a group can be too long for what is left), or if
+    /// the file is damaged where its first group belongs.
     fn find_header(
         &mut self,
         from: Place,
@@ -239,11 +240,21 @@ impl Source {
                 if let Some(header) = self.header(place)?.filter(|h| h.seq > seq) {
                     return Ok(Some((place, header)));
                 }
+                search |= position == first && self.is_damaged_start(place)?;
                 position += BLOCK_BYTES as u64;
             }
             search = file == from.file && from.position > file_bytes / 2;
         }
         Ok(None)
+    }
+
+    /// Whether the place of a file's first group holds neither such a group nor what it held before this life of the file.
+    fn is_damaged_start(&mut self, place: Place) -> Result<bool, WalOpenError> {
+        let head = self.files[place.file].head;
+        let block = self.read(place, BLOCK_BYTES as u64)?;
+        let is_untouched =
+            block.iter().all(|byte| *byte == 0) || GroupHeader::is_of_former_life(block, &head);
+        Ok(!is_untouched && GroupHeader::decode(block, &head, place.position).is_none())
     }
 
     /// Blocks of the files from one place to a later one.

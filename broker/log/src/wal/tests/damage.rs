@@ -158,6 +158,37 @@ fn a_start_tells_damage_every_time_until_the_checkpoint_passes_it() {
     assert!(damaged(&start(&disk).unwrap().recovered).is_empty());
 }
 
+/// The rest of a file and the first group of the next are damaged: the groups behind still testify.
+#[test]
+fn a_witness_behind_the_damaged_start_of_the_next_file_is_found() {
+    let disk = SimDisk::new(2);
+    let started = start(&disk).unwrap();
+    let mut done = 0;
+    for group in 0..8 {
+        let frames = vec![append(0, group * 10, 13_000)];
+        assert!(commit(&started, &mut done, Class::Data, frames));
+    }
+    drop(started);
+    let all = groups(&disk);
+    let first = all
+        .values()
+        .find(|group| group.generation == 2)
+        .unwrap()
+        .seq;
+    for seq in 2..=first {
+        disk.flip(&path(&all[&seq]), all[&seq].position, 4);
+    }
+    assert!(
+        all[&2].position < 4096 * 8,
+        "so early that no group would have left the file"
+    );
+    let started = start(&disk).unwrap();
+    let found: Vec<u64> = damaged(&started.recovered).iter().map(|g| g.seq).collect();
+    assert_eq!(found, (2..=first).collect::<Vec<_>>());
+    let kept = frames(&started.recovered).len();
+    assert_eq!(kept, 8, "their tables still say where everything is");
+}
+
 #[test]
 fn an_unwitnessed_damaged_group_is_a_torn_tail() {
     let disk = written(abandoned);
