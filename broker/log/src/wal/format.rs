@@ -56,7 +56,7 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 pub(crate) const MANIFEST_FILES_MAX: usize = (BLOCK_BYTES - 4 - 64) / 16;
 
 const FILE_MAGIC: &[u8; 8] = b"KEELWALF";
-const GROUP_MAGIC: &[u8; 8] = b"KEELWALG";
+pub(super) const GROUP_MAGIC: &[u8; 8] = b"KEELWALG";
 const MANIFEST_MAGIC: &[u8; 8] = b"KEELWALM";
 
 const KIND_APPEND: u8 = 1;
@@ -85,7 +85,7 @@ fn get_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(get(bytes, at))
 }
 
-fn get_u64(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn get_u64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(get(bytes, at))
 }
 
@@ -199,15 +199,6 @@ impl GroupHeader {
             && header.position == position
             && (1..=i64::MAX as u64).contains(&header.seq);
         (ours && fits).then_some(header)
-    }
-
-    /// Whether the bytes say that they begin the first group of the file, and were written before the file was given its
-    /// present generation. Their checksum cannot be judged: its salt is gone.
-    pub(crate) fn is_of_former_life(bytes: &[u8], file: &FileHead) -> bool {
-        bytes.len() >= GROUP_HEADER_BYTES
-            && &bytes[..8] == GROUP_MAGIC
-            && get_u64(bytes, 16) < file.generation
-            && get_u64(bytes, 48) == FIRST_GROUP_POSITION
     }
 
     /// Whether everything behind the header is as it was written. `group` is the whole group.

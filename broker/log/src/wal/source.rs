@@ -14,7 +14,8 @@ use crate::metrics::Reason;
 use super::WalOpenError;
 use super::files::file_name;
 use super::format::{
-    FIRST_GROUP_POSITION, FRAME_HEADER_BYTES, FrameHeader, GROUP_HEADER_BYTES, GroupHeader,
+    FIRST_GROUP_POSITION, FRAME_HEADER_BYTES, FileHead, FrameHeader, GROUP_HEADER_BYTES,
+    GROUP_MAGIC, GroupHeader, get_u64,
 };
 use super::found::FoundFile;
 
@@ -252,8 +253,7 @@ impl Source {
     fn is_damaged_start(&mut self, place: Place) -> Result<bool, WalOpenError> {
         let head = self.files[place.file].head;
         let block = self.read(place, BLOCK_BYTES as u64)?;
-        let is_untouched =
-            block.iter().all(|byte| *byte == 0) || GroupHeader::is_of_former_life(block, &head);
+        let is_untouched = block.iter().all(|byte| *byte == 0) || is_of_former_life(block, &head);
         Ok(!is_untouched && GroupHeader::decode(block, &head, place.position).is_none())
     }
 
@@ -442,4 +442,13 @@ impl Source {
         self.handles[file] = Some(Arc::clone(&handle));
         Ok(handle)
     }
+}
+
+/// Whether the bytes say that they begin the first group of the file, and were written before the file was given its
+/// present generation. Their checksum cannot be judged: its salt is gone.
+fn is_of_former_life(bytes: &[u8], file: &FileHead) -> bool {
+    bytes.len() >= GROUP_HEADER_BYTES
+        && &bytes[..8] == GROUP_MAGIC
+        && get_u64(bytes, 16) < file.generation
+        && get_u64(bytes, 48) == FIRST_GROUP_POSITION
 }
