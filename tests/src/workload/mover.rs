@@ -16,7 +16,7 @@ use super::{Client, IN, MOVERS, OUT, PARTITIONS};
 use crate::consistency::{End, Key, Outcome, Step};
 
 const BATCH: Duration = Duration::from_millis(60);
-const RECORDS_MAX: usize = 40;
+const RECORDS_MAX: usize = 100;
 const BYTES_MAX: usize = 300;
 /// So often a member stays away longer than its group waits, with a transaction open.
 const TRANSACTIONS_PER_NAP: u32 = 50;

@@ -59,7 +59,7 @@ pub(super) fn work(client: &Client, idempotent: bool) {
                     send(client, &producer, (topic, partition), more, idempotent);
                 }
             }
-            client.pause(&mut random, 40);
+            client.pause(&mut random, 80);
             crashed = random.random_range(0..BURSTS_PER_CRASH) == 0;
         }
         // What is not delivered by then has no outcome.
