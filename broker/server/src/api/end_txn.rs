@@ -4,7 +4,9 @@
 //! - 5: the producer goes on with the id and epoch in the answer (KIP-890).
 //!
 //! Left out: nothing. The decision is durable before the answer, and unless a partition cannot be written, so are its
-//! markers: whoever reads after the answer sees the end.
+//! markers: whoever reads after the answer sees the end. Where a transaction of version 2 took too long and was aborted,
+//! its client's abort is granted with the new epoch; its commit is PRODUCER_FENCED (KAFKA-20785; 4.3.1 still says
+//! INVALID_TXN_STATE).
 
 use std::sync::Arc;
 
