@@ -57,6 +57,12 @@ impl Wire {
     pub fn connect(address: &str) -> Self {
         let stream =
             TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        Self::over(stream)
+    }
+
+    /// Speaks over a connection that was made already.
+    #[track_caller]
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket option");
         stream
             .set_read_timeout(Some(ANSWER_WITHIN))

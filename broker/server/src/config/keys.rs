@@ -115,8 +115,7 @@ pub static KEYS: &[Key] = &[
         kind: Kind::Long,
         is_dynamic: true,
         default: Some("9223372036854775807"),
-        doc: "Bytes per second that replicas may fetch: with one broker nothing is replicated, so that any value \
-              is kept.",
+        doc: "Bytes per second that replicas may fetch: with one broker nothing is replicated, so that any value is kept.",
         set: throttle,
     },
     Key {
@@ -269,8 +268,7 @@ pub static KEYS: &[Key] = &[
         kind: Kind::Long,
         is_dynamic: true,
         default: Some("9223372036854775807"),
-        doc: "Bytes per second that replicas may be sent: with one broker nothing is replicated, so that any value \
-              is kept.",
+        doc: "Bytes per second that replicas may be sent: with one broker nothing is replicated, so that any value is kept.",
         set: throttle,
     },
     Key {
@@ -355,11 +353,33 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "max.connections",
         kind: Kind::Int,
-        is_dynamic: false,
+        is_dynamic: true,
         default: Some("2147483647"),
         doc: "The most client connections at once; a further one is closed at once. Open files are the other bound.",
         set: |config, value| {
-            config.max_connections = number(value, 0, INT_MAX)?;
+            config.connection_limits.max = number(value, 0, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "max.connections.per.ip",
+        kind: Kind::Int,
+        is_dynamic: true,
+        default: Some("2147483647"),
+        doc: "The most connections from one address at once; a further one is closed at once.",
+        set: |config, value| {
+            config.connection_limits.per_address = number(value, 0, INT_MAX)?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "max.connections.per.ip.overrides",
+        kind: Kind::String,
+        is_dynamic: true,
+        default: Some(""),
+        doc: "Addresses with another bound, as address:number, separated by commas. Names are not looked up.",
+        set: |config, value| {
+            config.connection_limits.overrides = listener::limits_by_address(value)?;
             Ok(())
         },
     },
@@ -368,8 +388,7 @@ pub static KEYS: &[Key] = &[
         kind: Kind::Int,
         is_dynamic: false,
         default: Some("1000"),
-        doc: "The most fetch sessions (KIP-227) that are kept; 32 MiB are the other bound. A client without one fetches in \
-              full.",
+        doc: "The most fetch sessions (KIP-227); 32 MiB are the other bound. A client without one fetches in full.",
         set: |config, value| {
             config.fetch_session_slots_max = number(value, 0, INT_MAX)?;
             Ok(())
@@ -489,8 +508,7 @@ pub static KEYS: &[Key] = &[
         kind: Kind::Long,
         is_dynamic: true,
         default: Some("9223372036854775807"),
-        doc: "Bytes per second that replicas may move between directories: there is one directory, so that any \
-              value is kept.",
+        doc: "Bytes per second that replicas may move between directories: there is one directory, so that any value is kept.",
         set: throttle,
     },
     Key {

@@ -2,7 +2,9 @@
 //!
 //! Owns their syntax and which protocols exist. Never resolves or binds.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 
 /// The only protocol of this version.
 const PROTOCOL: &str = "PLAINTEXT";
@@ -94,9 +96,51 @@ pub(super) fn split(address: &str) -> Result<Listener, String> {
     })
 }
 
+/// Parses the value of `max.connections.per.ip.overrides`.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub(super) fn limits_by_address(value: &str) -> Result<HashMap<IpAddr, usize>, String> {
+    let entries = value.split(',').map(str::trim).filter(|e| !e.is_empty());
+    let parsed = entries.map(|entry| {
+        let (host, limit) = entry
+            .rsplit_once(':')
+            .ok_or_else(|| format!("{entry} is not of the form address:number"))?;
+        let host = host.trim();
+        let host = host
+            .strip_prefix('[')
+            .and_then(|h| h.strip_suffix(']'))
+            .unwrap_or(host);
+        let address: IpAddr = host
+            .parse()
+            .map_err(|_| format!("{host} is not an address; names are not looked up"))?;
+        let limit: i32 = limit
+            .trim()
+            .parse()
+            .map_err(|_| format!("{limit} is not a number"))?;
+        let limit = usize::try_from(limit).map_err(|_| format!("{limit} is below 0"))?;
+        Ok((address.to_canonical(), limit))
+    });
+    parsed.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_of_addresses_are_read_or_refused() {
+        let limits = limits_by_address("10.0.0.1:5, [::1]:0,::ffff:10.0.0.2:7").unwrap();
+        let limit = |text: &str| limits[&text.parse::<IpAddr>().unwrap()];
+        assert_eq!(
+            (limit("10.0.0.1"), limit("::1"), limit("10.0.0.2")),
+            (5, 0, 7)
+        );
+        assert!(limits_by_address("").unwrap().is_empty());
+        for bad in ["10.0.0.1", "host:5", "10.0.0.1:x", "10.0.0.1:-1", ":5"] {
+            assert!(limits_by_address(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn one_plaintext_listener_and_nothing_else() {

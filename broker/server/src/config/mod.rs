@@ -12,7 +12,7 @@ mod properties;
 mod refused;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ pub use keys::{KEYS, Key};
 pub use listener::{Listener, join};
 pub use memory::overcommit_warning;
 
+use crate::net::ConnectionLimits;
 use properties::Assignment;
 
 /// Names closer than this (0 = nothing in common, 1 = equal) are worth suggesting.
@@ -150,8 +151,8 @@ pub struct Config {
     pub group_max_size: i32,
     /// `socket.request.max.bytes`.
     pub socket_request_max_bytes: usize,
-    /// `max.connections`.
-    pub max_connections: usize,
+    /// `max.connections`, `max.connections.per.ip`, `max.connections.per.ip.overrides`.
+    pub connection_limits: ConnectionLimits,
     /// `connections.max.idle.ms`; -1 is never.
     pub connections_max_idle_ms: i64,
     /// `fetch.max.bytes`.
@@ -219,7 +220,11 @@ impl Config {
             group_max_session_timeout_ms: 0,
             group_max_size: 0,
             socket_request_max_bytes: 0,
-            max_connections: 0,
+            connection_limits: ConnectionLimits {
+                max: 0,
+                per_address: 0,
+                overrides: HashMap::new(),
+            },
             connections_max_idle_ms: 0,
             fetch_max_bytes: 0,
             fetch_session_slots_max: 0,

@@ -59,7 +59,7 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
     ),
     (
         "max.connection.creation.rate",
-        "connections are limited by number",
+        "connections are limited by number, and one that takes memory from others is closed",
     ),
     ("metadata.", "the metadata log needs no tuning"),
     ("metric.reporters", METRICS),

@@ -15,7 +15,7 @@ use keelson_state::persist::{FailedBecause, PersistId};
 use keelson_state::producers::Marker;
 
 use crate::broker::Broker;
-use crate::budgets::Gate;
+use crate::budgets::{Gate, Turn};
 use crate::partitions::{AckGroup, Ended, Ending, EnterError, Incoming, PartitionOwner};
 
 /// What a marker takes of memory until it is in a segment, at most.
@@ -176,7 +176,7 @@ impl Persists {
     pub(crate) fn poll_decided(&mut self, broker: &Broker, cx: &mut Context<'_>) -> Poll<Decided> {
         while let Some(first) = self.waiting.front() {
             let bytes = first.what.bytes();
-            let Poll::Ready(pin) = self.gate.poll_reserve(self.ticket, bytes, cx) else {
+            let Poll::Ready(pin) = self.gate.poll_reserve(Turn::own(self.ticket), bytes, cx) else {
                 break;
             };
             let first = self.waiting.pop_front().expect("it was at the front");

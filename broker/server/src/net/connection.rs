@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep};
 use super::inbox::{Inbox, Next, Received, SCRATCH_BYTES};
 use super::outbox::Outbox;
 use crate::broker::Broker;
-use crate::budgets::{CONTROL_FREE_BYTES, Gate};
+use crate::budgets::{ANSWER_FREE_BYTES, Budgets, CONTROL_FREE_BYTES, Gate, Rank, Turn, is_behind};
 use crate::dispatch::{
     Answered, DECODED_BYTES_MAX, DispatchError, Dispatched, Frame, LaterFrame, ROUTES, route,
 };
@@ -37,6 +37,8 @@ const PRODUCE_PENDING_MAX: usize = 64;
 const PARTIAL_FRAME_STALL: Duration = Duration::from_secs(10);
 /// A client that takes no byte of its replies for this long is gone.
 const WRITE_STALL: Duration = Duration::from_secs(60);
+/// How often a connection that holds memory is looked at.
+const PACE_CHECK: Duration = Duration::from_millis(100);
 /// How much larger than its bytes a decoded request may be, for the budget of large requests.
 const DECODED_FACTOR: usize = 16;
 
@@ -130,6 +132,8 @@ pub(super) struct Connection<S> {
     pending: VecDeque<Pending>,
     /// The gate in whose queue the connection stands.
     waiting_at: Option<Arc<Gate>>,
+    /// What a large frame holds while it arrives, and where.
+    arriving: Option<(Arc<Gate>, Reservation)>,
     stopping: bool,
     last_move: Instant,
     timer: Pin<Box<Sleep>>,
@@ -154,6 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             outbox: Outbox::default(),
             pending: VecDeque::new(),
             waiting_at: None,
+            arriving: None,
             stopping: false,
             last_move: now,
             timer: Box::pin(tokio::time::sleep(idle)),
@@ -212,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 .metrics
                 .answered(front.route, error, front.since.elapsed());
             self.pending.pop_front();
-            self.outbox.push(reply);
+            self.send(reply)?;
             moved = true;
         }
         Ok(moved)
@@ -248,20 +253,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match self.inbox.next(&self.limits)? {
                 Next::More => return Ok(moved),
                 Next::Reserve(head) => {
-                    let Poll::Ready(reservation) = self.poll_reserve(head, cx)? else {
+                    if !self.may_start(is_produce(head)) || self.poll_arrive(head, cx).is_pending()
+                    {
                         return Ok(moved);
+                    }
+                    // What is produced stays in its buffer: that is taken from the tail memory at once.
+                    let reservation = match head.class {
+                        FrameClass::Control => None,
+                        FrameClass::Records => match self.poll_reserve(head, cx)? {
+                            Poll::Ready(reservation) => Some(reservation),
+                            Poll::Pending => return Ok(moved),
+                        },
                     };
                     self.inbox.begin_large(head, reservation);
-                }
-                Next::Frame(received) => {
-                    // A large frame was let in only when it was its turn to start, see `poll_reserve`.
-                    self.start(received)?;
                 }
                 Next::Whole(head) => {
                     if !self.may_start(is_produce(head)) {
                         return Ok(moved);
                     }
-                    let reservation = if needs_reservation(head) {
+                    let reservation = if needs_reservation(head) && !self.inbox.is_reserved() {
                         let Poll::Ready(reservation) = self.poll_reserve(head, cx)? else {
                             return Ok(moved);
                         };
@@ -270,12 +280,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                         None
                     };
                     let mut received = self.inbox.take(head);
-                    received.reservation = reservation;
+                    received.reservation = received.reservation.or(reservation);
+                    self.arriving = None;
                     self.start(received)?;
                 }
             }
             moved = true;
         }
+    }
+
+    fn turn(&self, rank: Rank) -> Turn {
+        Turn {
+            ticket: self.ticket,
+            address: Some(self.host),
+            rank,
+        }
+    }
+
+    /// Reserves what a large frame holds while it arrives, in turn.
+    fn poll_arrive(&mut self, head: FrameHead, cx: &mut Context<'_>) -> Poll<()> {
+        if self.arriving.is_some() {
+            return Poll::Ready(());
+        }
+        let (gate, bytes) = self.broker.budgets.arriving(head);
+        let polled = gate.poll_reserve(self.turn(Rank::Complete), bytes, cx);
+        self.waiting_at = polled.is_pending().then(|| Arc::clone(gate));
+        polled.map(|reservation| self.arriving = Some((Arc::clone(gate), reservation)))
     }
 
     /// Reserves the memory of a frame from the budget of its class, in turn.
@@ -284,9 +314,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         head: FrameHead,
         cx: &mut Context<'_>,
     ) -> Result<Poll<Reservation>, End> {
-        if !self.may_start(is_produce(head)) {
-            return Ok(Poll::Pending);
-        }
         let (gate, bytes) = match head.class {
             FrameClass::Records => (&self.broker.budgets.records, head.length as u64),
             FrameClass::Control => {
@@ -300,7 +327,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 max: gate.bytes_max(),
             });
         }
-        let polled = gate.poll_reserve(self.ticket, bytes, cx);
+        let rank = if self.arriving.is_some() && head.class == FrameClass::Records {
+            Budgets::rank(head)
+        } else {
+            Rank::Complete
+        };
+        let polled = gate.poll_reserve(self.turn(rank), bytes, cx);
         self.waiting_at = match &polled {
             Poll::Ready(_) => None,
             Poll::Pending => Some(Arc::clone(gate)),
@@ -334,7 +366,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             pin: reservation.map(Arc::new),
         };
         match ROUTES[route].call(&self.broker, frame)? {
-            Dispatched::Ready(answered) => self.answer_in_order(answered, route, since),
+            Dispatched::Ready(answered) => self.answer_in_order(answered, route, since)?,
             Dispatched::Later(answer) => self.pend(answer, head, false, (route, since)),
             Dispatched::Alone(answer) => self.pend(answer, head, true, (route, since)),
             Dispatched::Silent => self.broker.metrics.answered(route, None, since.elapsed()),
@@ -360,7 +392,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// An answer that is ready goes out at once, unless an earlier one is not.
-    fn answer_in_order(&mut self, answered: Answered, route: usize, since: std::time::Instant) {
+    fn answer_in_order(
+        &mut self,
+        answered: Answered,
+        route: usize,
+        since: std::time::Instant,
+    ) -> Result<(), End> {
         if !self.pending.is_empty() {
             self.pending.push_back(Pending {
                 route,
@@ -369,11 +406,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 since,
                 answer: Box::pin(std::future::ready(Ok(answered))),
             });
-            return;
+            return Ok(());
         }
         let Answered { reply, error } = answered;
         self.broker.metrics.answered(route, error, since.elapsed());
+        self.send(reply)
+    }
+
+    /// Puts a reply behind those before it. One that carries records brings its permit; any other large one is charged here.
+    fn send(&mut self, mut reply: Reply) -> Result<(), End> {
+        let bytes: usize = reply.chunks.iter().map(Bytes::len).sum();
+        if reply.permit.is_none() && bytes > ANSWER_FREE_BYTES {
+            let answers = &self.broker.budgets.answers;
+            let charged = (bytes as u64).min(answers.bytes_max());
+            let Some(permit) = answers.try_reserve(charged) else {
+                return Err(End::Stalled(
+                    "there is no room for its reply: others do not take theirs",
+                ));
+            };
+            reply.permit = Some(Box::new(permit));
+        }
         self.outbox.push(reply);
+        Ok(())
     }
 
     /// Kafka answers two kinds of requests whose version it does not serve, and closes the connection on the others.
@@ -398,7 +452,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             };
             let error = Some(ErrorCode::UnsupportedVersion);
             let route = route(key).unwrap_or(ROUTES.len());
-            self.answer_in_order(Answered { reply, error }, route, std::time::Instant::now());
+            let answered = Answered { reply, error };
+            self.answer_in_order(answered, route, std::time::Instant::now())?;
         }
         Ok(())
     }
@@ -415,7 +470,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         match self.inbox.next(&self.limits)? {
             Next::More => {}
-            Next::Frame(_) | Next::Whole(_) | Next::Reserve(_) => return Ok(false),
+            Next::Whole(_) | Next::Reserve(_) => return Ok(false),
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
@@ -433,17 +488,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// The one timer of a connection is looked at when it fires, not moved at each request.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let (limit, end) = self.time_limit();
-        let deadline = self.last_move + limit;
+        let mut deadline = self.last_move + limit;
+        let now = Instant::now();
+        if now >= deadline {
+            return Poll::Ready(end);
+        }
+        if self.holds_memory() {
+            if let Some(end) = self.slow(now) {
+                return Poll::Ready(end);
+            }
+            deadline = deadline.min(now + PACE_CHECK);
+        }
         if self.timer.deadline() > deadline {
             self.timer.as_mut().reset(deadline);
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= deadline {
-                return Poll::Ready(end);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             self.timer.as_mut().reset(deadline);
         }
         Poll::Pending
+    }
+
+    /// A frame that arrives, or a reply that is not taken, holds memory that others may wait for.
+    fn holds_memory(&self) -> bool {
+        self.arriving.is_some() || self.outbox.unfinished().is_some()
+    }
+
+    /// Why the connection has to go now: others wait for the memory that it holds, and it does not move.
+    fn slow(&self, now: Instant) -> Option<End> {
+        let budgets = &self.broker.budgets;
+        if let Some((gate, _)) = &self.arriving
+            && let Some((since, arrived)) = self.inbox.unfinished()
+            && gate.is_pressed()
+            && is_behind(since, arrived, now)
+        {
+            return Some(End::Stalled("a frame arrives too slowly while others wait"));
+        }
+        let (since, taken) = self.outbox.unfinished()?;
+        let pressed = budgets.replies.is_pressed() || budgets.answers.is_pressed();
+        (pressed && is_behind(since, taken, now)).then_some(End::Stalled(
+            "replies are taken too slowly while others wait",
+        ))
     }
 
     fn time_limit(&self) -> (Duration, End) {

@@ -9,6 +9,7 @@ use keelson_log::Reservation;
 use keelson_protocol::frame::{
     FRAME_HEAD_BYTES, FrameError, FrameHead, FrameLimits, LENGTH_PREFIX_BYTES, parse_head,
 };
+use tokio::time::Instant;
 
 /// Frames up to this size are assembled in the stash; also the most that one read takes from the socket.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -20,7 +21,8 @@ const PROOF_BYTES: usize = 16 * 1024;
 struct Large {
     head: FrameHead,
     buffer: BytesMut,
-    reservation: Reservation,
+    reservation: Option<Reservation>,
+    began: Instant,
 }
 
 /// What was received and not yet handled.
@@ -42,11 +44,9 @@ pub(super) struct Received {
 
 /// What to do next.
 pub(super) enum Next {
-    /// A frame is complete.
-    Frame(Received),
-    /// A complete frame waits in the stash; take it with [`Inbox::take`].
+    /// A complete frame waits; take it with [`Inbox::take`].
     Whole(FrameHead),
-    /// A large frame has begun: reserve its length and hand it to [`Inbox::begin_large`].
+    /// A large frame has begun: make room for its length and hand it to [`Inbox::begin_large`].
     Reserve(FrameHead),
     /// More bytes are needed.
     More,
@@ -56,22 +56,11 @@ impl Inbox {
     /// Looks at what is there.
     pub(super) fn next(&mut self, limits: &FrameLimits) -> Result<Next, FrameError> {
         if let Some(large) = &self.large {
-            if large.buffer.len() < large.head.length {
-                return Ok(Next::More);
-            }
-            let Some(Large {
-                head,
-                buffer,
-                reservation,
-            }) = self.large.take()
-            else {
-                return Ok(Next::More);
-            };
-            return Ok(Next::Frame(Received {
-                head,
-                bytes: buffer.freeze(),
-                reservation: Some(reservation),
-            }));
+            return Ok(if large.buffer.len() < large.head.length {
+                Next::More
+            } else {
+                Next::Whole(large.head)
+            });
         }
         let Some(first) = self.stash.first_chunk::<FRAME_HEAD_BYTES>() else {
             return Ok(Next::More);
@@ -90,6 +79,13 @@ impl Inbox {
     /// Takes the complete frame that [`Next::Whole`] told of. Its bytes stand in a buffer of their own, so that what
     /// is pinned is what is counted.
     pub(super) fn take(&mut self, head: FrameHead) -> Received {
+        if let Some(large) = self.large.take() {
+            return Received {
+                head,
+                bytes: large.buffer.freeze(),
+                reservation: large.reservation,
+            };
+        }
         let whole = LENGTH_PREFIX_BYTES + head.length;
         let mut bytes = if self.stash.len() == whole {
             std::mem::take(&mut self.stash).freeze()
@@ -106,8 +102,9 @@ impl Inbox {
         }
     }
 
-    /// Gives the large frame that [`Next::Reserve`] told of its buffer.
-    pub(super) fn begin_large(&mut self, head: FrameHead, reservation: Reservation) {
+    /// Gives the large frame that [`Next::Reserve`] told of its buffer; `reservation` is what it draws on when it is
+    /// handled, if that is taken already.
+    pub(super) fn begin_large(&mut self, head: FrameHead, reservation: Option<Reservation>) {
         let mut stash = std::mem::take(&mut self.stash);
         stash.advance(LENGTH_PREFIX_BYTES);
         let mut buffer = BytesMut::with_capacity(head.length);
@@ -116,7 +113,20 @@ impl Inbox {
             head,
             buffer,
             reservation,
+            began: Instant::now(),
         });
+    }
+
+    /// Whether what the frame draws on is taken already.
+    pub(super) fn is_reserved(&self) -> bool {
+        self.large.as_ref().is_some_and(|l| l.reservation.is_some())
+    }
+
+    /// When a large frame began that is not complete, and how much of it is there.
+    pub(super) fn unfinished(&self) -> Option<(Instant, usize)> {
+        let large = self.large.as_ref()?;
+        let arrived = large.buffer.len();
+        (arrived < large.head.length).then_some((large.began, arrived))
     }
 
     /// The buffer of a large frame and how many bytes it still takes, if one is being received.
@@ -153,7 +163,6 @@ mod tests {
 
     fn take(inbox: &mut Inbox) -> Option<Received> {
         match inbox.next(&FrameLimits::default()).unwrap() {
-            Next::Frame(frame) => Some(frame),
             Next::Whole(head) => Some(inbox.take(head)),
             Next::Reserve(_) | Next::More => None,
         }
@@ -191,7 +200,9 @@ mod tests {
             panic!("the proof is there");
         };
         let budget = TailBudget::new(1 << 20);
-        inbox.begin_large(head, budget.try_reserve(head.length as u64).unwrap());
+        let reservation = budget.try_reserve(head.length as u64);
+        assert!(reservation.is_some());
+        inbox.begin_large(head, reservation);
         let (buffer, missing) = inbox.large().unwrap();
         assert_eq!(missing, bytes.len() - PROOF_BYTES);
         buffer.extend_from_slice(&bytes[PROOF_BYTES..]);

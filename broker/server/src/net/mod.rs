@@ -2,6 +2,7 @@
 //!
 //! Owns the listener and the number of connections. Never knows what a request means.
 
+mod admission;
 mod connection;
 mod inbox;
 mod outbox;
@@ -22,12 +23,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
+use admission::Admission;
+pub use admission::ConnectionLimits;
 use connection::Connection;
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: i32 = 1024;
 /// After a failed accept (no descriptor left) the next try waits this long: descriptors come back when clients leave.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Of the files that the process may open, a quarter within these bounds is not for connections.
+const FILES_RESERVED_MIN: u64 = 64;
+const FILES_RESERVED_MAX: u64 = 2048;
 /// How long replies may take to get out when the broker stops.
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Faults of clients that are logged per second; a flood of them must not become a flood of log lines.
@@ -65,6 +71,8 @@ fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub async fn serve(listener: TcpListener, broker: Arc<Broker>, stopping: CancellationToken) {
     let tracker = TaskTracker::new();
     let faults = Arc::new(FaultLog::new());
+    let admission = Arc::new(Admission::default());
+    let files_max = connections_by_files();
     loop {
         let accepted = tokio::select! {
             () = stopping.cancelled() => break,
@@ -72,18 +80,21 @@ pub async fn serve(listener: TcpListener, broker: Arc<Broker>, stopping: Cancell
         };
         match accepted {
             Ok((stream, peer)) => {
-                if tracker.len() >= broker.config.max_connections {
-                    broker.metrics.connections_refused.inc();
-                    faults.log(peer, &"max.connections is reached");
-                    continue;
+                let limits = limits_of(&broker, files_max);
+                match admission.admit(peer.ip(), &limits) {
+                    Ok(admitted) => {
+                        let (broker, stopping) = (Arc::clone(&broker), stopping.clone());
+                        let faults = Arc::clone(&faults);
+                        tracker.spawn(async move {
+                            one(stream, peer, broker, stopping, faults).await;
+                            drop(admitted);
+                        });
+                    }
+                    Err(refused) => {
+                        broker.metrics.connections_refused.inc();
+                        faults.log(peer, &refused);
+                    }
                 }
-                tracker.spawn(one(
-                    stream,
-                    peer,
-                    Arc::clone(&broker),
-                    stopping.clone(),
-                    Arc::clone(&faults),
-                ));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -102,6 +113,23 @@ pub async fn serve(listener: TcpListener, broker: Arc<Broker>, stopping: Cancell
             "not every connection was done in time"
         );
     }
+}
+
+/// The limits of this moment.
+fn limits_of(broker: &Broker, files_max: usize) -> ConnectionLimits {
+    let limits = &broker.live().connection_limits;
+    ConnectionLimits {
+        max: limits.max.min(files_max),
+        ..limits.clone()
+    }
+}
+
+/// How many connections the open files of the process allow: the log needs some, and must never be without.
+fn connections_by_files() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let files = limit.current.unwrap_or(u64::MAX);
+    let reserved = (files / 4).clamp(FILES_RESERVED_MIN, FILES_RESERVED_MAX);
+    usize::try_from(files.saturating_sub(reserved).max(1)).unwrap_or(usize::MAX)
 }
 
 async fn one(

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
 
 use crate::reply::Reply;
 
@@ -26,6 +27,8 @@ enum Item {
 pub(super) struct Outbox {
     items: VecDeque<Item>,
     bytes: usize,
+    /// Since when there is something, and how much was taken since.
+    since: Option<(Instant, usize)>,
 }
 
 impl Outbox {
@@ -40,6 +43,14 @@ impl Outbox {
         if let Some(permit) = reply.permit {
             self.items.push_back(Item::Permit(permit));
         }
+        if self.bytes > 0 {
+            self.since.get_or_insert_with(|| (Instant::now(), 0));
+        }
+    }
+
+    /// Since when there is something to write, and how much was taken since; `None` if there is nothing.
+    pub(super) fn unfinished(&self) -> Option<(Instant, usize)> {
+        self.since
     }
 
     /// True if everything was written.
@@ -82,6 +93,10 @@ impl Outbox {
 
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
+        self.since = match self.since {
+            Some((since, taken)) if self.bytes > 0 => Some((since, taken + written)),
+            _ => None,
+        };
         while let Some(item) = self.items.front_mut() {
             match item {
                 Item::Bytes(bytes) if bytes.len() > written => {

@@ -27,7 +27,12 @@ struct Peer {
 
 impl Peer {
     fn connect(test: &TestBroker) -> Self {
-        let (near, far) = tokio::io::duplex(1 << 20);
+        Self::over(test, 1 << 20)
+    }
+
+    /// Over a pipe that holds this many bytes.
+    fn over(test: &TestBroker, pipe_bytes: usize) -> Self {
+        let (near, far) = tokio::io::duplex(pipe_bytes);
         let stopping = CancellationToken::new();
         let connection = Connection::new(far, test.broker.clone(), IpAddr::V4(Ipv4Addr::LOCALHOST));
         let served = tokio::spawn(connection.serve(stopping.clone().cancelled_owned()));
@@ -198,4 +203,80 @@ async fn idle_connections_are_closed() {
     let test = TestBroker::start(&["connections.max.idle.ms=20"]).await;
     let peer = Peer::connect(&test);
     assert!(matches!(peer.end().await, End::Idle));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_that_stops_arriving_does_not_hold_up_those_behind_it() {
+    // Half of this is what frames of a class may hold while they arrive: one of these, not two.
+    let test = TestBroker::start(&["keelson.tail.memory.bytes=16777216"]).await;
+    test.create(&["orders"]).await;
+    let value = vec![7; 900_000];
+    let values: Vec<&[u8]> = vec![&value];
+    let large = || frame(&produce_request("orders", 0, batch(&values), -1), 9, 1);
+    let room = test.broker.budgets.arriving_for_tests(large().len());
+    let held = room.try_reserve(room.bytes_max() - 1_000_000);
+    assert!(held.is_some());
+    let mut stuck = Peer::connect(&test);
+    stuck.send(&large()[..500_000]).await;
+    let has_begun = async {
+        while room.free_bytes() > 500_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, has_begun).await.unwrap();
+    // Small ones and those that are complete at once do not even notice.
+    let mut small = Peer::connect(&test);
+    let request = produce_request("orders", 0, batch(&[b"x"]), -1);
+    small.send(&frame(&request, 9, 2)).await;
+    let response = decode::<ProduceRequest>(small.receive().await.0, 9);
+    assert_eq!(base_offset(&response), Ok(0));
+    let mut behind = Peer::connect(&test);
+    behind.send(&large()).await;
+    assert!(matches!(stuck.end().await, End::Stalled(_)));
+    let response = decode::<ProduceRequest>(behind.receive().await.0, 9);
+    assert_eq!(base_offset(&response), Ok(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_no_replies_goes_when_others_need_the_room() {
+    let test = TestBroker::start(&[]).await;
+    test.create(&["orders"]).await;
+    for _ in 0..5 {
+        test.produce("orders", 0, &[&vec![7; 900_000]]).await;
+    }
+    let all = frame(
+        &fetch_request("orders", 0, 0).with_max_bytes(8 << 20),
+        12,
+        1,
+    );
+    let replies = &test.broker.budgets.replies;
+    let free = replies.free_bytes();
+    // One batch is more than the pipe holds.
+    let mut slow = Peer::over(&test, 64 << 10);
+    slow.send(&frame(&fetch_all("orders"), 12, 1)).await;
+    let is_held = async {
+        while replies.free_bytes() == free {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, is_held).await.unwrap();
+    let rest = async {
+        let mut held = Vec::new();
+        while !replies.is_pressed() {
+            held.extend(replies.try_reserve(1 << 20));
+        }
+        held
+    };
+    let held = rest.await;
+    assert!(matches!(slow.end().await, End::Stalled(_)));
+    drop(held);
+    let mut other = Peer::connect(&test);
+    other.send(&all).await;
+    assert_eq!(other.receive().await.1, 1);
+}
+
+fn fetch_all(topic: &str) -> FetchRequest {
+    let mut request = fetch_request(topic, 0, 0).with_max_bytes(i32::MAX);
+    request.topics[0].partitions[0].partition_max_bytes = i32::MAX;
+    request
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use super::Message;
 use crate::broker::Broker;
+use crate::budgets::Turn;
 use crate::partitions::{AckGroup, Ending, EnterError, PartitionOwner};
 
 /// What a marker takes of memory until it is in a segment, at most.
@@ -128,7 +129,8 @@ async fn enter(
     ending: &Ending,
 ) -> Result<(), MarkerFailure> {
     let gate = Arc::clone(&broker.budgets.records);
-    let pin = gate.reserve(broker.ticket(), MARKER_BYTES).await;
+    let turn = Turn::own(broker.ticket());
+    let pin = gate.reserve(turn, MARKER_BYTES).await;
     let group = Arc::new(AckGroup::default());
     owner
         .end_transaction(ending, Some(Arc::new(pin)), 0, &group)

@@ -49,7 +49,7 @@ impl Api for Fetch {
     type Response = FetchBody;
 
     fn handle(broker: &Arc<Broker>, call: Call<FetchRequest>) -> Outcome<FetchBody> {
-        let plan = match plan(broker, call.version, &call.body) {
+        let plan = match plan(broker, &call) {
             Ok(plan) => plan,
             Err(error) => {
                 let body = FetchBody::failed(error, NO_SESSION);
@@ -67,11 +67,12 @@ impl Api for Fetch {
     }
 }
 
-fn plan(broker: &Broker, version: i16, request: &FetchRequest) -> Result<Plan, ErrorCode> {
-    let params = Params::new(broker, version, request);
+fn plan(broker: &Broker, call: &Call<FetchRequest>) -> Result<Plan, ErrorCode> {
+    let request = &call.body;
+    let params = Params::new(broker, call);
     let (wants_session, close) = match Ask::of(request.session_id, request.session_epoch) {
         Ask::Sessionless { close } => (false, close),
-        Ask::Full { close } => (version >= SESSION_VERSION_MIN, close),
+        Ask::Full { close } => (call.version >= SESSION_VERSION_MIN, close),
         Ask::Incremental { id, epoch } => {
             return incremental::begin(broker, params, (id, epoch), request);
         }

@@ -1,5 +1,6 @@
 //! What a Fetch asks for, in the form that waits: names resolved, limits applied, nothing of the frame held.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use keelson_state::fetch_sessions::{NO_SESSION, TopicKey, Wanted};
 use uuid::Uuid;
 
 use crate::broker::Broker;
-use crate::budgets::REPLY_BYTES_MAX;
+use crate::dispatch::Call;
 use crate::fetch_sessions::{Live, Source};
 use crate::partitions::{PartitionOwner, TopicState};
 
@@ -87,20 +88,24 @@ pub(super) struct Params {
     pub(super) bytes_max: u64,
     pub(super) read_committed: bool,
     pub(super) uses_topic_ids: bool,
+    /// For whom.
+    pub(super) host: IpAddr,
 }
 
 impl Params {
-    pub(super) fn new(broker: &Broker, version: i16, request: &FetchRequest) -> Self {
+    pub(super) fn new(broker: &Broker, call: &Call<FetchRequest>) -> Self {
+        let request = &call.body;
         let positive = |n: i32| u64::try_from(n).unwrap_or(0);
-        let bytes_max =
-            positive(request.max_bytes.min(broker.config.fetch_max_bytes)).min(REPLY_BYTES_MAX);
+        let bytes_max = positive(request.max_bytes.min(broker.config.fetch_max_bytes))
+            .min(broker.budgets.reply_bytes_max());
         Self {
             wait: Duration::from_millis(positive(request.max_wait_ms.min(WAIT_MS_MAX))),
             // More than the answer may hold would never be there.
             bytes_min: positive(request.min_bytes).min(bytes_max),
             bytes_max,
             read_committed: request.isolation_level == 1,
-            uses_topic_ids: version >= TOPIC_ID_VERSION_MIN,
+            uses_topic_ids: call.version >= TOPIC_ID_VERSION_MIN,
+            host: call.client.host,
         }
     }
 }

@@ -13,8 +13,14 @@ use super::plan::{Part, Plan, Scope};
 use super::read::{self, Files, PartAnswer, Round};
 use super::{finish, incremental};
 use crate::broker::Broker;
+use crate::budgets::{Rank, Turn};
 use crate::dispatch::Answer;
 use crate::partitions::{PartitionOwner, Watch};
+
+/// What a waiting fetch keeps for each partition: its part of the plan, and its place among those who watch it.
+const WAITING_PART_BYTES: usize = 256;
+/// A fetch that keeps no more than this waits whatever others do.
+const WAITING_FREE_BYTES: usize = 16 * 1024;
 
 /// Waits until the plan has its bytes or its time is up, then answers.
 pub(super) async fn fetch(broker: Arc<Broker>, mut plan: Plan, first: Round) -> Answer<FetchBody> {
@@ -22,15 +28,22 @@ pub(super) async fn fetch(broker: Arc<Broker>, mut plan: Plan, first: Round) -> 
     let mut round = first;
     let mut entries = Entries::default();
     let mut in_time = true;
+    let kept = plan.parts.len() * WAITING_PART_BYTES;
+    let mut permit = None;
+    if kept > WAITING_FREE_BYTES && !round.is_enough(&plan) {
+        permit = broker.budgets.waiting.try_reserve(kept as u64);
+        // Without room for what it waits with it is answered now: it is asked again.
+        in_time = permit.is_some();
+    }
     loop {
         if round.needs_files {
-            drop((round, entries));
+            drop((round, entries, permit));
             return with_files(broker, plan).await;
         }
         if round.is_enough(&plan) || !in_time {
             // Memory for the reply may take a while, but the data is there: no deadline ends this wait.
             let gate = Arc::clone(&broker.budgets.replies);
-            let reserve = gate.reserve(broker.ticket(), round.bytes.min(gate.bytes_max()));
+            let reserve = gate.reserve(turn(&broker, &plan), round.bytes.min(gate.bytes_max()));
             let permit = reserve.await;
             return finish(&broker, plan, round, permit);
         }
@@ -57,12 +70,20 @@ pub(super) async fn fetch(broker: Arc<Broker>, mut plan: Plan, first: Round) -> 
     }
 }
 
+fn turn(broker: &Broker, plan: &Plan) -> Turn {
+    Turn {
+        ticket: broker.ticket(),
+        address: Some(plan.params.host),
+        rank: Rank::Complete,
+    }
+}
+
 /// Reads everything again on a thread that may block, once there is a permit and memory for the reply.
 async fn with_files(broker: Arc<Broker>, plan: Plan) -> Answer<FetchBody> {
     let gate = Arc::clone(&broker.budgets.replies);
     let wanted: u64 = plan.parts.iter().map(Part::bytes_max).sum();
     let bytes = wanted.min(plan.params.bytes_max).min(gate.bytes_max());
-    let reservation = gate.reserve(broker.ticket(), bytes).await;
+    let reservation = gate.reserve(turn(&broker, &plan), bytes).await;
     // The semaphore is never closed; without a permit the read would still be right, only unbounded.
     let _permit = broker.cold_reads.acquire().await;
     let reader = Arc::clone(&broker);
