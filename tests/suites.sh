@@ -68,8 +68,9 @@ for suite in "$@"; do
   if [ -n "${KEELSON_SUITES_KEEP:-}" ]; then
     kept=tests/kafka/results/keelson/$KEELSON_SUITES_KEEP
     mkdir -p "$kept"
-    cp "$out/$suite/whole/${suite%%-*}.tsv" "$kept/$suite.tsv"
-    [ ! -e "$out/$suite/again/librdkafka.tsv" ] || cp "$out/$suite/again/librdkafka.tsv" "$kept/$suite-again.tsv"
+    keep() { [ ! -e "$1" ] || sed "s|${KAFKA_BENCH_HOME:-$HOME/.cache/kafka-bench}|BENCH|g" "$1" > "$kept/$2.tsv"; }
+    keep "$out/$suite/whole/${suite%%-*}.tsv" "$suite"
+    keep "$out/$suite/again/librdkafka.tsv" "$suite-again"
   fi
 done
 [ $failed = no ] || { echo "suites: FAILED" >&2; exit 1; }

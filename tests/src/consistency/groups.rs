@@ -70,9 +70,12 @@ struct Offsets {
     given: Vec<Given>,
 }
 
-/// Rebalances in an operation: given, taken.
-fn rebalances(op: &Op) -> impl Iterator<Item = (&[Key], &[Key])> {
-    let (one, steps): (Option<(&[Key], &[Key])>, &[Step]) = match &op.action {
+/// What a rebalance gave and took.
+type Moves<'a> = (&'a [Key], &'a [Key]);
+
+/// Rebalances in an operation.
+fn rebalances(op: &Op) -> impl Iterator<Item = Moves<'_>> {
+    let (one, steps): (Option<Moves<'_>>, &[Step]) = match &op.action {
         Action::Rebalance { assigned, revoked } => (Some((assigned, revoked)), &[]),
         Action::Txn { steps, .. } => (None, steps),
         _ => (None, &[]),

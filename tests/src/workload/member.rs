@@ -197,7 +197,7 @@ impl<'a> Member<'a> {
         let process = self.client.process;
         self.client
             .recorder
-            .note_with(process, invoked_us, outcome, action, note);
+            .note_with(process, invoked_us, (outcome, note), action);
         outcome == Outcome::Ok
     }
 

@@ -73,7 +73,7 @@ pub(super) fn work(client: &Client, idempotent: bool) {
         let note = flushed.err().map(|error| error.to_string());
         client
             .recorder
-            .note_with(client.process, now_us, Outcome::Ok, Action::Crash, note);
+            .note_with(client.process, now_us, (Outcome::Ok, note), Action::Crash);
     }
 }
 

@@ -62,7 +62,7 @@ impl Recorder {
 
     /// What was done, from `invoked_us` until now.
     pub(super) fn note(&self, process: u32, invoked_us: u64, outcome: Outcome, action: Action) {
-        self.note_with(process, invoked_us, outcome, action, None);
+        self.note_with(process, invoked_us, (outcome, None), action);
     }
 
     /// The same, with a client's words.
@@ -70,9 +70,8 @@ impl Recorder {
         &self,
         process: u32,
         invoked_us: u64,
-        outcome: Outcome,
+        (outcome, note): (Outcome, Option<String>),
         action: Action,
-        note: Option<String>,
     ) {
         let op = Op {
             process,

@@ -144,7 +144,7 @@ impl Txn {
         let (process, outcome) = (client.process, ended.outcome);
         client
             .recorder
-            .note_with(process, self.invoked_us, outcome, action, ended.note);
+            .note_with(process, self.invoked_us, (outcome, ended.note), action);
     }
 }
 
