@@ -10,6 +10,8 @@ pub mod budgets;
 pub mod cli;
 pub mod config;
 pub mod coordinator;
+#[cfg(test)]
+mod counting;
 pub mod dispatch;
 pub mod errors;
 pub mod fetch_sessions;

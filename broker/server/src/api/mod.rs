@@ -63,6 +63,8 @@ mod cluster_tests;
 #[cfg(test)]
 mod config_tests;
 #[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
 mod coverage;
 #[cfg(test)]
 mod group_tests;
