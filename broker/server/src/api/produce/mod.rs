@@ -32,7 +32,7 @@ use keelson_protocol::kafka_protocol::messages::produce_response::{
 };
 use keelson_protocol::kafka_protocol::messages::{ProduceRequest, ProduceResponse, TopicName};
 use keelson_protocol::kafka_protocol::protocol::StrBytes;
-use keelson_state::metadata::{is_internal, validate_topic_name};
+use keelson_state::metadata::is_internal;
 use keelson_state::transactions::TopicPartition;
 
 use crate::broker::Broker;
@@ -176,13 +176,8 @@ impl Request {
                 )
             });
         }
-        if let Some(state) = self.broker.partitions.topic(name) {
-            return Ok(state);
-        }
-        Err(match validate_topic_name(name) {
-            Err(error) => Refused::new(errors::metadata(&error), error.to_string()),
-            Ok(()) => unknown_partition(),
-        })
+        let known = self.broker.partitions.topic(name);
+        known.ok_or_else(unknown_partition)
     }
 
     fn append(
@@ -208,7 +203,9 @@ impl Request {
             }
         }
         let records = partition.records.unwrap_or_default();
-        let checked = validate::check(records, &state.settings, self.version, self.now_ms)?;
+        let log_start = owner.log().log_start();
+        let checked = validate::check(records, &state.settings, self.version, self.now_ms)
+            .map_err(|refused| refused.by_records(log_start))?;
         let incoming = Incoming {
             bytes: checked.bytes,
             header: checked.header,
@@ -216,9 +213,9 @@ impl Request {
             leader_epoch: state.leader_epoch,
             now_ms: self.now_ms,
         };
-        let placed = owner
-            .append(incoming, slot, &self.group)
-            .map_err(|error| Refused::new(errors::enter(&error), error.to_string()))?;
+        let placed = owner.append(incoming, slot, &self.group).map_err(|error| {
+            Refused::new(errors::enter(&error), error.to_string()).by_records(log_start)
+        })?;
         let append_time = if placed.duplicate {
             -1
         } else {
@@ -250,7 +247,8 @@ impl Refused {
         let response = PartitionProduceResponse::default()
             .with_index(index)
             .with_error_code(code.code())
-            .with_base_offset(-1);
+            .with_base_offset(-1)
+            .with_log_start_offset(self.log_start);
         if version < 8 {
             return response;
         }

@@ -38,7 +38,7 @@ async fn refusals_are_kafkas() {
     let good = || batch(&[b"x"]);
     check("none", 0, good(), ErrorCode::UnknownTopicOrPartition).await;
     check("orders", 1, good(), ErrorCode::UnknownTopicOrPartition).await;
-    check("bad name", 0, good(), ErrorCode::InvalidTopicException).await;
+    check("bad name", 0, good(), ErrorCode::UnknownTopicOrPartition).await;
     check("orders", 0, Bytes::new(), ErrorCode::InvalidRecord).await;
     check(
         "orders",

@@ -30,6 +30,10 @@ pub(crate) struct Refused {
     pub(super) message: String,
     /// Records that are at fault, by their place in the batch.
     pub(super) records: Vec<(i32, StrBytes)>,
+    /// The request itself is wrong: the log was not looked at.
+    early: bool,
+    /// Where the log starts, once the records themselves were looked at; -1 before.
+    pub(super) log_start: i64,
 }
 
 impl Refused {
@@ -38,11 +42,31 @@ impl Refused {
             code,
             message,
             records: Vec::new(),
+            early: false,
+            log_start: -1,
+        }
+    }
+
+    /// What is wrong is in the records: a producer that is behind learns where the log starts, as Kafka tells it.
+    pub(super) fn by_records(self, log_start: i64) -> Self {
+        match self.code {
+            // Kafka says so before it looks at the log.
+            ErrorCode::CorruptMessage
+            | ErrorCode::MessageTooLarge
+            | ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::NotLeaderOrFollower
+            | ErrorCode::KafkaStorageError => self,
+            _ if self.early => self,
+            _ => Self { log_start, ..self },
         }
     }
 
     fn batch(error: &BatchError) -> Self {
         let mut refused = Self::new(errors::batch(error), error.to_string());
+        refused.early = matches!(
+            error,
+            BatchError::Trailing { .. } | BatchError::Magic { .. }
+        );
         if let BatchError::Record { index, .. } = error {
             refused
                 .records
@@ -102,10 +126,11 @@ fn check_here(
     now_ms: i64,
 ) -> Result<Checked, Refused> {
     if records.is_empty() {
-        return Err(Refused::new(
-            ErrorCode::InvalidRecord,
-            "a produce needs exactly one record batch per partition".to_owned(),
-        ));
+        let message = "a produce needs exactly one record batch per partition".to_owned();
+        return Err(Refused {
+            early: true,
+            ..Refused::new(ErrorCode::InvalidRecord, message)
+        });
     }
     let limits = ValidateLimits {
         batch_bytes_max: usize::try_from(settings.max_message_bytes).unwrap_or(0),
@@ -113,6 +138,13 @@ fn check_here(
         produce_version: version,
     };
     let mut validated = validate_produced(&records, &limits).map_err(|e| Refused::batch(&e))?;
+    if validated.header.base_offset != 0 {
+        let message = format!(
+            "the base offset of a produced batch is 0, not {}",
+            validated.header.base_offset
+        );
+        return Err(Refused::new(ErrorCode::InvalidRecord, message));
+    }
     if settings.compaction.is_some() && !validated.all_have_keys {
         return Err(without_key(&records));
     }
@@ -163,6 +195,8 @@ fn without_key(records: &[u8]) -> Refused {
         code: ErrorCode::InvalidRecord,
         message: "One or more records have been rejected".to_owned(),
         records: told(found, |_| message.clone()),
+        early: false,
+        log_start: -1,
     }
 }
 
@@ -206,6 +240,8 @@ fn check_range(
         code: ErrorCode::InvalidTimestamp,
         message: "One or more records have been rejected due to invalid timestamp".to_owned(),
         records,
+        early: false,
+        log_start: -1,
     })
 }
 
