@@ -4,10 +4,13 @@
 //!
 //! Left out: nothing. A group goes with its offsets, once that is durable.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use keelson_protocol::kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
-use keelson_protocol::kafka_protocol::messages::{DeleteGroupsRequest, DeleteGroupsResponse};
+use keelson_protocol::kafka_protocol::messages::{
+    DeleteGroupsRequest, DeleteGroupsResponse, GroupId,
+};
 
 use super::common::code;
 use crate::broker::Broker;
@@ -26,7 +29,9 @@ impl Api for DeleteGroups {
         call: Call<DeleteGroupsRequest>,
     ) -> Outcome<DeleteGroupsResponse> {
         let broker = Arc::clone(broker);
-        let groups = call.body.groups_names;
+        let mut seen = HashSet::new();
+        let named = call.body.groups_names.into_iter();
+        let groups: Vec<GroupId> = named.filter(|group| seen.insert(group.clone())).collect();
         Outcome::later(async move {
             let mut first = None;
             let mut results = Vec::with_capacity(groups.len());

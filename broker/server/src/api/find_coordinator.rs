@@ -58,9 +58,7 @@ impl Api for FindCoordinator {
             let found: Vec<Coordinator> = keys
                 .into_iter()
                 .map(|key| {
-                    let found = ready
-                        .clone()
-                        .and_then(|()| locate(&broker, &key, body.key_type));
+                    let found = ready.clone().and_then(|()| locate(&broker));
                     coordinator(key, found, &mut first)
                 })
                 .collect();
@@ -89,15 +87,7 @@ fn unavailable(made: Result<(), ChangeError>) -> Result<(), (ErrorCode, String)>
     made.map_err(|error| (ErrorCode::CoordinatorNotAvailable, error.to_string()))
 }
 
-fn locate(broker: &Broker, key: &StrBytes, key_type: i8) -> Found {
-    if key.is_empty() {
-        let (code, what) = if key_type == GROUP {
-            (ErrorCode::InvalidGroupId, "group id")
-        } else {
-            (ErrorCode::InvalidRequest, "transactional id")
-        };
-        return Err((code, format!("The {what} is empty.")));
-    }
+fn locate(broker: &Broker) -> Found {
     let address = broker.advertised().ok_or_else(|| {
         let message = "The broker does not listen yet.".to_owned();
         (ErrorCode::CoordinatorNotAvailable, message)

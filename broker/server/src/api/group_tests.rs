@@ -121,11 +121,15 @@ async fn enter(broker: &TestBroker, version: i16, id: &str) -> (String, i32) {
     let assignment = SyncGroupRequestAssignment::default()
         .with_member_id(joined.member_id.clone())
         .with_assignment(Bytes::from_static(b"all"));
-    let request = SyncGroupRequest::default()
+    let mut request = SyncGroupRequest::default()
         .with_group_id(group(id))
         .with_generation_id(joined.generation_id)
         .with_member_id(joined.member_id.clone())
         .with_assignments(vec![assignment]);
+    if version >= 5 {
+        request.protocol_type = Some(text("consumer"));
+        request.protocol_name = Some(text("range"));
+    }
     let synced = broker.call_version(request, version.min(5)).await;
     assert_eq!(
         (synced.error_code, &synced.assignment[..]),

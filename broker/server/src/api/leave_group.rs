@@ -27,6 +27,11 @@ impl Api for LeaveGroup {
 
     fn handle(broker: &Arc<Broker>, call: Call<LeaveGroupRequest>) -> Outcome<LeaveGroupResponse> {
         let Call { version, body, .. } = call;
+        if body.group_id.is_empty() {
+            let code = ErrorCode::InvalidGroupId;
+            let response = LeaveGroupResponse::default().with_error_code(code.code());
+            return Outcome::Ready(Answer::failed(response, code));
+        }
         let leavers = if version >= 3 {
             body.members
         } else {

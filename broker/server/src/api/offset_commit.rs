@@ -25,6 +25,9 @@ use crate::errors;
 /// "As the broker likes", in the field of versions 2 to 4.
 const DEFAULT_RETENTION: i64 = -1;
 
+/// First version whose clients know GROUP_ID_NOT_FOUND here.
+const NO_GROUP_VERSION_MIN: i16 = 9;
+
 /// The handler.
 pub struct OffsetCommit;
 
@@ -36,7 +39,7 @@ impl Api for OffsetCommit {
         broker: &Arc<Broker>,
         call: Call<OffsetCommitRequest>,
     ) -> Outcome<OffsetCommitResponse> {
-        let body = call.body;
+        let Call { version, body, .. } = call;
         let (mut topics, entries, places) = split(broker, body.topics);
         let count = entries.len();
         let request = CommitRequest {
@@ -54,12 +57,23 @@ impl Api for OffsetCommit {
             let failures = failures.unwrap_or_else(|error| vec![Some(error); count]);
             for ((topic, partition), failure) in places.into_iter().zip(failures) {
                 let answer: &mut OffsetCommitResponseTopic = &mut topics[topic];
+                let failure = failure.map(|error| known(error, version));
                 answer.partitions[partition].error_code = code(failure);
             }
             let partitions = topics.iter().flat_map(|topic| &topic.partitions);
             let first = first_error(partitions.map(|partition| partition.error_code));
             Answer::new(OffsetCommitResponse::default().with_topics(topics), first)
         })
+    }
+}
+
+/// Members of a group that is not there are told so from version 9 on.
+fn known(error: ErrorCode, version: i16) -> ErrorCode {
+    match error {
+        ErrorCode::GroupIdNotFound if version < NO_GROUP_VERSION_MIN => {
+            ErrorCode::IllegalGeneration
+        }
+        error => error,
     }
 }
 

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use keelson_protocol::ErrorCode;
 use keelson_protocol::kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use keelson_protocol::kafka_protocol::protocol::StrBytes;
 use keelson_state::groups::SyncRequest;
@@ -17,6 +18,9 @@ use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
 use crate::errors;
 
+/// First version that must name the protocol and its type.
+const PROTOCOL_VERSION_MIN: i16 = 5;
+
 /// The handler.
 pub struct SyncGroup;
 
@@ -25,6 +29,13 @@ impl Api for SyncGroup {
     type Response = SyncGroupResponse;
 
     fn handle(broker: &Arc<Broker>, call: Call<SyncGroupRequest>) -> Outcome<SyncGroupResponse> {
+        let body = &call.body;
+        let named = body.protocol_type.is_some() && body.protocol_name.is_some();
+        if call.version >= PROTOCOL_VERSION_MIN && !named {
+            let code = ErrorCode::InconsistentGroupProtocol;
+            let response = SyncGroupResponse::default().with_error_code(code.code());
+            return Outcome::Ready(Answer::failed(response, code));
+        }
         let synced = broker.coordinator.sync(request(call.body));
         Outcome::later(async move {
             match synced.await {

@@ -56,10 +56,11 @@ impl Api for TxnOffsetCommit {
                 Vec::new()
             } else {
                 let failures = commit(&broker, version, &body, entries).await;
-                failures.unwrap_or_else(|error| vec![Some(known(error, version)); count])
+                failures.unwrap_or_else(|error| vec![Some(error); count])
             };
             for ((topic, partition), failure) in places.into_iter().zip(failures) {
                 let answer: &mut TxnOffsetCommitResponseTopic = &mut topics[topic];
+                let failure = failure.map(|error| known(error, version));
                 answer.partitions[partition].error_code = code(failure);
             }
             let partitions = topics.iter().flat_map(|topic| &topic.partitions);
@@ -78,6 +79,8 @@ fn known(error: ErrorCode, version: i16) -> ErrorCode {
         ErrorCode::CoordinatorLoadInProgress if version < LOADING_VERSION_MIN => {
             ErrorCode::CoordinatorNotAvailable
         }
+        // A member of a group that is not there is told of its generation, in every version.
+        ErrorCode::GroupIdNotFound => ErrorCode::IllegalGeneration,
         error => error,
     }
 }
@@ -88,6 +91,9 @@ async fn commit(
     body: &TxnOffsetCommitRequest,
     entries: Vec<CommitEntry>,
 ) -> Result<Vec<Option<ErrorCode>>, ErrorCode> {
+    if body.group_id.is_empty() {
+        return Err(ErrorCode::InvalidGroupId);
+    }
     enrol(broker, version, body).await?;
     let named = version >= MEMBER_VERSION_MIN;
     let instance_id = body.group_instance_id.as_ref();

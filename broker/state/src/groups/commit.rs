@@ -104,7 +104,7 @@ impl GroupCoordinator {
         check_group_id(&request.group)?;
         if !self.groups.contains_key(request.group.as_str()) {
             if request.generation >= 0 {
-                return Err(GroupError::IllegalGeneration);
+                return Err(GroupError::GroupIdNotFound);
             }
             self.get_or_create(&request.group, now_ms)?;
         }

@@ -144,11 +144,8 @@ impl GroupCoordinator {
             } else {
                 Bytes::new()
             },
-            assignment: if stable {
-                member.assignment.clone()
-            } else {
-                Bytes::new()
-            },
+            // While the group rebalances, what everybody still works on.
+            assignment: member.assignment.clone(),
         });
         Some(DescribedGroup {
             state: group.state,

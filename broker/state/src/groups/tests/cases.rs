@@ -391,7 +391,7 @@ fn requests_that_make_no_sense_are_refused() {
 fn offsets_count_once_durable_and_only_from_whom_may_commit() {
     let mut bench = Bench::new();
     let token = bench.commit("", 3, 5);
-    assert_eq!(bench.committed(token), Err(GroupError::IllegalGeneration));
+    assert_eq!(bench.committed(token), Err(GroupError::GroupIdNotFound));
     let token = bench.commit("", -1, 5);
     assert_eq!(bench.offset(), None);
     bench.persist_all();
