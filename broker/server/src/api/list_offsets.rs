@@ -4,10 +4,10 @@
 //! - 6: flexible. 7: max timestamp, -3 (KIP-734). 8: earliest local offset, -4 (KIP-405). 9: last tiered offset, -5.
 //! - 10: timeout (KIP-1075).
 //!
-//! Left out: tiered storage (-4 is the log start, -5 finds nothing) and the timeout (nothing remote is asked). The leader
-//! epoch is given with the newest offset only: of older ones the broker would have to read the log. With read_committed
-//! the newest offset is the last stable one, and what is found by time lies below it.
+//! Left out: tiered storage (-4 is the log start, -5 finds nothing) and the timeout (nothing remote is asked). With
+//! read_committed the newest offset is the last stable one, and what is found by time lies below it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use keelson_log::ReadError;
@@ -59,11 +59,14 @@ impl Api for ListOffsets {
             .into_iter()
             .map(|topic| {
                 let state = broker.partitions.topic(&topic.name);
-                let asked = topic
-                    .partitions
-                    .iter()
-                    .map(|p| question(state.as_deref(), p, (version, committed_only)));
-                (topic.name, asked.collect())
+                (
+                    topic.name,
+                    ask(
+                        state.as_deref(),
+                        &topic.partitions,
+                        (version, committed_only),
+                    ),
+                )
             })
             .collect();
         let needs_log = questions
@@ -96,6 +99,33 @@ fn given_up(names: Vec<TopicName>) -> Answer<ListOffsetsResponse> {
         ListOffsetsResponse::default().with_topics(topics.collect()),
         ErrorCode::UnknownServerError,
     )
+}
+
+/// The questions about a topic. A partition that stands there twice is refused, once.
+fn ask(
+    state: Option<&TopicState>,
+    partitions: &[ListOffsetsPartition],
+    how: (i16, bool),
+) -> Vec<Question> {
+    let mut times: HashMap<i32, usize> = HashMap::new();
+    for partition in partitions {
+        *times.entry(partition.partition_index).or_default() += 1;
+    }
+    let mut questions = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        match times.get_mut(&partition.partition_index) {
+            Some(0) => {}
+            Some(1) => questions.push(question(state, partition, how)),
+            Some(more) => {
+                *more = 0;
+                let mut refused = question(state, partition, how);
+                refused.owner = Err(ErrorCode::InvalidRequest);
+                questions.push(refused);
+            }
+            None => unreachable!("every partition was counted"),
+        }
+    }
+    questions
 }
 
 fn question(
@@ -151,7 +181,10 @@ impl Question {
     fn find(&self, owner: &PartitionOwner) -> Result<(i64, i64, i32), ReadError> {
         let found = match self.timestamp {
             LATEST => return Ok((self.end(owner), NONE, self.leader_epoch)),
-            EARLIEST | EARLIEST_LOCAL => return Ok((owner.log().log_start(), NONE, -1)),
+            EARLIEST | EARLIEST_LOCAL => {
+                let start = owner.log().log_start();
+                return Ok((start, NONE, self.epoch_at(owner, start)));
+            }
             LATEST_TIERED => None,
             MAX_TIMESTAMP => owner.log().max_timestamp()?,
             timestamp => owner.log().offset_for_timestamp(timestamp)?,
@@ -159,8 +192,22 @@ impl Question {
         // As Kafka does: what is found above is not there yet.
         let end = self.end(owner);
         let found = found.filter(|(offset, _)| *offset < end);
-        let (offset, timestamp) = found.unwrap_or((NONE, NONE));
-        Ok((offset, timestamp, -1))
+        Ok(match found {
+            Some((offset, timestamp)) => (offset, timestamp, self.epoch_at(owner, offset)),
+            None => (NONE, NONE, -1),
+        })
+    }
+
+    /// The leader epoch in which an offset was, or will be, written.
+    fn epoch_at(&self, owner: &PartitionOwner, offset: i64) -> i32 {
+        let log = owner.log();
+        if offset >= log.next_offset() {
+            return self.leader_epoch;
+        }
+        let starts = log.epochs();
+        let above = starts.partition_point(|(_, start)| *start <= offset);
+        let known = above.checked_sub(1).and_then(|last| starts.get(last));
+        known.map_or(-1, |(epoch, _)| *epoch)
     }
 
     /// Where this reader's log ends.

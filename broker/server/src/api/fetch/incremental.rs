@@ -35,7 +35,7 @@ pub(super) fn begin(
     drop(held);
     if size.partitions == 0 {
         sessions.close(id);
-        return Ok(Plan::whole(broker, params, false, &request.topics));
+        return Ok(Plan::whole(broker, params, false, request));
     }
     if !sessions.touch(id, size) {
         sessions.close(id);

@@ -80,7 +80,7 @@ fn plan(broker: &Broker, call: &Call<FetchRequest>) -> Result<Plan, ErrorCode> {
     if let Some(id) = close {
         broker.fetch_sessions.close(id);
     }
-    Ok(Plan::whole(broker, params, wants_session, &request.topics))
+    Ok(Plan::whole(broker, params, wants_session, request))
 }
 
 /// The answer; what a session leaves out of it is dropped here, and a session begins here.

@@ -141,8 +141,11 @@ impl Plan {
         broker: &Broker,
         params: Params,
         wants_session: bool,
-        topics: &[FetchTopic],
+        request: &FetchRequest,
     ) -> Self {
+        let topics = &request.topics;
+        // There are no other brokers: a follower has lost its way.
+        let follows = request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0;
         let count = topics.iter().map(|topic| topic.partitions.len()).sum();
         let mut parts = Vec::with_capacity(count);
         let mut unknown = Vec::new();
@@ -156,6 +159,11 @@ impl Plan {
                     &mut parts
                 };
                 list.push(part);
+            }
+        }
+        if follows {
+            for part in &mut parts {
+                part.todo = Todo::Refuse(ErrorCode::NotLeaderOrFollower);
             }
         }
         let can_wait = !parts.is_empty();
@@ -215,7 +223,8 @@ pub(super) fn wanted(partition: &FetchPartition) -> Wanted {
     Wanted {
         offset: partition.fetch_offset,
         bytes_max: partition.partition_max_bytes,
-        leader_epoch: partition.current_leader_epoch,
+        // As in Kafka, a Fetch says nothing with any negative epoch.
+        leader_epoch: partition.current_leader_epoch.max(NO_EPOCH),
     }
 }
 
@@ -242,9 +251,12 @@ fn part(
     )
 }
 
+/// "Not said", for leader epochs.
+const NO_EPOCH: i32 = -1;
+
 /// Compares the epoch a client knows with ours; -1 is a client that does not say (KIP-320).
 pub(crate) fn check_epoch(current: i32, claimed: i32) -> Result<(), ErrorCode> {
-    if claimed < 0 || claimed == current {
+    if claimed == NO_EPOCH || claimed == current {
         Ok(())
     } else if claimed < current {
         Err(ErrorCode::FencedLeaderEpoch)
