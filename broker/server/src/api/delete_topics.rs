@@ -6,7 +6,7 @@
 //! Left out: nothing. The topic and the end of its partitions are one commit; the answer comes when it is durable. The
 //! timeout is not looked at. Topics of the broker itself are refused with INVALID_REQUEST.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use keelson_protocol::ErrorCode;
@@ -72,14 +72,17 @@ async fn delete(
     }
     let mut named: HashMap<(Option<TopicName>, Uuid), usize> = HashMap::new();
     for topic in &asked {
-        *named
-            .entry((topic.name.clone(), topic.topic_id))
-            .or_default() += 1;
+        *named.entry(identity(&image, topic)).or_default() += 1;
     }
+    let mut told = HashSet::new();
     let mut results = Vec::with_capacity(asked.len());
     let mut wanted = Vec::new();
     for topic in asked {
-        let twice = named[&(topic.name.clone(), topic.topic_id)] > 1;
+        let id = identity(&image, &topic);
+        let twice = named[&id] > 1;
+        if twice && !told.insert(id) {
+            continue;
+        }
         match reference(&topic).filter(|_| !twice) {
             Some(reference) => wanted.push((topic, reference)),
             None => {
@@ -106,11 +109,31 @@ async fn delete(
         let error = outcome.err().map(|error| {
             let code = errors::change(&error);
             first.get_or_insert(code);
-            (code, errors::change_message(&error))
+            (code, Some(error.to_string()))
         });
         results.push(result(&image, topic, error));
     }
     results
+}
+
+/// A topic may stand in a request by its name and by its id: both of what is there.
+fn identity(image: &Image, topic: &DeleteTopicState) -> (Option<TopicName>, Uuid) {
+    let id = topic.topic_id;
+    match &topic.name {
+        Some(name) if id.is_nil() => {
+            let known = image.topic(name);
+            let id = known.map_or(id, |known| Uuid::from_bytes(known.id));
+            (topic.name.clone(), id)
+        }
+        Some(_) => (topic.name.clone(), id),
+        None => {
+            let known = image.topic_by_id(id.as_bytes());
+            (
+                known.map(|known| TopicName(text(known.name.to_string()))),
+                id,
+            )
+        }
+    }
 }
 
 fn reference(topic: &DeleteTopicState) -> Option<TopicRef> {

@@ -8,6 +8,7 @@
 //! Left out: racks; authorised operations are all of them, since nobody is refused anything. A topic that the request
 //! names and that does not exist is created when both sides want that, and the answer then shows it: it is durable.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use keelson_protocol::ErrorCode;
@@ -31,6 +32,9 @@ use crate::partitions::TopicState;
 /// Bits of every operation on the cluster: create, alter, describe, cluster action, configs, idempotent write.
 const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
+/// First version that asks for topics by id.
+const BY_ID_VERSION_MIN: i16 = 12;
+
 /// The handler.
 pub struct Metadata;
 
@@ -50,8 +54,13 @@ impl Api for Metadata {
             Some(topics) if topics.is_empty() && version == 0 => {
                 return Outcome::ok(view.all(broker));
             }
-            Some(topics) => topics,
+            Some(topics) => once_each(topics),
         };
+        let unnamed =
+            |topic: &MetadataRequestTopic| topic.name.is_none() || !topic.topic_id.is_nil();
+        if version < BY_ID_VERSION_MIN && wanted.iter().any(unnamed) {
+            return Outcome::Ready(view.refused(wanted));
+        }
         let may_create = body.allow_auto_topic_creation && broker.config.auto_create_topics;
         let missing = if may_create {
             missing_names(broker, &wanted)
@@ -67,6 +76,16 @@ impl Api for Metadata {
             view.some(&broker, wanted, &failed)
         })
     }
+}
+
+/// What stands twice in a request is told once, where it stood first.
+fn once_each(topics: Vec<MetadataRequestTopic>) -> Vec<MetadataRequestTopic> {
+    let mut seen = HashSet::new();
+    let key = |topic: &MetadataRequestTopic| (topic.name.clone(), topic.topic_id);
+    topics
+        .into_iter()
+        .filter(|topic| seen.insert(key(topic)))
+        .collect()
 }
 
 /// Names that can be created: lawful, not there, not the broker's own.
@@ -111,21 +130,33 @@ impl View {
         Answer::new(self.response(broker, topics), first_error)
     }
 
+    /// Ids in a version that cannot ask by them: nothing is told but that.
+    fn refused(&self, wanted: Vec<MetadataRequestTopic>) -> Answer<MetadataResponse> {
+        let error = ErrorCode::InvalidRequest;
+        let topics = wanted.into_iter().map(|topic| self.unknown(topic, error));
+        let response = MetadataResponse::default()
+            .with_topics(topics.collect())
+            .with_controller_id(BrokerId(-1))
+            .with_cluster_authorized_operations(OPERATIONS_UNKNOWN);
+        Answer::failed(response, error)
+    }
+
     fn find(
         &self,
         broker: &Broker,
         wanted: &MetadataRequestTopic,
         failed: &[(String, ErrorCode)],
     ) -> Result<MetadataResponseTopic, ErrorCode> {
-        let Some(name) = &wanted.name else {
-            return match broker.partitions.topic_by_id(wanted.topic_id.as_bytes()) {
-                Some(state) => Ok(self.topic(broker, &state)),
-                None => Err(ErrorCode::UnknownTopicId),
-            };
+        let name = match &wanted.name {
+            Some(name) if wanted.topic_id.is_nil() => name,
+            // An id counts, whatever name stands beside it.
+            _ => {
+                return match broker.partitions.topic_by_id(wanted.topic_id.as_bytes()) {
+                    Some(state) => Ok(self.topic(broker, &state)),
+                    None => Err(ErrorCode::UnknownTopicId),
+                };
+            }
         };
-        if !wanted.topic_id.is_nil() {
-            return Err(ErrorCode::InvalidRequest);
-        }
         validate_topic_name(name).map_err(|error| errors::metadata(&error))?;
         if let Some(state) = broker.partitions.topic(name) {
             return Ok(self.topic(broker, &state));
@@ -138,10 +169,12 @@ impl View {
 
     fn unknown(&self, wanted: MetadataRequestTopic, error: ErrorCode) -> MetadataResponseTopic {
         let name = match wanted.name {
-            Some(name) => Some(name),
-            // Only version 12 and later can say "no name".
-            None if self.version >= 12 => None,
-            None => Some(TopicName::default()),
+            Some(name) if wanted.topic_id.is_nil() || self.version < BY_ID_VERSION_MIN => {
+                Some(name)
+            }
+            // Only versions that ask by id can say "no name".
+            _ if self.version >= BY_ID_VERSION_MIN => None,
+            _ => Some(TopicName::default()),
         };
         MetadataResponseTopic::default()
             .with_error_code(error.code())
