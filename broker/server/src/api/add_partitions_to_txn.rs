@@ -31,7 +31,7 @@ const BATCHED_VERSION_MIN: i16 = 4;
 /// First version whose clients know PRODUCER_FENCED.
 const FENCED_VERSION_MIN: i16 = 2;
 /// First version whose clients know TRANSACTION_ABORTABLE.
-const ABORTABLE_VERSION_MIN: i16 = 5;
+const ABORTABLE_VERSION_MIN: i16 = 4;
 
 /// The handler.
 pub struct AddPartitionsToTxn;

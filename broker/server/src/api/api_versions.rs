@@ -18,11 +18,11 @@ use keelson_protocol::kafka_protocol::messages::api_versions_response::{
     FinalizedFeatureKey, SupportedFeatureKey,
 };
 use keelson_protocol::kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
-use keelson_protocol::legacy;
+use keelson_protocol::{ErrorCode, legacy};
 
 use super::common::text;
 use crate::broker::Broker;
-use crate::dispatch::{Api, Call, Outcome};
+use crate::dispatch::{Answer, Api, Call, Outcome};
 
 /// First version with features.
 const FEATURES_VERSION_MIN: i16 = 3;
@@ -45,6 +45,12 @@ impl Api for ApiVersions {
         if call.version < FEATURES_VERSION_MIN {
             return Outcome::ok(response);
         }
+        let body = &call.body;
+        if !is_software(&body.client_software_name) || !is_software(&body.client_software_version) {
+            let error = ErrorCode::InvalidRequest;
+            let refused = ApiVersionsResponse::default().with_error_code(error.code());
+            return Outcome::Ready(Answer::failed(refused, error));
+        }
         let finalized = FinalizedFeatureKey::default()
             .with_name(text(TRANSACTION_VERSION))
             .with_min_version_level(TRANSACTION_VERSION_LEVEL)
@@ -66,4 +72,11 @@ impl Api for ApiVersions {
                 .with_finalized_features(vec![finalized]),
         )
     }
+}
+
+/// Whether a name or version of client software is as KIP-511 wants it: letters, digits, and within it dots and dashes.
+fn is_software(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+    let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    outer(name.chars().next()) && outer(name.chars().next_back()) && name.chars().all(inner)
 }

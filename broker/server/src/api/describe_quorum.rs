@@ -43,7 +43,7 @@ impl Api for DescribeQuorum {
             _ => false,
         };
         if !known {
-            return Outcome::Ready(unknown(body.topics));
+            return Outcome::Ready(unknown(version, body.topics));
         }
         let topic = TopicData::default()
             .with_topic_name(body.topics[0].topic_name.clone())
@@ -104,13 +104,17 @@ fn nodes(broker: &Broker) -> Vec<Node> {
     vec![node]
 }
 
-fn unknown(topics: Vec<ask::TopicData>) -> Answer<DescribeQuorumResponse> {
+fn unknown(version: i16, topics: Vec<ask::TopicData>) -> Answer<DescribeQuorumResponse> {
     let error = ErrorCode::UnknownTopicOrPartition;
     let topics = topics.into_iter().map(|topic| {
         let partitions = topic.partitions.into_iter().map(|partition| {
-            PartitionData::default()
+            let answer = PartitionData::default()
                 .with_partition_index(partition.partition_index)
-                .with_error_code(error.code())
+                .with_error_code(error.code());
+            match version >= 2 {
+                true => answer.with_error_message(Some(text("there is no such partition"))),
+                false => answer,
+            }
         });
         TopicData::default()
             .with_topic_name(topic.topic_name)

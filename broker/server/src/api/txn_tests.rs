@@ -456,9 +456,16 @@ async fn what_a_client_may_not_do_is_refused() {
     let nothing = end(&broker, 4, producer, false).await;
     assert_eq!(nothing, Err(ErrorCode::InvalidTxnState.code()));
     for version in [3, 4] {
-        let features = broker
-            .call_version(ApiVersionsRequest::default(), version)
-            .await;
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(text("tests"))
+            .with_client_software_version(text("1.0-rc.1"));
+        let features = broker.call_version(request.clone(), version).await;
+        for name in ["", "a b", "-a", "a."] {
+            let strange = request.clone().with_client_software_name(text(name));
+            let refused = broker.call_version(strange, version).await;
+            assert_eq!(refused.error_code, ErrorCode::InvalidRequest.code());
+            assert!(refused.finalized_features.is_empty());
+        }
         assert_eq!(features.finalized_features[0].max_version_level, 2);
         assert_eq!(features.supported_features.len(), usize::from(version > 3));
     }
