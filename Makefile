@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test check bench bench-log sim suites chaos fuzz image cluster-test setup
+.PHONY: help run test check bench bench-log sim suites differential chaos fuzz image cluster-test setup
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ sim: ## Simulated crashes: 100,000 and more, each recovered twice and read throu
 
 suites: ## Other people's client suites (kcat, franz-go, librdkafka) held against what Apache Kafka passes there
 	@tests/suites.sh
+
+differential: ## Records Apache Kafka's answers to the scripted calls anew, and compares Keelson's with them
+	@tests/differential.sh
 
 image: ## An OCI archive with all three binaries, without a daemon
 	@charts/image/build.sh

@@ -6,6 +6,7 @@
 
 pub mod broker;
 pub mod consistency;
+pub mod differential;
 pub mod disk;
 pub mod http;
 pub mod kube;
