@@ -12,8 +12,8 @@ use thiserror::Error;
 
 use crate::metadata::TopicUuid;
 
-/// What a partition takes in a session, in its places in maps, and in the list of those that wait for it; measured with
-/// 100,000 of them and rounded up.
+/// What a partition takes in a session, in its places in maps, and in the list of those that wait for it: an estimate by
+/// their sizes, rounded up.
 const PARTITION_BYTES: usize = 288;
 /// What a topic takes beside its name.
 const TOPIC_BYTES: usize = 160;
