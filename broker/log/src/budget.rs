@@ -1,7 +1,7 @@
 //! The bound on tail memory: what is not yet in a segment, counted in whole pinned buffers.
 //!
-//! Owns the count and its two lines (flushing starts at half; a sixteenth is kept for control writes). Never blocks: who
-//! gets no reservation registers a hook and tries again.
+//! Owns the count and its two lines: flushing starts at three quarters, or where there is no room for what somebody asks
+//! for; a sixteenth is kept for control writes. Never blocks: who gets no reservation registers a hook and tries again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +17,8 @@ type ReleaseHook = Box<dyn Fn() + Send + Sync>;
 pub struct TailBudget {
     bytes_max: u64,
     used_bytes: AtomicU64,
+    /// The newest reservation that found no room; 0 when there is room for it now.
+    refused_bytes: AtomicU64,
     hooks: RwLock<Vec<ReleaseHook>>,
 }
 
@@ -26,6 +28,7 @@ impl TailBudget {
         Arc::new(TailBudget {
             bytes_max,
             used_bytes: AtomicU64::new(0),
+            refused_bytes: AtomicU64::new(0),
             hooks: RwLock::new(Vec::new()),
         })
     }
@@ -43,6 +46,25 @@ impl TailBudget {
     /// Bytes reserved now.
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Acquire)
+    }
+
+    /// Whether batches must go into segments for want of memory. The more is kept until then, the larger a flush is when
+    /// there are many partitions; the last quarter takes what comes while one is under way.
+    pub fn presses(&self) -> bool {
+        let used = self.used_bytes();
+        if used >= self.bytes_max / 4 * 3 {
+            return true;
+        }
+        let refused = self.refused_bytes.load(Ordering::Acquire);
+        let waits = refused > 0 && used + refused > self.data_bytes_max();
+        if refused > 0 && !waits {
+            // One that is refused meanwhile asks again with the next release.
+            let order = (Ordering::AcqRel, Ordering::Relaxed);
+            let _ = self
+                .refused_bytes
+                .compare_exchange(refused, 0, order.0, order.1);
+        }
+        waits
     }
 
     /// Reserves for produced data; `None` when it would eat into the control reserve.
@@ -75,6 +97,9 @@ impl TailBudget {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
                 used.checked_add(bytes).filter(|sum| *sum <= line)
             });
+        if taken.is_err() && bytes <= self.data_bytes_max() {
+            self.refused_bytes.store(bytes, Ordering::Release);
+        }
         taken.ok().map(|_| Reservation {
             budget: Arc::clone(self),
             bytes,
@@ -139,6 +164,25 @@ mod tests {
         drop((data, control));
         assert_eq!(budget.used_bytes(), 0);
         assert!(budget.try_reserve(1501).is_none());
+    }
+
+    #[test]
+    fn it_presses_at_three_quarters_or_while_somebody_finds_no_room() {
+        let budget = TailBudget::new(1600);
+        let small = budget.try_reserve(700).unwrap();
+        assert!(!budget.presses());
+        assert!(budget.try_reserve(801).is_none());
+        assert!(budget.presses(), "801 bytes wait for room");
+        drop(small);
+        assert!(!budget.presses(), "there is room for them now");
+        let small = budget.try_reserve(700).unwrap();
+        assert!(!budget.presses(), "nobody waits any more");
+        let more = budget.try_reserve(500).unwrap();
+        assert!(budget.presses());
+        drop((small, more));
+        // What never fits is not waited for.
+        assert!(budget.try_reserve(1501).is_none());
+        assert!(!budget.presses());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Owns which partition is flushed next and how far the WAL may be recycled. Never waits for the WAL writer.
 //!
-//! A partition is flushed when it has enough pending, when tail memory is half used or too many WAL files are held back
+//! A partition is flushed when it has enough pending, when tail memory runs short or too many WAL files are held back
 //! (the one with the oldest frame first), and, paced, when its oldest frame has waited long.
 
 #[cfg(any(test, feature = "fuzz"))]
@@ -257,8 +257,8 @@ struct Pressure {
     held_files_max: u64,
     /// The WAL runs short of files: the checkpoint must reach this group.
     wanted: Option<u64>,
-    /// Tail memory is half used.
-    half: bool,
+    /// Tail memory runs short.
+    memory: bool,
     /// The volume has no room.
     full: bool,
     flush_after: Duration,
@@ -271,7 +271,7 @@ impl Pressure {
             held_files_max: (shared.wal().files_max() as u64 / HELD_FILES_DIVISOR)
                 .max(HELD_FILES_MIN),
             wanted: shared.wal().wants_checkpoint(),
-            half: shared.budget.used_bytes() >= shared.budget.bytes_max() / 2,
+            memory: shared.budget.presses(),
             full: shared.is_read_only(),
             flush_after: shared.options.flush_after,
         }
@@ -317,7 +317,7 @@ impl Work {
         }
         let needed = pressure.needed(self.processed_generation);
         let presses =
-            |at: WalPosition| pressure.half || at.group < needed || at.group <= self.urgent_group;
+            |at: WalPosition| pressure.memory || at.group < needed || at.group <= self.urgent_group;
         let pressing: Vec<PartitionId> = self
             .holds
             .keys()

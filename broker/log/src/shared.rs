@@ -310,7 +310,7 @@ impl Shared {
             }
         }
         self.flusher.group_processed(group.seq, group.generation);
-        if self.budget.used_bytes() >= self.budget.bytes_max() / 2 {
+        if self.budget.presses() {
             self.flusher.wake();
         }
         for partition in touched {
