@@ -97,9 +97,9 @@ impl Script {
             .advertised
             .iter()
             .find(|(key, ..)| *key == spec.key as i16)
-            .map_or(1..=0, |(_, min, max)| *min..=*max);
+            .map(|(_, min, max)| *min..=*max);
         for version in versions {
-            if !known.contains(&version) {
+            if !known.as_ref().is_some_and(|known| known.contains(&version)) {
                 continue;
             }
             let tag = format!("-{}{}v{version}{}", &self.family[..2], self.cases, self.run);

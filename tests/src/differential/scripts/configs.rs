@@ -12,6 +12,9 @@ use kafka_protocol::messages::{
 use super::super::case::Script;
 use crate::wire::text;
 
+/// Names with values, or with none.
+type Pairs<'a> = &'a [(&'a str, Option<&'a str>)];
+
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
 const LOGGER: i8 = 8;
@@ -221,7 +224,7 @@ fn alter_configs(script: &mut Script) {
         case.call("replaced", &replace(TOPIC, &topic, good));
         case.settle_changes();
         case.call_at("replaced, and then", 4, &shown);
-        let wrong: &[(&str, &[(&str, Option<&str>)])] = &[
+        let wrong: &[(&str, Pairs<'_>)] = &[
             ("unknown key", &[("no.such.key", Some("1"))]),
             ("not a number", &[("retention.ms", Some("long"))]),
             ("no value", &[("retention.ms", None)]),

@@ -22,6 +22,12 @@ use super::super::case::{Case, Script};
 use super::{named, produced};
 use crate::wire::text;
 
+/// Partitions with their replicas.
+type Assignments<'a> = &'a [(i32, &'a [i32])];
+
+/// Names with values, or with none.
+type Pairs<'a> = &'a [(&'a str, Option<&'a str>)];
+
 /// The id of no topic.
 const NOBODY: Uuid = Uuid::from_u128(0x1234_5678_9abc_4def_8123_4567_89ab_cdef);
 /// The broker that the scripts run against, and one that is not there.
@@ -149,7 +155,7 @@ fn create_topics_with_assignments(script: &mut Script) {
             "numbers beside assignments",
             &create(vec![with_numbers]),
         );
-        let wrong: &[(&str, &[(i32, &[i32])])] = &[
+        let wrong: &[(&str, Assignments<'_>)] = &[
             ("a broker that is not there", &[(0, &[NO_BROKER])]),
             ("a gap", &[(0, &[BROKER]), (2, &[BROKER])]),
             ("not from zero", &[(1, &[BROKER])]),
@@ -190,7 +196,7 @@ fn create_topics_with_configs(script: &mut Script) {
             ],
         );
         made(case, "lawful", &a);
-        let wrong: &[(&str, &[(&str, Option<&str>)])] = &[
+        let wrong: &[(&str, Pairs<'_>)] = &[
             ("an unknown key", &[("no.such.key", Some("1"))]),
             ("not a number", &[("retention.ms", Some("long"))]),
             ("out of range", &[("retention.ms", Some("-2"))]),

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::wire::text;
 
+/// Names with values, or with none.
+type Pairs<'a> = &'a [(&'a str, Option<&'a str>)];
+
 pub(super) fn run(script: &mut Script) {
     join_group(script);
     join_group_wrongly(script);
@@ -279,10 +282,7 @@ fn leave_group(script: &mut Script) {
     });
 }
 
-fn leave_as_instance(
-    case: &mut Case<'_>,
-    leave: &dyn Fn(&str, &[(&str, Option<&str>)]) -> LeaveGroupRequest,
-) {
+fn leave_as_instance(case: &mut Case<'_>, leave: &dyn Fn(&str, Pairs<'_>) -> LeaveGroupRequest) {
     let group = case.group("static");
     let member = stable_as(case, &group, Some("one"));
     case.call("nobody at all", &leave(&group, &[]));
