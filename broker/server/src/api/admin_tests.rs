@@ -8,18 +8,15 @@ use keelson_protocol::kafka_protocol::messages::create_topics_request::{
 use keelson_protocol::kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use keelson_protocol::kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use keelson_protocol::kafka_protocol::messages::describe_configs_response::DescribeConfigsResult;
-use keelson_protocol::kafka_protocol::messages::incremental_alter_configs_request::{
-    AlterConfigsResource, AlterableConfig,
-};
 use keelson_protocol::kafka_protocol::messages::{
     ApiKey, CreatePartitionsRequest, CreateTopicsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, TransactionalId,
+    DescribeClusterRequest, DescribeConfigsRequest, InitProducerIdRequest, TransactionalId,
 };
 use keelson_protocol::{ErrorCode, api};
 use uuid::Uuid;
 
 use super::common::text;
+use super::config_tests::{self, Change};
 use crate::testing::{TestBroker, name};
 
 const TOPIC: i8 = 2;
@@ -316,24 +313,8 @@ async fn configs_are_described_with_their_sources() {
     }
 }
 
-async fn alter(
-    broker: &TestBroker,
-    kind: i8,
-    of: &str,
-    changes: &[(&str, i8, Option<&str>)],
-) -> i16 {
-    let changes = changes.iter().map(|(key, op, value)| {
-        AlterableConfig::default()
-            .with_name(text(*key))
-            .with_config_operation(*op)
-            .with_value(value.map(text))
-    });
-    let resource = AlterConfigsResource::default()
-        .with_resource_type(kind)
-        .with_resource_name(text(of))
-        .with_configs(changes.collect());
-    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-    broker.call(request).await.responses[0].error_code
+async fn alter(broker: &TestBroker, kind: i8, of: &str, changes: &[Change<'_>]) -> i16 {
+    config_tests::alter(broker, kind, of, changes).await.0
 }
 
 #[tokio::test]

@@ -12,8 +12,7 @@ use keelson_protocol::kafka_protocol::messages::alter_configs_response::AlterCon
 use keelson_protocol::kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 use keelson_state::metadata::ConfigChange;
 
-use super::common::text;
-use super::config_change::{Wanted, carry_out};
+use super::config_change::{Wanted, carry_out, told};
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
 
@@ -46,15 +45,12 @@ impl Api for AlterConfigs {
             let first = outcomes.iter().flatten().map(|(code, _)| *code).next();
             let answers = body.resources.into_iter().zip(outcomes);
             let responses = answers.map(|(resource, refusal)| {
-                let response = AlterConfigsResourceResponse::default()
+                let (code, message) = told(refusal);
+                AlterConfigsResourceResponse::default()
                     .with_resource_type(resource.resource_type)
-                    .with_resource_name(resource.resource_name);
-                match refusal {
-                    None => response.with_error_message(None),
-                    Some((code, message)) => response
-                        .with_error_code(code.code())
-                        .with_error_message(Some(text(message))),
-                }
+                    .with_resource_name(resource.resource_name)
+                    .with_error_code(code)
+                    .with_error_message(message)
             });
             let responses = responses.collect();
             Answer::new(

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 
 use keelson_protocol::ErrorCode;
+use keelson_protocol::kafka_protocol::protocol::StrBytes;
 use keelson_state::metadata::{ALL_BROKERS, Alteration, ConfigChange, ConfigTarget};
 
+use super::common::text;
 use super::loggers;
 use crate::broker::Broker;
 use crate::errors;
@@ -70,6 +72,14 @@ pub(super) async fn carry_out(
         refusals[place] = error.map(|error| (errors::change(&error), error.to_string()));
     }
     refusals
+}
+
+/// What an answer says of a resource: code and message, which is there with an error only.
+pub(super) fn told(refusal: Option<Refusal>) -> (i16, Option<StrBytes>) {
+    match refusal {
+        None => (0, None),
+        Some((code, message)) => (code.code(), Some(text(message))),
+    }
 }
 
 fn plan(broker: &Broker, resource: Wanted, twice: bool) -> Result<Plan, Refusal> {

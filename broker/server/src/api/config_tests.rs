@@ -24,9 +24,15 @@ use crate::testing::{TestBroker, name};
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 
-type Change<'a> = (&'a str, i8, Option<&'a str>);
+pub(super) type Change<'a> = (&'a str, i8, Option<&'a str>);
 
-async fn alter(broker: &TestBroker, kind: i8, of: &str, changes: &[Change<'_>]) -> (i16, String) {
+/// The code and the words that a change of one resource is answered with.
+pub(super) async fn alter(
+    broker: &TestBroker,
+    kind: i8,
+    of: &str,
+    changes: &[Change<'_>],
+) -> (i16, String) {
     let changes = changes.iter().map(|(key, op, value)| {
         AlterableConfig::default()
             .with_name(text(*key))
