@@ -1,4 +1,4 @@
-{{- /* Names and labels. Object names come from the release name alone: it is also the cluster's name. */ -}}
+{{- /* Names, labels and checks. Object names come from the release name alone: it is also the cluster's name. */ -}}
 {{- define "keelson.name" -}}
 {{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
@@ -11,47 +11,54 @@
 {{- /* Cluster-scoped objects carry the namespace, so that equal releases in two namespaces do not meet. */ -}}
 {{- define "keelson.clusterScoped" -}}keelson:{{ .Release.Namespace }}:{{ .Release.Name }}-operator{{- end -}}
 
-{{- /* Call with (dict "root" $ "component" "broker"). Part of selectors: never changes. */ -}}
+{{- /* From (dict "root" $ "component" "broker"): the account that the component's pods run under. */ -}}
+{{- define "keelson.serviceAccount" -}}
+{{- $account := (index .root.Values .component).serviceAccount -}}
+{{- $account.name | default ($account.create | ternary (printf "%s-%s" .root.Release.Name .component) "default") -}}
+{{- end -}}
+
+{{- /* From (dict "root" $ "component" "broker"). Part of selectors: never changes. */ -}}
 {{- define "keelson.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "keelson.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{- define "keelson.labels" -}}
-{{ include "keelson.selectorLabels" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: keelson
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
+{{- /* The metadata of an object, from (dict "root" $ "component" "broker" "name" … ) and, where there are any, "namespace"
+and the object's own "labels" and "annotations". What selectors are made of is overridden by nothing. */ -}}
+{{- define "keelson.metadata" -}}
+{{- $standard := dict
+  "app.kubernetes.io/version" .root.Chart.AppVersion
+  "app.kubernetes.io/part-of" "keelson"
+  "app.kubernetes.io/managed-by" .root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
+{{- $selector := include "keelson.selectorLabels" . | fromYaml -}}
+name: {{ .name | quote }}
+{{- with .namespace }}
+namespace: {{ . }}
+{{- end }}
+labels: {{- merge (dict) $selector (.labels | default dict) .root.Values.commonLabels $standard | toYaml | nindent 2 }}
+{{- with merge (dict) (.annotations | default dict) .root.Values.commonAnnotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* The metadata of a pod template, from (dict "root" $ "component" "broker") and perhaps "annotations". The version is
+not in it: a new chart alone restarts nothing. */ -}}
+{{- define "keelson.podMetadata" -}}
+{{- $values := index .root.Values .component | default dict -}}
+{{- $selector := include "keelson.selectorLabels" . | fromYaml -}}
+labels: {{- merge (dict) $selector ($values.podLabels | default dict) .root.Values.commonLabels | toYaml | nindent 2 }}
+{{- with merge (dict) (.annotations | default dict) ($values.podAnnotations | default dict) .root.Values.commonAnnotations }}
+annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
 {{- define "keelson.image" -}}
 {{- with .Values.image -}}
-{{- if .registry }}{{ .registry }}/{{ end }}{{ .repository }}
+{{- with .registry | default ($.Values.global).imageRegistry }}{{ . }}/{{ end }}{{ .repository }}
 {{- if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end -}}
 {{- end -}}
-{{- end -}}
-
-{{- /* Restricted Pod Security: the pod's half and the container's half. */ -}}
-{{- define "keelson.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile:
-  type: RuntimeDefault
-{{- end -}}
-
-{{- define "keelson.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
 {{- end -}}
 
 {{- /* A YAML number arrives as a float; a property wants its digits. */ -}}
@@ -59,8 +66,24 @@ capabilities:
 {{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
 {{- end -}}
 
+{{- /* The namespaces that the operator watches, as JSON: [{"name": …, "prefix": …}, …]. */ -}}
 {{- define "keelson.namespaces" -}}
-{{- .Values.operator.watchNamespaces | default (list .Release.Namespace) | uniq | toJson -}}
+{{- $all := list -}}
+{{- range .Values.operator.watchNamespaces | default (list .Release.Namespace) -}}
+{{- $all = append $all (kindIs "string" . | ternary (dict "name" .) .) -}}
+{{- end -}}
+{{- $all | toJson -}}
+{{- end -}}
+
+{{- /* The same as arguments of `keelson-operator run` and `release`. */ -}}
+{{- define "keelson.namespaceArguments" -}}
+{{- if .Values.operator.allNamespaces }}
+- --all-namespaces
+{{- else }}
+{{- range fromJsonArray (include "keelson.namespaces" .) }}
+- --namespace={{ .name }}{{ with .prefix }}={{ . }}{{ end }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- /* What reconciling takes, as RBAC rules. */ -}}
@@ -80,30 +103,11 @@ capabilities:
   verbs: [create, patch]
 {{- end -}}
 
-{{- /* Annotations of what exists only while `helm uninstall` begins. */ -}}
-{{- define "keelson.uninstallHook" -}}
-helm.sh/hook: pre-delete
-helm.sh/hook-weight: {{ .weight | quote }}
-helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
-{{- end -}}
-
-{{- /* Scheduling, from (dict "values" .Values.broker "root" $). */ -}}
-{{- define "keelson.scheduling" -}}
-{{- with .root.Values.imagePullSecrets }}
-imagePullSecrets: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .values.nodeSelector }}
-nodeSelector: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .values.tolerations }}
-tolerations: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .values.affinity }}
-affinity: {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
-{{- end }}
+{{- /* The metadata of what exists only while `helm uninstall` begins, from (dict "root" $ "name" … "weight" "0"). */ -}}
+{{- define "keelson.uninstallMetadata" -}}
+{{- $hook := dict "helm.sh/hook" "pre-delete" "helm.sh/hook-weight" .weight
+  "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" -}}
+{{- include "keelson.metadata" (dict "root" .root "component" "uninstall" "name" .name "annotations" $hook) -}}
 {{- end -}}
 
 {{- /* What the schema cannot say, or says without the reason. */ -}}
@@ -119,5 +123,20 @@ priorityClassName: {{ . }}
 {{- end -}}
 {{- if and .Values.operator.allNamespaces .Values.operator.watchNamespaces -}}
 {{- fail "operator.allNamespaces and operator.watchNamespaces exclude each other" -}}
+{{- end -}}
+{{- $seen := dict -}}
+{{- range fromJsonArray (include "keelson.namespaces" .) -}}
+{{- if hasKey $seen .name -}}
+{{- fail (printf "operator.watchNamespaces has %q twice" .name) -}}
+{{- end -}}
+{{- $_ := set $seen .name true -}}
+{{- end -}}
+{{- if and .Values.monitoring.serviceMonitor.enabled .Values.monitoring.podMonitor.enabled -}}
+{{- fail "monitoring.serviceMonitor and monitoring.podMonitor exclude each other: everything would be scraped twice" -}}
+{{- end -}}
+{{- range $component := list "broker" "operator" -}}
+{{- if and (index $.Values.networkPolicy $component).extraEgress (not $.Values.networkPolicy.restrictEgress) -}}
+{{- fail (printf "networkPolicy.%s.extraEgress has no effect without networkPolicy.restrictEgress" $component) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
