@@ -1,10 +1,13 @@
 """What the chart's tests share: rendering with Helm, and where things are. Holds no expectation of its own."""
+import concurrent.futures
 import functools
 import pathlib
 import subprocess
 
 import yaml
 
+# The same as SafeLoader, in C where the wheel has it.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "keelson"
 CASES = ROOT / "tests" / "chart" / "cases"
@@ -12,6 +15,8 @@ GOLDEN = ROOT / "tests" / "chart" / "golden"
 RULES = CHART / "files" / "keelson.rules.yaml"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 DASHBOARDS = CHART / "dashboards"
+# Release and namespace of a case, where they are not those of all others.
+RELEASES = {"release-keelson": ("keelson", "kafka")}
 
 
 def helm(*args):
@@ -33,17 +38,29 @@ def render(*args, **names):
 
 
 def objects(*args, **names):
-    return [o for o in yaml.safe_load_all(render(*args, **names)) if o]
+    return [o for o in yaml.load_all(render(*args, **names), Loader=LOADER) if o]
 
 
 def case_names():
     return sorted(p.stem for p in CASES.glob("*.yaml"))
 
 
-@functools.cache
 def case_objects(name):
     """Rendered once; do not change what comes back."""
-    return objects("-f", CASES / f"{name}.yaml")
+    return _all_cases()[name]
+
+
+@functools.cache
+def _all_cases():
+    def rendered(name):
+        release, namespace = RELEASES.get(name, ("demo", "streams"))
+        return objects("-f", CASES / f"{name}.yaml", release=release, namespace=namespace)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return dict(zip(case_names(), pool.map(rendered, case_names())))
+
+
+def case_values(name):
+    return yaml.safe_load((CASES / f"{name}.yaml").read_text()) or {}
 
 
 def find(rendered, kind, name):

@@ -1,4 +1,6 @@
 """What the chart renders: lint, goldens, schemas of Kubernetes, CRDs, and what may never change."""
+import concurrent.futures
+import copy
 import pathlib
 import re
 import shutil
@@ -6,47 +8,22 @@ import tempfile
 import unittest
 
 import jsonschema
-import kubernetes_validate
 import yaml
 
 import chart
 import crds
 import golden
-
-# The one that tests/kube runs; and for the case with everything also the oldest that Chart.yaml admits, and the newest
-# there is a schema for.
-KUBERNETES_VERSION, ALL_KUBERNETES_VERSIONS = "1.34", ("1.30", "1.34", "1.37")
-
-# The Prometheus Operator's kinds have no schema in Kubernetes: this is what the chart uses of them.
-LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
-OPERATOR_KINDS = {
-    "ServiceMonitor": {
-        "type": "object", "additionalProperties": False, "required": ["selector", "endpoints"],
-        "properties": {
-            "selector": {"type": "object", "additionalProperties": False, "properties": {"matchLabels": LABELS}},
-            "endpoints": {"type": "array", "minItems": 1, "items": {
-                "type": "object", "additionalProperties": False, "required": ["port"],
-                "properties": {"port": {"type": "string"}, "path": {"type": "string"}, "interval": {"type": "string"}}}},
-        }},
-    "PrometheusRule": {
-        "type": "object", "additionalProperties": False, "required": ["groups"],
-        "properties": {"groups": {"type": "array", "items": {
-            "type": "object", "additionalProperties": False, "required": ["name", "rules"],
-            "properties": {"name": {"type": "string"}, "rules": {"type": "array", "items": {
-                "type": "object", "additionalProperties": False, "required": ["alert", "expr", "labels", "annotations"],
-                "properties": {"alert": {"type": "string"}, "expr": {"type": "string"}, "for": {"type": "string"},
-                               "labels": LABELS, "annotations": LABELS}}}}}}}},
-}
-
+import schemas
 
 class Render(unittest.TestCase):
     maxDiff = None
 
     def test_lint_strict(self):
-        for case in chart.case_names():
-            with self.subTest(case):
-                code, out, err = chart.helm("lint", "--strict", chart.CHART, "-f", chart.CASES / f"{case}.yaml")
-                self.assertEqual(code, 0, out + err)
+        def lint(case):
+            return chart.helm("lint", "--strict", "--quiet", chart.CHART, "-f", chart.CASES / f"{case}.yaml")
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for case, (code, out, err) in zip(chart.case_names(), pool.map(lint, chart.case_names())):
+                self.assertEqual(code, 0, f"{case}: {out}{err}")
 
     def test_versions_go_together(self):
         meta = yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
@@ -60,14 +37,32 @@ class Render(unittest.TestCase):
                                  "run tests/chart/run.sh --update and look at the difference")
 
     def test_every_object_is_valid(self):
+        self.assertEqual((schemas.VERSIONS[0], len(schemas.VERSIONS) >= 8), ("1.30.0", True))
+        self.assertTrue(yaml.safe_load((chart.CHART / "Chart.yaml").read_text())["kubeVersion"].startswith(">=1.30."))
+        seen = []
         for case in chart.case_names():
             for o in chart.case_objects(case):
+                if o in seen:
+                    continue
+                seen.append(o)
                 with self.subTest(f"{case}: {o['kind']}/{o['metadata']['name']}"):
-                    if o["kind"] in OPERATOR_KINDS:
-                        jsonschema.validate(o["spec"], OPERATOR_KINDS[o["kind"]])
-                        continue
-                    for version in ALL_KUBERNETES_VERSIONS if case == "everything" else (KUBERNETES_VERSION,):
-                        kubernetes_validate.validate(o, version, strict=True)
+                    schemas.validate(o)
+
+    def test_the_schemas_find_what_is_wrong(self):
+        for kind, name, break_it in (
+                ("StatefulSet", "demo-broker", lambda o: o["spec"]["template"]["spec"].update(restartPolcy="Always")),
+                ("Service", "demo-bootstrap", lambda o: o["spec"].update(ports="9092")),
+                ("ServiceMonitor", "demo-broker", lambda o: o["spec"]["endpoints"][0].update(prot="http")),
+                ("Topic", "orders", lambda o: o["spec"].update(partition=3))):
+            o = copy.deepcopy(chart.find(chart.case_objects({"ServiceMonitor": "everything", "Topic": "additions"}.get(kind, "default")), kind, name))
+            schemas.validate(o)
+            break_it(o)
+            with self.assertRaises(jsonschema.ValidationError):
+                schemas.validate(o)
+
+    def test_no_case_is_without_a_golden(self):
+        self.assertEqual({p.stem for p in chart.GOLDEN.glob("*.yaml")}, set(chart.case_names()))
+        self.assertGreaterEqual(len(chart.case_names()), 12)
 
     def test_names_are_unique(self):
         for case in chart.case_names():
@@ -116,6 +111,20 @@ class Render(unittest.TestCase):
                 hits = [n for n, labels in pods if want.items() <= labels.items()]
                 self.assertEqual(len(hits), 1, f"{case}: {name} selects {hits}")
 
+    def test_pod_monitors_find_one_kind_of_pod_each_and_give_the_jobs_of_service_monitors(self):
+        rendered = chart.case_objects("pod-monitor")
+        pods = {o["metadata"]["name"]: o["spec"]["template"] for o in rendered if o["kind"] in ("StatefulSet", "Deployment")}
+        jobs = {}
+        for o in rendered:
+            if o["kind"] == "PodMonitor":
+                want = o["spec"]["selector"]["matchLabels"]
+                [name] = [n for n, pod in pods.items() if want.items() <= pod["metadata"]["labels"].items()]
+                [endpoint] = o["spec"]["podMetricsEndpoints"]
+                self.assertIn(endpoint["port"], [p["name"] for p in pods[name]["spec"]["containers"][0]["ports"]])
+                jobs[name] = endpoint["relabelings"][0]
+        self.assertEqual(jobs, {"demo-broker": {"targetLabel": "job", "replacement": "demo-broker-headless"},
+                                "demo-operator": {"targetLabel": "job", "replacement": "demo-operator"}})
+
     def test_service_monitors_find_one_service_each(self):
         services = [(o["metadata"]["name"], o["metadata"]["labels"]) for o in chart.case_objects("everything") if o["kind"] == "Service"]
         hits = {}
@@ -124,6 +133,38 @@ class Render(unittest.TestCase):
                 want = o["spec"]["selector"]["matchLabels"]
                 hits[o["metadata"]["name"]] = [n for n, labels in services if want.items() <= labels.items()]
         self.assertEqual(hits, {"demo-broker": ["demo-broker-headless"], "demo-operator": ["demo-operator"]})
+
+    def test_labels_and_annotations_of_all_are_on_everything_and_change_no_selector(self):
+        for o in chart.case_objects("everything"):
+            templates = [o["spec"]["template"]] if "template" in o.get("spec", {}) else []
+            for metadata in [o["metadata"], *(t["metadata"] for t in templates)]:
+                self.assertEqual(metadata["labels"].get("team"), "streams", metadata)
+                self.assertEqual(metadata["annotations"].get("example.org/owner"), "streams", metadata)
+        stubborn = chart.objects("--set-json", 'commonLabels={"app.kubernetes.io/component":"mine","app.kubernetes.io/part-of":"shop"}')
+        for kind, name in (("StatefulSet", "demo-broker"), ("Deployment", "demo-operator")):
+            o = chart.find(stubborn, kind, name)
+            self.assertEqual(o["metadata"]["labels"]["app.kubernetes.io/part-of"], "shop")
+            self.assertEqual(o["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"], name.removeprefix("demo-"))
+            self.assertLessEqual(o["spec"]["selector"]["matchLabels"].items(), o["spec"]["template"]["metadata"]["labels"].items())
+
+    def test_kube_state_metrics_gets_its_file(self):
+        rendered = chart.find(chart.case_objects("kube-state-metrics"), "ConfigMap", "demo-kube-state-metrics")
+        text = (chart.CHART / "files" / "kube-state-metrics.yaml").read_text()
+        self.assertEqual(rendered["data"]["config.yaml"], text.strip())
+
+    def test_a_new_chart_alone_restarts_nothing(self):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder) / "keelson"
+            shutil.copytree(chart.CHART, copy)
+            text = (copy / "Chart.yaml").read_text()
+            (copy / "Chart.yaml").write_text(re.sub(r"^version: .*$", "version: 9.9.9", text, flags=re.M))
+            code, out, err = chart.helm("template", "demo", copy, "--namespace", "streams")
+        self.assertEqual(code, 0, err)
+        newer = [o for o in yaml.load_all(out, Loader=chart.LOADER) if o]
+        for kind, name in (("StatefulSet", "demo-broker"), ("Deployment", "demo-operator")):
+            o = chart.find(newer, kind, name)
+            self.assertEqual(o["metadata"]["labels"]["helm.sh/chart"], "keelson-9.9.9")
+            self.assertEqual(o["spec"]["template"], chart.find(chart.case_objects("default"), kind, name)["spec"]["template"])
 
     def test_a_changed_property_restarts_the_broker(self):
         def checksum(*args):
@@ -150,6 +191,14 @@ class Render(unittest.TestCase):
     def test_one_broker_may_be_drained(self):
         pdb = chart.find(chart.case_objects("default"), "PodDisruptionBudget", "demo-broker")["spec"]
         self.assertEqual(pdb["maxUnavailable"], 1)
+
+    def test_no_name_is_that_of_a_release(self):
+        """The release named like the chart differs from another only by the names of release and namespace."""
+        def words(case):
+            return sorted(yaml.safe_dump(o) for o in golden.shortened(chart.case_objects(case)))
+        release, namespace = chart.RELEASES["release-keelson"]
+        renamed = [o.replace("demo", release).replace("streams", namespace) for o in words("default")]
+        self.assertEqual(sorted(renamed), words("release-keelson"))
 
     def test_two_releases_in_two_namespaces_do_not_meet(self):
         def cluster_scoped(namespace):

@@ -63,7 +63,8 @@ class PodSecurity(unittest.TestCase):
             for name, spec in chart.pod_specs(chart.case_objects(case)):
                 with self.subTest(f"{case} {name}"):
                     self.assertIs(spec["enableServiceLinks"], False)
-                    token = name.endswith(("-operator", "-uninstall"))
+                    # "additions" asks for the broker's.
+                    token = name.endswith(("-operator", "-uninstall")) or (case, name) == ("additions", "StatefulSet/demo-broker")
                     self.assertIs(spec["automountServiceAccountToken"], token)
                     for container in spec["containers"]:
                         self.assertIs(container["securityContext"]["readOnlyRootFilesystem"], True)
@@ -88,7 +89,7 @@ class Rbac(unittest.TestCase):
                             self.fail("nothing of Kubernetes is deleted by the operator")
 
     def test_the_cluster_role_of_the_namespaced_form_is_small(self):
-        for case in ("default", "everything"):
+        for case in ("default", "everything", "watch-namespaces"):
             for _, rule in rules(chart.case_objects(case), "ClusterRole"):
                 for group in rule["apiGroups"]:
                     for resource in rule["resources"]:
@@ -97,7 +98,8 @@ class Rbac(unittest.TestCase):
                     self.assertTrue(rule["resourceNames"], "named objects only")
 
     def test_each_watched_namespace_has_its_role(self):
-        for case, want in (("default", {"streams"}), ("everything", {"streams", "orders"}), ("all-namespaces", set()), ("minimal", set())):
+        for case, want in (("default", {"streams"}), ("everything", {"streams", "orders"}), ("all-namespaces", set()), ("minimal", set()),
+                           ("watch-namespaces", {"streams", "orders", "billing"}), ("openshift", set())):
             rendered = chart.case_objects(case)
             found = {o["metadata"]["namespace"] for o in rendered
                      if o["kind"] == "Role" and any("topics/status" in r["resources"] for r in o["rules"])}
@@ -105,6 +107,7 @@ class Rbac(unittest.TestCase):
 
     def test_the_operator_is_told_the_same_namespaces(self):
         for case, want in (("default", ["--namespace=streams"]), ("everything", ["--namespace=streams", "--namespace=orders"]),
+                           ("watch-namespaces", ["--namespace=streams", "--namespace=orders=orders.", "--namespace=billing"]),
                            ("all-namespaces", ["--all-namespaces"])):
             pod = chart.find(chart.case_objects(case), "Deployment", "demo-operator")["spec"]["template"]["spec"]
             self.assertEqual([a for a in pod["containers"][0]["args"] if "namespace" in a], want)

@@ -1,7 +1,9 @@
 """What values are refused, and that README and schema say the same as values.yaml."""
+import concurrent.futures
 import json
 import unittest
 
+import jsonschema
 import yaml
 
 import chart
@@ -20,6 +22,25 @@ def resolve(schema):
     while "$ref" in schema:
         schema = SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]]
     return schema
+
+
+def objects(schema, path, build):
+    """(path, values with the key "typo" there) of every object with listed keys."""
+    schema = resolve(schema)
+    if "properties" in schema:
+        yield path, build({"typo": 1})
+    for key, inner in schema.get("properties", {}).items():
+        yield from objects(inner, f"{path}.{key}", lambda value, key=key: build({key: value}))
+    if "items" in schema:
+        yield from objects(schema["items"], f"{path}[]", lambda value: build([value]))
+    for inner in schema.get("anyOf", []):
+        yield from objects(inner, path, build)
+
+
+def flat(errors):
+    for error in errors:
+        yield error
+        yield from flat(error.context)
 
 
 # (what to set, what the refusal must say)
@@ -43,17 +64,33 @@ REFUSED = [
     (("broker.resources.limits.memry=1Gi",), "memry"),
     (("operator.allNamespaces=true", "operator.watchNamespaces={a}"), "exclude each other"),
     (("operator.watchNamespaces={Big}",), "watchNamespaces"),
+    (('operator.watchNamespaces=[{"name":"a","prefix":"a."},"a"]',), 'watchNamespaces has "a" twice'),
+    (('operator.watchNamespaces=[{"name":"a","prefix":"a/b"}]',), "watchNamespaces"),
+    (("fullnameOverride=x",), "fullnameOverride"),
     (("networkPolicy.clients[0].nonsense=1",), "nonsense"),
+    (('networkPolicy.broker.extraEgress=[{"to":[]}]',), "no effect without networkPolicy.restrictEgress"),
+    (("monitoring.serviceMonitor.enabled=true", "monitoring.podMonitor.enabled=true"), "scraped twice"),
+    (("broker.persistence.accessModes={ReadWriteMany}",), "accessModes"),
+    (("broker.podSecurityContext.runAsUsr=1",), "runAsUsr"),
+    (("broker.livenessProbe.successThreshold=2",), "successThreshold"),
+    (("broker.extraEnv[0].vale=1",), "vale"),
+    (("broker.podDisruptionBudget.maxUnavailable=-1",), "maxUnavailable"),
+    (("operator.logLevel=loud",), "logLevel"),
+    (("operator.updateStrategy.type=OnDelete",), "updateStrategy"),
+    (("broker.topologySpreadConstraints[0].topologyKe=zone",), "topologyKe"),
+    (("extraObjects[0].kind=ConfigMap",), "extraObjects"),
 ]
 
 
 class Values(unittest.TestCase):
     def test_refused_with_the_reason(self):
-        for sets, reason in REFUSED:
-            with self.subTest(sets):
-                code, _, err = chart.template(*[a for s in sets for a in ("--set", s)])
-                self.assertNotEqual(code, 0, "rendered")
-                self.assertIn(reason, err)
+        def template(refused):
+            return chart.template(*[a for s in refused[0] for a in ("--set-json" if '"' in s else "--set", s)])
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for (sets, reason), (code, _, err) in zip(REFUSED, pool.map(template, REFUSED)):
+                with self.subTest(sets):
+                    self.assertNotEqual(code, 0, "rendered")
+                    self.assertIn(reason, err)
 
     def test_more_than_one_broker_is_refused_even_without_the_schema(self):
         code, _, err = chart.template("--set", "broker.replicas=3", "--skip-schema-validation")
@@ -84,6 +121,16 @@ class Values(unittest.TestCase):
 
         walk(SCHEMA, "")
         self.assertEqual(loose, ["/properties/global", "/$defs/passedOn"])
+
+    def test_a_typo_is_refused_on_every_level(self):
+        """A key that does not exist, in every object that the schema knows."""
+        validator = jsonschema.Draft202012Validator(SCHEMA)
+        accepted, levels = [], list(objects(SCHEMA, "", lambda value: value))
+        for path, values in levels:
+            if not any("'typo' was unexpected" in error.message for error in flat(validator.iter_errors(values))):
+                accepted.append(path)
+        self.assertEqual(accepted, [".global"], "what is another chart's")
+        self.assertGreater(len(levels), 100)
 
     def test_schema_and_values_list_the_same(self):
         """What is in one and not in the other would be refused though documented, or accepted though ignored."""
