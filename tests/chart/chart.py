@@ -87,7 +87,9 @@ def pod_specs(rendered):
 
 
 def expressions(board):
-    """(panel title, query) of every panel of a dashboard."""
+    """(panel title, query) of every panel of a dashboard, and of the marks in its graphs."""
     for panel in board["panels"]:
         for target in panel.get("targets", []):
             yield panel["title"], target["expr"]
+    for annotation in board["annotations"]["list"]:
+        yield f"mark {annotation['name']}", annotation["expr"]

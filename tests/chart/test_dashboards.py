@@ -10,17 +10,22 @@ from grafana_foundation_sdk.models import dashboard, prometheus
 
 import chart
 
+sys.path.insert(0, str(chart.ROOT / "charts" / "dashboards"))
+import generate  # noqa: E402
+
+# Units of Grafana's list: it shows any other word behind the number, as it is.
+UNITS = {"none", "short", "s", "bytes", "Bps", "percentunit", "ops", "reqps", "cps", "mps", "recps", "suffix:cores"}
 BOARDS = {p.stem: json.loads(p.read_text()) for p in sorted(chart.DASHBOARDS.glob("*.json"))}
 
 
 class Dashboards(unittest.TestCase):
     def test_fresh(self):
-        done = subprocess.run([sys.executable, chart.ROOT / "charts" / "dashboards.py", "--check"], capture_output=True, text=True)
+        done = subprocess.run([sys.executable, chart.ROOT / "charts" / "dashboards" / "generate.py", "--check"], capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_grafana_types_read_them(self):
         plugins.register_default_plugins()
-        self.assertEqual(list(BOARDS), ["log-health", "topics-and-groups"])
+        self.assertEqual(list(BOARDS), ["broker-overview", "consumer-groups", "log-health", "operator", "topics"])
         for board in BOARDS.values():
             parsed = dashboard.Dashboard.from_json(board)
             self.assertEqual((parsed.title, parsed.uid), (board["title"], board["uid"]))
@@ -37,7 +42,10 @@ class Dashboards(unittest.TestCase):
                     continue
                 with self.subTest(f"{board['title']}: {panel['title']}"):
                     self.assertTrue(panel["title"] and len(panel["description"]) > 10)
-                    self.assertTrue(panel["fieldConfig"]["defaults"]["unit"])
+                    unit = panel["fieldConfig"]["defaults"]["unit"]
+                    self.assertIn(unit, UNITS)
+                    # States and tables of words have no unit, everything else has.
+                    self.assertTrue(unit != "none" or panel["type"] in ("state-timeline", "table"))
                     self.assertTrue(panel["targets"])
                     self.assertEqual(panel["datasource"]["uid"], "${datasource}")
             self.assertEqual(len({p["id"] for p in board["panels"]}), len(board["panels"]))
@@ -56,7 +64,7 @@ class Dashboards(unittest.TestCase):
     def test_variables_are_those_that_are_used(self):
         for board in BOARDS.values():
             names = {v["name"] for v in board["templating"]["list"]}
-            used = set(re.findall(r"\$\{?(\w+)", json.dumps(board["panels"]) + json.dumps(board["templating"])))
+            used = set(re.findall(r"\$\{?(\w+)", json.dumps([board["panels"], board["templating"], board["annotations"]])))
             self.assertEqual(used - {"__rate_interval", "__all"}, names)
 
     def test_every_query_is_promql(self):

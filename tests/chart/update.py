@@ -7,7 +7,7 @@ import crds
 import golden
 import readme
 
-subprocess.run([sys.executable, chart.ROOT / "charts" / "dashboards.py"], check=True)
+subprocess.run([sys.executable, chart.ROOT / "charts" / "dashboards" / "generate.py"], check=True)
 crds.update()
 readme.README.write_text(readme.updated())
 chart.GOLDEN.mkdir(exist_ok=True)
