@@ -11,7 +11,7 @@ from grafana_foundation_sdk.models import dashboard, prometheus
 import chart
 
 sys.path.insert(0, str(chart.ROOT / "charts" / "dashboards"))
-import generate  # noqa: E402
+import generate
 
 # Units of Grafana's list: it shows any other word behind the number, as it is.
 UNITS = {"none", "short", "s", "bytes", "Bps", "percentunit", "ops", "reqps", "cps", "mps", "recps", "suffix:cores"}
