@@ -19,14 +19,14 @@ DASHBOARDS = CHART / "dashboards"
 RELEASES = {"release-keelson": ("keelson", "kafka")}
 
 
-def helm(*args):
+def helm(*args, stdin=None):
     """Exit code, standard output and standard error of Helm."""
-    done = subprocess.run(["helm", *map(str, args)], capture_output=True, text=True)
+    done = subprocess.run(["helm", *map(str, args)], input=stdin, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
 
-def template(*args, release="demo", namespace="streams"):
-    return helm("template", release, CHART, "--namespace", namespace, *args)
+def template(*args, release="demo", namespace="streams", stdin=None):
+    return helm("template", release, CHART, "--namespace", namespace, *args, stdin=stdin)
 
 
 def render(*args, **names):

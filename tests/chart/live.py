@@ -164,6 +164,11 @@ class ControlPlane:
         return subprocess.run(["kubectl", "--kubeconfig", self.kubeconfig, *args], input=stdin, check=True,
                               capture_output=True, text=True).stdout
 
+    def try_kubectl(self, *args, stdin=None):
+        """Exit code and standard error, warnings of the API server among it."""
+        done = subprocess.run(["kubectl", "--kubeconfig", self.kubeconfig, *args], input=stdin, capture_output=True, text=True)
+        return done.returncode, done.stderr
+
     def end(self):
         subprocess.run([chart.ROOT / "tests/kube/control-plane.sh", "down"], env=self.env, capture_output=True)
 

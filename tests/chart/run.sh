@@ -33,7 +33,7 @@ fi
 export LC_ALL=C.UTF-8 HELM_CONFIG_HOME="$cache/helm" HELM_CACHE_HOME="$cache/helm" HELM_DATA_HOME="$cache/helm"
 unset KUBECONFIG
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root/tests/chart"
-static=(test_render test_upgrade test_effects test_values test_security test_rules test_dashboards test_image)
+static=(test_metadata test_render test_upgrade test_effects test_values test_security test_rules test_dashboards test_image)
 case "${1:-}" in
   --update) exec "$venv/bin/python" tests/chart/update.py ;;
   --live) exec "$venv/bin/python" -W ignore::ResourceWarning -m unittest -v test_live ;;

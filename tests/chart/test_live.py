@@ -2,6 +2,8 @@
 Prometheus: a broker with traffic is killed, one byte of its write-ahead log is flipped, and it is started again.
 
 The healthy phase must be silent, the damage must be told, and no panel may ask for a series that nobody exposes."""
+import concurrent.futures
+import json
 import pathlib
 import re
 import shutil
@@ -16,6 +18,7 @@ import kafka.errors
 import chart
 import live
 import metrics_page
+import test_upgrade
 from test_dashboards import BOARDS, generate
 from test_rules import alerts
 
@@ -25,6 +28,12 @@ apiVersion: keelson.dev/v1alpha1
 kind: Topic
 metadata: {name: declared}
 spec: {clusterRef: {name: demo}, partitions: 2}
+"""
+RUNTIME = """
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: gvisor}
+handler: runsc
 """
 # Label values that no ordinary run has: the family must be there, these values cannot be.
 NEVER_IN_THIS_RUN = {'error="UNKNOWN_SERVER_ERROR"', 'reason!~"none|stopped|killed"'}
@@ -203,6 +212,26 @@ class Live(unittest.TestCase):
     def test_the_operator_has_the_rights_it_needs(self):
         self.cluster.kubectl("-n", "streams", "wait", "--for=condition=Ready", "topics.keelson.dev/declared", "--timeout=30s")
         self.assertNotIn("orbidden", self.operator.log.read_text())
+
+    def test_the_api_server_takes_an_upgrade_to_every_case(self):
+        """From the default installed here, as a dry run with all that the API server checks: fields, what may not change, CEL,
+        and the restricted Pod Security of the namespace, in words."""
+        for created in (["namespace", "monitoring"], ["namespace", "orders"], ["namespace", "billing"],
+                        ["priorityclass", "low", "--value=1"], ["priorityclass", "high", "--value=2"]):
+            self.cluster.kubectl("create", *created)
+        self.cluster.kubectl("apply", "-f", "-", stdin=RUNTIME)
+
+        def upgrade(case):
+            values = test_upgrade.without(chart.case_values(case), test_upgrade.FIXED)
+            rendered = chart.objects("--values", "-", stdin=json.dumps(values))
+            items = [o for o in rendered if not o["apiVersion"].startswith("monitoring.coreos.com/")]
+            for o in items:
+                o["metadata"].setdefault("namespace", "streams")
+            return self.cluster.try_kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-",
+                                            stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+        cases = [case for case in chart.case_names() if case not in chart.RELEASES]
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            self.assertEqual(dict(zip(cases, pool.map(upgrade, cases))), dict.fromkeys(cases, (0, "")))
 
     def test_the_reader_got_an_error(self):
         live.wait("the reader to get an error", lambda: self.reader.errors)

@@ -1,0 +1,147 @@
+"""What others read of the chart: Artifact Hub's annotations, kube-state-metrics' configuration, the examples for KEDA."""
+import re
+import subprocess
+import unittest
+
+import jsonschema
+import yaml
+
+import chart
+import schemas
+
+META = yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
+METRICS = (chart.ROOT / "docs" / "metrics.md").read_text()
+
+
+def annotation(name):
+    return yaml.safe_load(META["annotations"][f"artifacthub.io/{name}"])
+
+
+class ArtifactHub(unittest.TestCase):
+    """https://artifacthub.io/docs/topics/annotations/helm/"""
+
+    def test_crds(self):
+        want = {(o["spec"]["names"]["kind"], o["spec"]["versions"][0]["name"], o["metadata"]["name"])
+                for o in chart.case_objects("default") if o["kind"] == "CustomResourceDefinition"}
+        self.assertEqual({(c["kind"], c["version"], c["name"]) for c in annotation("crds")}, want)
+        for crd in annotation("crds"):
+            self.assertEqual(set(crd), {"kind", "version", "name", "displayName", "description"})
+
+    def test_examples_are_valid(self):
+        self.assertEqual({e["kind"] for e in annotation("crdsExamples")}, {c["kind"] for c in annotation("crds")})
+        for example in annotation("crdsExamples"):
+            schemas.validate(example)
+
+    def test_images_are_those_of_the_pods(self):
+        used = {c["image"] for _, spec in chart.pod_specs(chart.case_objects("default")) for c in spec["containers"]}
+        self.assertEqual({i["image"] for i in annotation("images")}, used)
+
+    def test_the_rest_is_of_the_right_form(self):
+        self.assertEqual(META["annotations"]["artifacthub.io/license"], META["annotations"]["licenses"])
+        self.assertIn("Apache License", (chart.ROOT / "LICENSE").read_text())
+        self.assertIn(annotation("operatorCapabilities"),
+                      ("Basic Install", "Seamless Upgrades", "Full Lifecycle", "Deep Insights", "Auto Pilot"))
+        self.assertEqual(annotation("category"), "streaming-messaging")
+        for change in annotation("changes"):
+            self.assertIn(change["kind"], ("added", "changed", "deprecated", "removed", "fixed", "security"))
+            self.assertTrue(change["description"])
+        for link in annotation("links"):
+            self.assertRegex(link["url"], "^https://")
+
+
+class KubeStateMetrics(unittest.TestCase):
+    CONFIG = yaml.safe_load((chart.CHART / "files" / "kube-state-metrics.yaml").read_text())
+
+    @staticmethod
+    def field(schema, path, where):
+        """The schema of a field; a path that leads nowhere would give no series and no error."""
+        for part in path:
+            if part not in schema.get("properties", {}):
+                raise AssertionError(f"{where}: {path} is not in the CRD")
+            schema = schema["properties"][part]
+        return schema
+
+    def test_every_path_leads_to_a_field(self):
+        kinds = set()
+        for resource in self.CONFIG["spec"]["resources"]:
+            gvk = resource["groupVersionKind"]
+            kinds.add(gvk["kind"])
+            root = dict(schemas.crd_schemas()[gvk["kind"]])
+            metadata = {"type": "object", "properties": {"name": {"type": "string"}, "namespace": {"type": "string"}, "generation": {"type": "integer"}}}
+            root["properties"] = {**root["properties"], "metadata": metadata}
+            names = []
+            for path in resource["labelsFromPath"].values():
+                self.field(root, path, gvk["kind"])
+            for metric in resource["metrics"]:
+                where = f"{gvk['kind']} {metric['name']}"
+                names.append(metric["name"])
+                kind = metric["each"]["type"]
+                each = metric["each"][kind[0].lower() + kind[1:]]
+                base = self.field(root, each.get("path", []), where)
+                base = base.get("items", base)
+                for path in each.get("labelsFromPath", {}).values():
+                    self.field(base, path, where)
+                value = self.field(base, each.get("valueFrom", []), where)
+                if kind == "Gauge":
+                    self.assertIn(value["type"], ("integer", "number"), where)
+                if kind == "StateSet":
+                    self.assertEqual(each["list"], value["enum"], where)
+                self.assertEqual(kind == "Info", metric["name"].endswith("info"), where)
+                self.assertTrue(metric["help"])
+            self.assertEqual(len(names), len(set(names)))
+        self.assertEqual(kinds, set(schemas.crd_schemas()))
+
+    def test_the_role_is_for_what_is_read(self):
+        role = chart.find(chart.case_objects("pod-monitor"), "ClusterRole", "keelson:streams:demo-kube-state-metrics")
+        plurals = {c["name"].split(".")[0] for c in annotation("crds")}
+        self.assertEqual({r for rule in role["rules"] if rule["apiGroups"] == ["keelson.dev"] for r in rule["resources"]}, plurals)
+        for rule in role["rules"]:
+            self.assertEqual(rule["verbs"], ["list", "watch"])
+        binding = chart.find(chart.case_objects("pod-monitor"), "ClusterRoleBinding", "keelson:streams:demo-kube-state-metrics")
+        self.assertEqual(binding["subjects"], [{"kind": "ServiceAccount", "name": "kube-state-metrics", "namespace": "monitoring"}])
+
+
+class Keda(unittest.TestCase):
+    EXAMPLES = chart.ROOT / "examples" / "keda"
+    # https://keda.sh/docs/latest/reference/scaledobject-spec/ , the part that the examples use.
+    SPEC = schemas.strict({
+        "scaleTargetRef": schemas.strict({"name": schemas.TEXT}, ["name"]),
+        "minReplicaCount": {"type": "integer"}, "maxReplicaCount": {"type": "integer"},
+        "pollingInterval": {"type": "integer"}, "cooldownPeriod": {"type": "integer"},
+        "fallback": schemas.strict({"failureThreshold": {"type": "integer"}, "replicas": {"type": "integer"}}, ["failureThreshold", "replicas"]),
+        "triggers": {"type": "array", "minItems": 1, "items": {"oneOf": [
+            schemas.strict({"type": {"const": "apache-kafka"}, "metadata": {"$ref": "#/$defs/kafka"}}, ["type", "metadata"]),
+            schemas.strict({"type": {"const": "kafka"}, "metadata": {"$ref": "#/$defs/kafka"}}, ["type", "metadata"]),
+            schemas.strict({"type": {"const": "prometheus"}, "metadata": schemas.strict(dict.fromkeys(
+                ["serverAddress", "query", "threshold", "activationThreshold"], schemas.TEXT), ["serverAddress", "query", "threshold"])},
+                ["type", "metadata"])]}},
+    }, ["scaleTargetRef", "triggers"])
+    KAFKA = schemas.strict(dict.fromkeys(
+        ["bootstrapServers", "consumerGroup", "topic", "lagThreshold", "activationLagThreshold", "offsetResetPolicy",
+         "allowIdleConsumers"], schemas.TEXT), ["bootstrapServers", "consumerGroup", "topic", "lagThreshold"])
+
+    def triggers(self):
+        for path in sorted(self.EXAMPLES.glob("*.yaml")):
+            for o in yaml.safe_load_all(path.read_text()):
+                self.assertEqual((o["apiVersion"], o["kind"]), ("keda.sh/v1alpha1", "ScaledObject"))
+                jsonschema.validate(o["spec"], {**self.SPEC, "$defs": {"kafka": self.KAFKA}})
+                yield from o["spec"]["triggers"]
+
+    def test_valid_and_both_ways(self):
+        self.assertEqual([t["type"] for t in self.triggers()], ["kafka", "prometheus"])
+
+    def test_kafka_starts_at_the_bootstrap_service(self):
+        [trigger] = [t["metadata"] for t in self.triggers() if t["type"] == "kafka"]
+        service = chart.find(chart.case_objects("release-keelson"), "Service", "keelson-bootstrap")
+        port = service["spec"]["ports"][0]["port"]
+        self.assertEqual(trigger["bootstrapServers"], f"keelson-bootstrap.kafka.svc:{port}")
+
+    def test_the_query_asks_for_what_there_is(self):
+        [query] = [t["metadata"]["query"] for t in self.triggers() if t["type"] == "prometheus"]
+        done = subprocess.run(["promtool", "check", "rules", "/dev/stdin"], capture_output=True, text=True,
+                              input=yaml.safe_dump({"groups": [{"name": "g", "rules": [{"record": "r", "expr": query}]}]}))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        [(family, labels)] = re.findall(r"\b(kafka_\w+)\{([^}]*)\}", query)
+        row = next(line for line in METRICS.splitlines() if f"`{family}`" in line)
+        for label in re.findall(r"(\w+)=", labels):
+            self.assertIn(label, ["namespace", *re.findall(r"`(\w+)`", row)], f"{label} of {family}")
