@@ -8,6 +8,7 @@ import yaml
 
 import chart
 import schemas
+import test_values
 
 META = yaml.safe_load((chart.CHART / "Chart.yaml").read_text())
 METRICS = (chart.ROOT / "docs" / "metrics.md").read_text()
@@ -91,6 +92,19 @@ class KubeStateMetrics(unittest.TestCase):
             self.assertEqual(len(names), len(set(names)))
         self.assertEqual(kinds, set(schemas.crd_schemas()))
 
+    def test_the_readme_names_every_family_and_label(self):
+        text = (chart.CHART / "README.md").read_text()
+        for resource in self.CONFIG["spec"]["resources"]:
+            prefix = resource["metricNamePrefix"]
+            for metric in resource["metrics"]:
+                name = metric["name"]
+                [row] = [line for line in text.splitlines() if line.startswith(f"| `{prefix}_") and
+                         (f"`{prefix}_{name}`" in line or f"`…_{name}`" in line)]
+                kind = metric["each"]["type"]
+                each = metric["each"][kind[0].lower() + kind[1:]]
+                labels = {*each.get("labelsFromPath", {}), *filter(None, [each.get("labelName")])}
+                self.assertEqual(set(re.findall(r"`(\w+)`", row.split(" | ")[1])), labels, name)
+
     def test_the_role_is_for_what_is_read(self):
         role = chart.find(chart.case_objects("pod-monitor"), "ClusterRole", "keelson:streams:demo-kube-state-metrics")
         plurals = {c["name"].split(".")[0] for c in annotation("crds")}
@@ -99,6 +113,21 @@ class KubeStateMetrics(unittest.TestCase):
             self.assertEqual(rule["verbs"], ["list", "watch"])
         binding = chart.find(chart.case_objects("pod-monitor"), "ClusterRoleBinding", "keelson:streams:demo-kube-state-metrics")
         self.assertEqual(binding["subjects"], [{"kind": "ServiceAccount", "name": "kube-state-metrics", "namespace": "monitoring"}])
+
+
+class Migration(unittest.TestCase):
+    def test_every_value_on_the_right_exists(self):
+        text = (chart.ROOT / "docs" / "chart-migration.md").read_text()
+        rows = [line.split(" | ") for line in text[text.index("<!-- mapping"):text.index("<!-- end of mapping")].splitlines() if line.startswith("| `")]
+        self.assertGreater(len(rows), 40)
+        for row in rows[1:]:
+            for code in re.findall(r"`([^`]+)`", row[1]):
+                before, names, after = re.fullmatch(r"([^{]*)(?:\{(.*)\}(.*))?", code).groups()
+                for name in (names or "").split(","):
+                    schema = test_values.SCHEMA
+                    for key in (before + name + (after or "")).split("."):
+                        self.assertIn(key, test_values.resolve(schema)["properties"], code)
+                        schema = test_values.resolve(schema)["properties"][key]
 
 
 class Keda(unittest.TestCase):

@@ -215,13 +215,29 @@ class Render(unittest.TestCase):
             (copy / "templates" / "notes.yaml").write_text(
                 '{{- define "notes" }}' + text + '{{ end -}}\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\n'
                 'data: {notes: {{ include "notes" . | quote }}}\n')
-            code, out, err = chart.helm("template", "demo", copy, "--namespace", "streams", "--show-only", "templates/notes.yaml")
-        self.assertEqual(code, 0, err)
-        notes = yaml.safe_load(out)["data"]["notes"]
-        self.assertIn("demo-bootstrap.streams.svc.cluster.local:9092", notes)
-        manifest = re.search(r"<<EOF\n(.*?)\nEOF\n", notes, re.S)[1]
-        topic = yaml.safe_load(manifest)
-        self.assertEqual((topic["kind"], topic["spec"]["clusterRef"]["name"]), ("Topic", "demo"))
+
+            def notes(case):
+                code, out, err = chart.helm("template", "demo", copy, "--namespace", "streams", "-f", chart.CASES / f"{case}.yaml",
+                                            "--show-only", "templates/notes.yaml")
+                self.assertEqual(code, 0, err)
+                return yaml.safe_load(out)["data"]["notes"]
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                found = dict(zip(chart.case_names(), pool.map(notes, chart.case_names())))
+        for case, text in found.items():
+            with self.subTest(case):
+                self.assertNotRegex(text, r"<no value>|nil|\{\{|\n\n\n| \n")
+                self.assertEqual("rollout status statefulset/demo-broker" in text, True)
+                self.assertEqual("helm -n streams test demo" in text, chart.case_values(case).get("test", {}).get("enabled", True))
+                for manifest in re.findall(r"<<EOF\n(.*?)\nEOF\n", text, re.S):
+                    topic = yaml.safe_load(manifest)
+                    schemas.validate(topic)
+                    self.assertEqual(topic["spec"]["clusterRef"]["name"], "demo")
+        self.assertIn("demo-bootstrap.streams.svc.k8s.example.org:9092\n", found["everything"])
+        self.assertNotIn("<<EOF", found["minimal"])
+        self.assertNotIn("No alerts", found["pod-monitor"])
+        self.assertIn("No hook", found["openshift"])
+        self.assertIn("claim data-demo-broker-0", found["default"])
+        self.assertNotIn("claim data", found["everything"])
 
 
 if __name__ == "__main__":
