@@ -32,6 +32,8 @@ class ArtifactHub(unittest.TestCase):
         self.assertEqual({e["kind"] for e in annotation("crdsExamples")}, {c["kind"] for c in annotation("crds")})
         for example in annotation("crdsExamples"):
             schemas.validate(example)
+            with self.assertRaises(jsonschema.ValidationError):
+                schemas.validate({**example, "spec": {**example["spec"], "partition": 3}})
 
     def test_images_are_those_of_the_pods(self):
         used = {c["image"] for _, spec in chart.pod_specs(chart.case_objects("default")) for c in spec["containers"]}
