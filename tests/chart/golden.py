@@ -23,7 +23,7 @@ def _shorten(o):
         o["spec"] = "compared with crds/ by test_render"
     if o["kind"] == "ConfigMap" and "-dashboard-" in o["metadata"]["name"]:
         o["data"] = {k: "compared with the file by test_dashboards" for k in o["data"]}
-    if o["kind"] == "ConfigMap" and o["metadata"]["name"].endswith("-kube-state-metrics"):
+    if o["kind"] == "ConfigMap" and "-kube-state-metrics" in o["metadata"]["name"]:
         o["data"] = {k: "compared with the file by test_render" for k in o["data"]}
     if o["kind"] == "PrometheusRule":
         o["spec"] = "checked by test_rules"

@@ -52,7 +52,7 @@ class Render(unittest.TestCase):
         for kind, name, break_it in (
                 ("StatefulSet", "demo-broker", lambda o: o["spec"]["template"]["spec"].update(restartPolcy="Always")),
                 ("Service", "demo-bootstrap", lambda o: o["spec"].update(ports="9092")),
-                ("ServiceMonitor", "demo-broker", lambda o: o["spec"]["endpoints"][0].update(prot="http"))):
+                ("ServiceMonitor", "demo-broker-streams", lambda o: o["spec"]["endpoints"][0].update(prot="http"))):
             o = copy.deepcopy(chart.find(chart.case_objects("everything"), kind, name))
             schemas.validate(o)
             break_it(o)
@@ -131,7 +131,7 @@ class Render(unittest.TestCase):
             if o["kind"] == "ServiceMonitor":
                 want = o["spec"]["selector"]["matchLabels"]
                 hits[o["metadata"]["name"]] = [n for n, labels in services if want.items() <= labels.items()]
-        self.assertEqual(hits, {"demo-broker": ["demo-broker-headless"], "demo-operator": ["demo-operator"]})
+        self.assertEqual(hits, {"demo-broker-streams": ["demo-broker-headless"], "demo-operator-streams": ["demo-operator"]})
 
     def test_labels_and_annotations_of_all_are_on_everything_and_change_no_selector(self):
         for o in chart.case_objects("everything"):
@@ -200,10 +200,15 @@ class Render(unittest.TestCase):
         self.assertEqual(sorted(renamed), words("release-keelson"))
 
     def test_two_releases_in_two_namespaces_do_not_meet(self):
-        def cluster_scoped(namespace):
-            return {(o["kind"], o["metadata"]["name"]) for o in chart.objects("--set", "crds.install=false", namespace=namespace)
-                    if o["kind"].startswith("Cluster")}
-        self.assertFalse(cluster_scoped("a") & cluster_scoped("b"))
+        """Neither cluster-wide nor in the namespaces of others, where monitors, dashboards and roles may be put."""
+        def outside(case, namespace):
+            return {(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"])
+                    for o in chart.objects("-f", chart.CASES / f"{case}.yaml", "--set", "crds.install=false,extraObjects=null", namespace=namespace)
+                    if o["metadata"].get("namespace", namespace) != namespace or o["kind"].startswith("Cluster")}
+        for case in ("default", "everything", "watch-namespaces", "pod-monitor"):
+            first, second = outside(case, "a"), outside(case, "b")
+            self.assertTrue(first)
+            self.assertFalse(first & second, case)
 
     def test_notes(self):
         # Helm shows notes only at an install into a cluster; here they become the content of an object.

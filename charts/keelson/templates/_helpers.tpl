@@ -11,6 +11,12 @@
 {{- /* Cluster-scoped objects carry the namespace, so that equal releases in two namespaces do not meet. */ -}}
 {{- define "keelson.clusterScoped" -}}keelson:{{ .Release.Namespace }}:{{ .Release.Name }}-operator{{- end -}}
 
+{{- /* A name from (dict "root" $ "name" … "namespace" …); in another namespace than the release's with that of the release,
+so that equal releases do not meet there. */ -}}
+{{- define "keelson.nameIn" -}}
+{{- .name -}}{{- if ne (.namespace | default .root.Release.Namespace) .root.Release.Namespace }}-{{ .root.Release.Namespace }}{{ end -}}
+{{- end -}}
+
 {{- /* From (dict "root" $ "component" "broker"): the account that the component's pods run under. */ -}}
 {{- define "keelson.serviceAccount" -}}
 {{- $account := (index .root.Values .component).serviceAccount -}}
@@ -33,7 +39,7 @@ and the object's own "labels" and "annotations". What selectors are made of is o
   "app.kubernetes.io/managed-by" .root.Release.Service
   "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
 {{- $selector := include "keelson.selectorLabels" . | fromYaml -}}
-name: {{ .name | quote }}
+name: {{ include "keelson.nameIn" . | quote }}
 {{- with .namespace }}
 namespace: {{ . }}
 {{- end }}
