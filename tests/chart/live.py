@@ -8,6 +8,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -93,28 +94,33 @@ def with_values(args, values):
 class Broker:
     """A broker with the chart's configuration, on loopback and free ports."""
 
-    def __init__(self, folder):
-        self.folder, self.data = folder, folder / "data"
+    def __init__(self, folder, *settings):
+        self.folder, self.data, self.settings = folder, folder / "data", settings
         self.container = chart.pod_container(chart.case_objects("default"), "StatefulSet", "demo-broker")
         (folder / "broker.properties").write_text(
             chart.find(chart.case_objects("default"), "ConfigMap", "demo-broker")["data"]["broker.properties"])
 
-    def start(self):
+    def command(self, http="127.0.0.1:0"):
         args = with_values(self.container["args"], {
             "--data-dir": self.data, "--config": self.folder / "broker.properties",
             "--set": "advertised.listeners=PLAINTEXT://127.0.0.1:0"})
-        self.process, answer = ready(self.folder, "broker", [
-            BINARIES / self.container["command"][0], *args, "--set", "listeners=PLAINTEXT://127.0.0.1:0",
-            "--set", "http.listen=127.0.0.1:0", "--set", f"keelson.termination.message.path={self.folder / 'termination'}"])
+        words = [BINARIES / self.container["command"][0], *args]
+        for setting in ("listeners=PLAINTEXT://127.0.0.1:0", f"http.listen={http}",
+                        f"keelson.termination.message.path={self.folder / 'termination'}", *self.settings):
+            words += ["--set", setting]
+        return words
+
+    def start(self):
+        self.process, answer = ready(self.folder, "broker", self.command())
         self.kafka, self.http = answer["kafka"][0], answer["http"]
         return self
 
     def log_state(self):
         return json.loads(get(f"http://{self.http}/admin/v1/log"))
 
-    def flip_byte_after(self, marker):
-        """Changes one byte right behind the last place in the write-ahead log that holds marker."""
-        for path in sorted((self.data / "wal").iterdir(), reverse=True):
+    def flip_byte_after(self, marker, under="wal"):
+        """Changes one byte right behind the last place in the files below `under` that holds marker."""
+        for path in sorted((p for p in (self.data / under).rglob("*") if p.is_file()), reverse=True):
             content = path.read_bytes()
             at = content.rfind(marker)
             if at >= 0:
@@ -124,7 +130,17 @@ class Broker:
                     file.seek(at + len(marker))
                     file.write(bytes([byte[0] ^ 0x01]))
                 return path
-        raise AssertionError(f"{marker!r} is in no file of the write-ahead log")
+        raise AssertionError(f"{marker!r} is in no file below {under}")
+
+
+class Strace(Process):
+    """What a slow or broken disk does to a running program: `inject` by system call, as strace takes it."""
+
+    def __init__(self, folder, pid, inject):
+        words = [word for calls, what in inject.items() for word in ("-e", f"inject={calls}:{what}")]
+        super().__init__(folder, "strace", ["strace", "-f", "-o", "/dev/null", "-e", "trace=" + ",".join(inject), *words, "-p", pid])
+        tasks = pathlib.Path(f"/proc/{pid}/task")
+        wait("strace", lambda: not tasks.exists() or all("TracerPid:\t0\n" not in (t / "status").read_text() for t in tasks.iterdir()))
 
 
 class ControlPlane:
@@ -178,7 +194,7 @@ class Prometheus:
 
     def __init__(self, folder):
         self.folder, self.port = folder, free_port()
-        self.targets = {}
+        self.targets, self.lock = {}, threading.Lock()
         self._write_targets()
         (folder / "prometheus.yml").write_text(json.dumps({
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
@@ -195,8 +211,9 @@ class Prometheus:
 
     def scrape(self, **jobs):
         """Job to address. The instance is the job's name, so that a restart on another port goes on with its series."""
-        self.targets.update(jobs)
-        self._write_targets()
+        with self.lock:
+            self.targets.update(jobs)
+            self._write_targets()
 
     def _write_targets(self):
         new = self.folder / "targets.json.new"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Tests of the chart, the dashboards and the alerts: tests/chart/run.sh [--static | --live | --update]
+# Tests of the chart, the dashboards and the alerts: tests/chart/run.sh [--static | --live | --faults | --update]
 #   (nothing)  everything
 #   --static   what needs no broker: lint, schemas, goldens, Pod Security, promtool, dashboards
-#   --live     a real broker, operator, API server and Prometheus (binaries in KEELSON_BINARIES, default target/debug)
+#   --live     a real broker, operator, API server and Prometheus (binaries in KEELSON_BINARIES, default target/debug), and --faults
+#   --faults   a fault of the disk for each panel of the dashboard Log health; needs root, for small volumes and strace
 #   --update   rewrites what is generated: goldens, dashboards, the table in the chart's README, the copies of the CRDs
 # Installs what it needs: a venv, Helm from its Go module, Debian's prometheus.
 set -euo pipefail
@@ -34,10 +35,31 @@ export LC_ALL=C.UTF-8 HELM_CONFIG_HOME="$cache/helm" HELM_CACHE_HOME="$cache/hel
 unset KUBECONFIG
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root/tests/chart"
 static=(test_metadata test_render test_upgrade test_effects test_values test_security test_rules test_dashboards test_image)
+run=("$venv/bin/python" -W ignore::ResourceWarning -m unittest -v)
+# Volumes are mounted where nobody else sees them, and are gone with the process.
+faults=(unshare --mount --propagation private "${run[@]}" test_faults)
+
+# Beside each other: both mostly wait for programs and for Prometheus to look again.
+live() {
+  local told failed=0 pid
+  told="$(mktemp)"
+  "${faults[@]}" >"$told" 2>&1 &
+  pid=$!
+  "${run[@]}" test_live || failed=1
+  wait "$pid" || failed=1
+  cat "$told" >&2
+  rm -f "$told"
+  return "$failed"
+}
+
 case "${1:-}" in
   --update) exec "$venv/bin/python" tests/chart/update.py ;;
-  --live) exec "$venv/bin/python" -W ignore::ResourceWarning -m unittest -v test_live ;;
-  --static) exec "$venv/bin/python" -W ignore::ResourceWarning -m unittest -v "${static[@]}" ;;
-  "") exec "$venv/bin/python" -W ignore::ResourceWarning -m unittest -v "${static[@]}" test_live ;;
-  *) sed -n '2,7s/^# //p' "$0"; exit 2 ;;
+  --live) live ;;
+  --faults) exec "${faults[@]}" ;;
+  --static) exec "${run[@]}" "${static[@]}" ;;
+  "")
+    "${run[@]}" "${static[@]}"
+    live
+    ;;
+  *) sed -n '2,8s/^# //p' "$0"; exit 2 ;;
 esac

@@ -18,6 +18,7 @@ import kafka.errors
 import chart
 import live
 import metrics_page
+import panels
 import test_upgrade
 from test_dashboards import BOARDS, generate
 from test_rules import alerts
@@ -139,11 +140,6 @@ def wait_for_all(prometheus, expressions, seconds=live.DEADLINE_S):
     return missing
 
 
-def concrete(query):
-    """A panel's query with its variables set to All, and the interval to a few scrapes."""
-    return re.sub(r'"\$\w+"', '".*"', query.replace("$__rate_interval", "15s"))
-
-
 class Live(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -238,7 +234,7 @@ class Live(unittest.TestCase):
         self.assertIn("Corrupt", type(self.reader.errors[0]).__name__)
 
     def test_every_panel_has_data(self):
-        queries = {f"{name}: {title}: {query}": concrete(query)
+        queries = {f"{name}: {title}: {query}": panels.concrete(query)
                    for name, board in BOARDS.items() for title, query in chart.expressions(board) if title not in EMPTY_IN_THIS_RUN}
         self.assertGreater(len(queries), 60)
         self.assertEqual(wait_for_all(self.prometheus, queries), {})
@@ -258,7 +254,7 @@ class Live(unittest.TestCase):
             for variable in board["templating"]["list"]:
                 if variable["type"] == "query" and variable["name"] != "namespace":  # which is there only in Kubernetes
                     selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"]).groups()
-                    values[variable["name"]] = f'group by ({label}) ({concrete(selector)}) unless group by ({label}) (vector(0))'
+                    values[variable["name"]] = f'group by ({label}) ({panels.concrete(selector)}) unless group by ({label}) (vector(0))'
         self.assertEqual(wait_for_all(self.prometheus, values), {})
 
     def test_every_family_is_on_a_dashboard_or_listed_as_unused(self):
