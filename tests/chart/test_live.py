@@ -4,10 +4,12 @@ Prometheus: a broker with traffic is killed, one byte of its write-ahead log is 
 The healthy phase must be silent, the damage must be told, and no panel may ask for a series that nobody exposes."""
 import concurrent.futures
 import json
+import os
 import pathlib
 import re
 import shutil
 import signal
+import subprocess
 import tempfile
 import threading
 import unittest
@@ -277,3 +279,19 @@ class Live(unittest.TestCase):
         errors = self.exposed["keelson_wal_decode_errors_total"]
         for label, values in page.lists.items():
             self.assertEqual(values, errors.values[label], label)
+
+
+class Arguments(unittest.TestCase):
+    def test_the_operator_knows_the_arguments_of_every_case(self):
+        """Up to the point where it looks for Kubernetes, which is not there."""
+        seen = set()
+        for case in chart.case_names():
+            for name, spec in chart.pod_specs(chart.case_objects(case)):
+                container = spec["containers"][0]
+                if container["command"] == ["keelson-operator"]:
+                    seen.add(tuple(container["args"]))
+        self.assertGreater(len(seen), 4)
+        for args in seen:
+            done = subprocess.run([live.BINARIES / "keelson-operator", *args], capture_output=True, text=True, timeout=60,
+                                  env={**os.environ, "KUBECONFIG": "/nonexistent"})
+            self.assertIn("no Kubernetes cluster is configured", done.stderr, args)
