@@ -34,18 +34,21 @@ fi
 export LC_ALL=C.UTF-8 HELM_CONFIG_HOME="$cache/helm" HELM_CACHE_HOME="$cache/helm" HELM_DATA_HOME="$cache/helm"
 unset KUBECONFIG
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root/tests/chart"
-static=(test_metadata test_render test_upgrade test_effects test_values test_security test_rules test_dashboards test_image)
 run=("$venv/bin/python" -W ignore::ResourceWarning -m unittest -v)
+templates=("${run[@]}" test_metadata test_render test_upgrade test_effects test_values test_security)
+contents=("${run[@]}" test_rules test_dashboards test_image)
+live=("${run[@]}" test_live)
 # Volumes are mounted where nobody else sees them, and are gone with the process.
 faults=(unshare --mount --propagation private "${run[@]}" test_faults)
 
-# Beside each other: both mostly wait for programs and for Prometheus to look again.
-live() {
+# Two of the commands above beside each other: they mostly wait for programs, and for Prometheus to look again.
+both() {
+  local -n first="$1" second="$2"
   local told failed=0 pid
   told="$(mktemp)"
-  "${faults[@]}" >"$told" 2>&1 &
+  "${second[@]}" >"$told" 2>&1 &
   pid=$!
-  "${run[@]}" test_live || failed=1
+  "${first[@]}" || failed=1
   wait "$pid" || failed=1
   cat "$told" >&2
   rm -f "$told"
@@ -54,12 +57,12 @@ live() {
 
 case "${1:-}" in
   --update) exec "$venv/bin/python" tests/chart/update.py ;;
-  --live) live ;;
+  --live) both live faults ;;
   --faults) exec "${faults[@]}" ;;
-  --static) exec "${run[@]}" "${static[@]}" ;;
+  --static) both templates contents ;;
   "")
-    "${run[@]}" "${static[@]}"
-    live
+    both templates contents
+    both live faults
     ;;
   *) sed -n '2,8s/^# //p' "$0"; exit 2 ;;
 esac
