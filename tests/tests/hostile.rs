@@ -256,6 +256,59 @@ fn hostile_counts_and_lengths_in_every_api_and_version() {
     });
 }
 
+/// Overwrites one to three fields, or parts of some, with numbers that handlers get wrong.
+fn with_odd_values(mut body: Vec<u8>, random: &mut StdRng) -> Vec<u8> {
+    const ODD: [u64; 9] = [
+        0,
+        1,
+        7,
+        0x7f,
+        0x7fff,
+        0x7fff_ffff,
+        i64::MAX as u64,
+        i64::MIN as u64,
+        u64::MAX,
+    ];
+    for _ in 0..random.random_range(1..=3) {
+        let value = match random.random_range(0..3) {
+            0 => random.random(),
+            1 => 1 << random.random_range(0..64),
+            _ => ODD[random.random_range(0..ODD.len())],
+        };
+        let width = [1, 2, 4, 8][random.random_range(0..4)];
+        let at = random.random_range(0..=body.len());
+        let end = (at + width).min(body.len());
+        body.splice(at..end, value.to_be_bytes()[8 - width..].iter().copied());
+    }
+    body
+}
+
+#[test]
+fn odd_values_in_every_api_and_version() {
+    let rounds = std::env::var("KEELSON_HOSTILE_ROUNDS").map_or(4, |text| {
+        text.parse().expect("KEELSON_HOSTILE_ROUNDS is a number")
+    });
+    let mut broker = broker();
+    // What a specimen names is there, so that handlers get past the names.
+    let mut wire = Wire::connect(broker.bootstrap());
+    for name in ["name", "topic"] {
+        wire.create_topic(name, 2, &[]);
+    }
+    let mut random = seeded("odd_values");
+    for _ in 0..rounds {
+        let frames: Vec<Vec<u8>> = every_version()
+            .map(|(spec, version)| {
+                let elements = random.random_range(1..=2);
+                let body = Specimen::new(spec, version, elements).body;
+                frame(spec, version, &with_odd_values(body, &mut random))
+            })
+            .collect();
+        under("odd values", &mut broker, |bootstrap| {
+            throw_all(bootstrap, &frames)
+        });
+    }
+}
+
 #[test]
 fn truncated_frames_of_every_api_and_version() {
     let mut broker = broker();

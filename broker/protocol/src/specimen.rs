@@ -2,8 +2,12 @@
 //!
 //! Owns how a shape becomes bytes. Only compiled for tests (feature `specimen`).
 
+mod decode;
+
 use crate::api::ApiSpec;
 use crate::shape::{Kind, Shape};
+
+pub use decode::decode;
 
 /// The name of the mark at the end of each struct of a flexible version.
 pub const TAGGED_FIELDS: &str = "tagged fields";

@@ -8,19 +8,13 @@ mod batches;
 pub mod changes;
 mod directory;
 mod mangle;
+mod memory;
+mod requests;
+mod stored;
 
-use std::alloc::System;
 use std::path::{Path, PathBuf};
 
-use cap::Cap;
 use keelson_log::fuzz;
-
-/// What the whole process may hold. The largest lawful need is a snappy block (32 MiB) and what a batch decompresses to
-/// (4 MiB here), for each of up to four tests at once.
-const MEMORY_BYTES_MAX: usize = 256 * 1024 * 1024;
-
-#[global_allocator]
-static ALLOCATOR: Cap<System> = Cap::new(System, MEMORY_BYTES_MAX);
 
 /// One thing that is fuzzed.
 pub struct Target {
@@ -34,6 +28,16 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "request_frame",
+        run: requests::frame,
+        seeds: requests::seeds,
+    },
+    Target {
+        name: "stored_record",
+        run: stored::record,
+        seeds: stored::seeds,
+    },
     Target {
         name: "batch_validator",
         run: batches::validator,

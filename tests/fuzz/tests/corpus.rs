@@ -133,6 +133,6 @@ macro_rules! targets {
 }
 
 targets! {
-    batch_validator record_walker decompressors extent wal_group wal_scan recovery wal_manifest partition_manifest
-    node_meta producers entries
+    request_frame stored_record batch_validator record_walker decompressors extent wal_group wal_scan recovery wal_manifest
+    partition_manifest node_meta producers entries
 }

@@ -2,58 +2,17 @@
 
 use bytes::Bytes;
 use kafka_protocol::messages::*;
-use kafka_protocol::protocol::Request;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::api::{APIS, ApiSpec, spec};
 use crate::safe::{self, DECODED_BYTES_MAX, DecodeError};
-use crate::specimen::{Specimen, Width};
-
-fn decode_as<M: Request>(version: i16, body: &[u8]) -> Result<usize, DecodeError> {
-    let mut rest = Bytes::copy_from_slice(body);
-    let guarded = safe::decode::<M>(version, rest.clone(), DECODED_BYTES_MAX)?;
-    drop(guarded);
-    M::decode(&mut rest, version).unwrap();
-    Ok(body.len() - rest.len())
-}
-
-macro_rules! by_key {
-    ($key:expr, $version:expr, $body:expr, $($name:ident: $request:ty),* $(,)?) => {
-        match $key {
-            $(ApiKey::$name => decode_as::<$request>($version, $body),)*
-            other => panic!("{other:?} is in the table, but not in this test"),
-        }
-    };
-}
+use crate::specimen::{self, Specimen, Width};
 
 /// Decodes behind the guard; gives the bytes that the decoder consumed.
 fn decode(spec: &ApiSpec, version: i16, body: &[u8]) -> Result<usize, DecodeError> {
-    by_key!(
-        spec.key, version, body,
-        Produce: ProduceRequest, Fetch: FetchRequest, ListOffsets: ListOffsetsRequest, Metadata: MetadataRequest,
-        OffsetCommit: OffsetCommitRequest, OffsetFetch: OffsetFetchRequest, FindCoordinator: FindCoordinatorRequest,
-        JoinGroup: JoinGroupRequest, Heartbeat: HeartbeatRequest, LeaveGroup: LeaveGroupRequest,
-        SyncGroup: SyncGroupRequest, DescribeGroups: DescribeGroupsRequest, ListGroups: ListGroupsRequest,
-        ApiVersions: ApiVersionsRequest, CreateTopics: CreateTopicsRequest, DeleteTopics: DeleteTopicsRequest,
-        InitProducerId: InitProducerIdRequest, DescribeConfigs: DescribeConfigsRequest,
-        CreatePartitions: CreatePartitionsRequest, DeleteGroups: DeleteGroupsRequest,
-        IncrementalAlterConfigs: IncrementalAlterConfigsRequest, DescribeCluster: DescribeClusterRequest,
-        OffsetForLeaderEpoch: OffsetForLeaderEpochRequest, DeleteRecords: DeleteRecordsRequest,
-        AddPartitionsToTxn: AddPartitionsToTxnRequest, AddOffsetsToTxn: AddOffsetsToTxnRequest, EndTxn: EndTxnRequest,
-        WriteTxnMarkers: WriteTxnMarkersRequest, TxnOffsetCommit: TxnOffsetCommitRequest,
-        DescribeProducers: DescribeProducersRequest, DescribeTransactions: DescribeTransactionsRequest,
-        ListTransactions: ListTransactionsRequest, DescribeAcls: DescribeAclsRequest, CreateAcls: CreateAclsRequest,
-        DeleteAcls: DeleteAclsRequest, AlterReplicaLogDirs: AlterReplicaLogDirsRequest,
-        DescribeLogDirs: DescribeLogDirsRequest, ElectLeaders: ElectLeadersRequest,
-        AlterPartitionReassignments: AlterPartitionReassignmentsRequest,
-        ListPartitionReassignments: ListPartitionReassignmentsRequest,
-        DescribeClientQuotas: DescribeClientQuotasRequest, OffsetDelete: OffsetDeleteRequest, AlterConfigs: AlterConfigsRequest,
-        CreateDelegationToken: CreateDelegationTokenRequest, RenewDelegationToken: RenewDelegationTokenRequest,
-        ExpireDelegationToken: ExpireDelegationTokenRequest, DescribeDelegationToken: DescribeDelegationTokenRequest,
-        DescribeUserScramCredentials: DescribeUserScramCredentialsRequest, DescribeQuorum: DescribeQuorumRequest,
-        ListConfigResources: ListConfigResourcesRequest, DescribeTopicPartitions: DescribeTopicPartitionsRequest,
-    )
+    let body = Bytes::copy_from_slice(body);
+    specimen::decode(spec, version, &body).map(|decoded| decoded.body)
 }
 
 fn every_version() -> impl Iterator<Item = (&'static ApiSpec, i16)> {
