@@ -177,6 +177,12 @@ pub enum BatchError {
     },
 }
 
+/// Whether bytes that claim to be a batch claim to belong to a transaction; nothing else of them is looked at.
+pub fn claims_transaction(bytes: &[u8]) -> bool {
+    let field = bytes.get(ATTRIBUTES..).and_then(<[u8]>::first_chunk);
+    field.is_some_and(|field| i16::from_be_bytes(*field) & ATTRIBUTE_TRANSACTIONAL != 0)
+}
+
 /// Who set the timestamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestampType {

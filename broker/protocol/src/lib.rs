@@ -25,7 +25,7 @@ pub mod validate;
 
 pub use batch::{
     BATCH_HEADER_BYTES, BATCH_PREFIX_BYTES, BatchError, BatchHeader, TimestampType,
-    patch_offset_and_epoch, rewrite_timestamps, verify_crc,
+    claims_transaction, patch_offset_and_epoch, rewrite_timestamps, verify_crc,
 };
 pub use compression::{Compression, Levels};
 pub use error_names::error_name;

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use keelson_protocol::kafka_protocol::messages::ProduceRequest;
-use keelson_protocol::{BatchHeader, ErrorCode};
+use keelson_protocol::{BatchHeader, ErrorCode, claims_transaction};
 use keelson_state::transactions::{AddRequest, TopicPartition, TransactionError};
 
 use super::{Refused, Request};
@@ -37,11 +37,15 @@ pub(super) fn needed(
     for topic in &body.topic_data {
         for partition in &topic.partition_data {
             let records = partition.records.as_deref().unwrap_or_default();
+            // Most batches are of none, and their header is read when they are judged.
+            if !claims_transaction(records) {
+                continue;
+            }
             let Ok(header) = BatchHeader::parse(records) else {
                 // It will be refused.
                 continue;
             };
-            if !header.is_transactional() || !header.has_producer_id() {
+            if !header.has_producer_id() {
                 continue;
             }
             let of_batch = (header.producer_id, header.producer_epoch);
