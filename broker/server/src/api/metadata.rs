@@ -203,7 +203,7 @@ impl View {
             OPERATIONS_UNKNOWN
         };
         MetadataResponseTopic::default()
-            .with_name(Some(name_of(state)))
+            .with_name(Some(state.name.clone()))
             .with_topic_id(Uuid::from_bytes(state.topic.id))
             .with_is_internal(self.version >= 1 && is_internal(&state.topic.name))
             .with_partitions(partitions.collect())
@@ -231,10 +231,6 @@ impl View {
             .with_topics(topics)
             .with_cluster_authorized_operations(operations)
     }
-}
-
-fn name_of(state: &TopicState) -> TopicName {
-    TopicName(StrBytes::from_string(state.topic.name.to_string()))
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use keelson_log::{CompactionConfig, Log, Partition, PartitionConfig, PartitionId, TopicId};
+use keelson_protocol::kafka_protocol::messages::TopicName;
+use keelson_protocol::kafka_protocol::protocol::StrBytes;
 use keelson_state::config::{LayeredDefaults, TopicSettings, settings};
 use keelson_state::metadata::{Image, Topic, TopicUuid};
 use keelson_state::producers::ProducerTable;
@@ -23,6 +25,8 @@ pub use waiters::{AckGroup, Waiters, Watch};
 pub struct TopicState {
     /// What the image says.
     pub topic: Arc<Topic>,
+    /// Its name as answers carry it, so that none has to make a copy.
+    pub name: TopicName,
     /// Its configuration in force.
     pub settings: TopicSettings,
     /// Leader epoch of its partitions.
@@ -139,6 +143,7 @@ impl Partitions {
         }
         let state = Arc::new(TopicState {
             topic: Arc::clone(topic),
+            name: TopicName(StrBytes::from_string(topic.name.to_string())),
             settings,
             leader_epoch: image.leader_epoch(topic),
             partitions,
