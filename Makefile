@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test check bench bench-log sim suites differential chaos fuzz image cluster-test setup
+.PHONY: help run test check bench bench-log bench-requests sim suites differential chaos fuzz image cluster-test setup
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ bench: ## Keelson beside Apache Kafka, alternating in one run; writes docs/perfo
 
 bench-log: ## What the log costs beside the disk itself; writes docs/performance.md
 	@tests/bench-log.sh
+
+bench-requests: ## Allocations and instructions per request; writes docs/performance.md
+	@tests/bench-requests.sh
 
 chaos: ## SIGKILL at named points, 200 rounds, all recounted; 100 runs of clients through kills and pauses, all judged
 	@cargo build --workspace --bins
