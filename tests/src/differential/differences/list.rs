@@ -187,66 +187,6 @@ pub const DIFFERENCES: &[Difference] = &[
         reason: "Only followers give the epoch they last fetched; it is not looked at.",
     },
     Difference {
-        steps: &["data / fetch with isolation / no such level *"],
-        fields: &[
-            field("error_code", "\"UNKNOWN_SERVER_ERROR\"", "null"),
-            field("responses[0]", "null", "{*}"),
-            field(
-                "responses[0].partitions[0].error_code",
-                "\"UNKNOWN_SERVER_ERROR\"",
-                "null",
-            ),
-            field("responses[0].partitions[0].high_watermark", "-1", "5"),
-            field("responses[0].partitions[0].last_stable_offset", "-1", "5"),
-            field("responses[0].partitions[0].log_start_offset", "-1", "null"),
-            field("responses[0].partitions[0].records[*]", "null", "{*}"),
-        ],
-        reason: "Apache Kafka fails on it; Keelson reads what is not read_committed (1) as read_uncommitted.",
-    },
-    Difference {
-        steps: &["data / fetch with limits / a negative limit *"],
-        fields: &[
-            field(
-                "responses[0].partitions[0].error_code",
-                "\"UNKNOWN_SERVER_ERROR\"",
-                "null",
-            ),
-            field("responses[0].partitions[0].high_watermark", "-1", "3"),
-            field("responses[0].partitions[0].last_stable_offset", "-1", "3"),
-            field("responses[0].partitions[0].log_start_offset", "-1", "null"),
-            field("responses[0].partitions[0].records[0]", "null", "{*}"),
-        ],
-        reason: "Apache Kafka fails on it; Keelson takes it for none, and gives the one batch that every fetch gives.",
-    },
-    Difference {
-        steps: &["data / fetch with limits / the same partition twice *"],
-        fields: &[
-            field(
-                "responses[0].partitions[0].records[0].base_offset",
-                "2",
-                "0",
-            ),
-            field(
-                "responses[0].partitions[0].records[0].last_offset_delta",
-                "0",
-                "1",
-            ),
-            field(
-                "responses[0].partitions[0].records[0].records[0][2]",
-                "\"c\"",
-                "\"a\"",
-            ),
-            field(
-                "responses[0].partitions[0].records[0].records[1]",
-                "null",
-                "[*]",
-            ),
-            field("responses[0].partitions[0].records[1]", "null", "{*}"),
-            field("responses[0].partitions[1]", "null", "{*}"),
-        ],
-        reason: "Outside of a session, each entry of a request is answered, in its order; Apache Kafka answers the last one only.",
-    },
-    Difference {
         steps: &[
             "* / no partition (ListOffsets v*",
             "* / no partition (Produce v*",
@@ -436,6 +376,6 @@ pub const DIFFERENCES: &[Difference] = &[
             "\"INVALID_TXN_STATE\"",
             "\"PRODUCER_FENCED\"",
         )],
-        reason: "A commit that comes after an abort is told that it comes too late, whoever aborted.",
+        reason: "As in Apache Kafka after 4.3.1 (KAFKA-20785): whoever aborted, a commit that comes after it comes too late. Clients take INVALID_TXN_STATE for fatal.",
     },
 ];

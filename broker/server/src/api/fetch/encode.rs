@@ -13,12 +13,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use keelson_log::Reservation;
 use keelson_protocol::frame::FrameError;
-use keelson_protocol::kafka_protocol::messages::ApiKey;
+use keelson_protocol::kafka_protocol::messages::{ApiKey, FetchRequest};
 use keelson_protocol::{ErrorCode, api};
 use keelson_state::fetch_sessions::TopicKey;
 
-use super::plan::Part;
-use super::read::{PartAnswer, Round};
+use super::plan::{self, Part, TOPIC_ID_VERSION_MIN};
+use super::read::{self, PartAnswer, Round};
 use crate::reply::{Body, Reply};
 
 const FLEXIBLE_VERSION_MIN: i16 = 12;
@@ -50,6 +50,24 @@ impl FetchBody {
             read_committed: false,
             permit: None,
         }
+    }
+
+    /// An error for the whole request, which clients of versions without topic ids look for at each partition.
+    pub(super) fn refused(error: ErrorCode, version: i16, request: &FetchRequest) -> Self {
+        let mut body = Self::failed(error, request.session_id);
+        if version >= TOPIC_ID_VERSION_MIN {
+            return body;
+        }
+        for topic in &request.topics {
+            let key = plan::key(false, &topic.topic, topic.topic_id);
+            let parts = topic.partitions.iter().map(|partition| BodyPart {
+                topic: key.clone(),
+                index: partition.partition,
+                answer: read::failed(error),
+            });
+            body.parts.extend(parts);
+        }
+        body
     }
 
     /// The answers of a round to the parts of its plan, in their order.

@@ -40,6 +40,8 @@ use read::{Files, Round};
 
 /// First version with sessions.
 const SESSION_VERSION_MIN: i16 = 7;
+/// Uncommitted and committed reads. Kafka fails on any other, which clients are told as an unknown error.
+const ISOLATION_LEVELS: std::ops::RangeInclusive<i8> = 0..=1;
 
 /// The handler.
 pub struct Fetch;
@@ -49,6 +51,11 @@ impl Api for Fetch {
     type Response = FetchBody;
 
     fn handle(broker: &Arc<Broker>, call: Call<FetchRequest>) -> Outcome<FetchBody> {
+        if !ISOLATION_LEVELS.contains(&call.body.isolation_level) {
+            let error = ErrorCode::UnknownServerError;
+            let body = FetchBody::refused(error, call.version, &call.body);
+            return Outcome::Ready(Answer::failed(body, error));
+        }
         let plan = match plan(broker, &call) {
             Ok(plan) => plan,
             Err(error) => {

@@ -1,5 +1,6 @@
 //! What a Fetch asks for, in the form that waits: names resolved, limits applied, nothing of the frame held.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,6 +150,7 @@ impl Plan {
         let count = topics.iter().map(|topic| topic.partitions.len()).sum();
         let mut parts = Vec::with_capacity(count);
         let mut unknown = Vec::new();
+        let mut places = may_repeat(topics).then(|| HashMap::with_capacity(count));
         for topic in topics {
             let (key, state) = resolve(broker, params.uses_topic_ids, topic);
             for wanted in &topic.partitions {
@@ -158,7 +160,15 @@ impl Plan {
                 } else {
                     &mut parts
                 };
-                list.push(part);
+                let at = places.as_mut().map_or(list.len(), |places| {
+                    let name = (&topic.topic, topic.topic_id, wanted.partition);
+                    *places.entry(name).or_insert(list.len())
+                });
+                // What stands twice counts as it stands last, in the place where it stood first.
+                match list.get_mut(at) {
+                    Some(before) => *before = part,
+                    None => list.push(part),
+                }
             }
         }
         if follows {
@@ -188,6 +198,18 @@ impl Plan {
             Scope::Session { live, .. } => live.id,
         }
     }
+}
+
+/// Whether a request may name a partition twice; one topic with its partitions in order, or topics in order, do not.
+fn may_repeat(topics: &[FetchTopic]) -> bool {
+    let in_order = |topic: &FetchTopic| {
+        topic
+            .partitions
+            .is_sorted_by(|a, b| a.partition < b.partition)
+    };
+    let topics_in_order =
+        topics.is_sorted_by(|a, b| (&a.topic, a.topic_id) < (&b.topic, b.topic_id));
+    !topics_in_order || !topics.iter().all(in_order)
 }
 
 fn resolve(

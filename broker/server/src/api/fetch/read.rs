@@ -109,7 +109,8 @@ struct Budget {
     committed_only: bool,
 }
 
-fn failed(error: ErrorCode) -> PartAnswer {
+/// An error, and nothing else.
+pub(super) fn failed(error: ErrorCode) -> PartAnswer {
     PartAnswer {
         error: Some(error),
         high_watermark: -1,
@@ -152,6 +153,10 @@ fn read(
     if offset >= readable {
         answer.at_end = true;
         return (answer, false);
+    }
+    if part.wanted.bytes_max < 0 {
+        // Kafka fails on it where there is something to read.
+        return (failed(ErrorCode::UnknownServerError), false);
     }
     let allowed = part.bytes_max().min(budget.left);
     if !budget.is_first && allowed == 0 {

@@ -44,6 +44,83 @@ fn batches(data: &PartitionData) -> Vec<(i64, i32)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_twice_counts_as_it_stands_last_where_it_stood_first() {
+    let test = TestBroker::start(&["num.partitions=2"]).await;
+    test.create(&["a", "b"]).await;
+    for value in [b"x", b"y"] {
+        test.produce("a", 1, &[value]).await;
+    }
+    let topic = |topic: &str, offsets: &[(i32, i64)]| {
+        let partitions = offsets
+            .iter()
+            .map(|(index, offset)| partition(*index, *offset, 1 << 20));
+        FetchTopic::default()
+            .with_topic(name(topic))
+            .with_partitions(partitions.collect())
+    };
+    let check = async |topics: Vec<FetchTopic>, expected: &[(&str, i32, usize)]| {
+        let wanted = request("a", vec![], 1 << 20).with_topics(topics);
+        let response = test.call_version(wanted, 12).await;
+        let topics = response.responses.iter();
+        let told: Vec<(&str, i32, usize)> = topics
+            .flat_map(|topic| {
+                let partitions = topic.partitions.iter();
+                partitions.map(|data| (&**topic.topic, data.partition_index, batches(data).len()))
+            })
+            .collect();
+        assert_eq!(told, expected);
+    };
+    check(
+        vec![topic("a", &[(1, 0), (0, 0), (1, 1)])],
+        &[("a", 1, 1), ("a", 0, 0)],
+    )
+    .await;
+    check(
+        vec![
+            topic("a", &[(1, 1)]),
+            topic("b", &[(0, 0)]),
+            topic("a", &[(1, 0)]),
+            topic("none", &[(0, 0), (0, 0)]),
+        ],
+        &[("a", 1, 2), ("b", 0, 0), ("none", 0, 0)],
+    )
+    .await;
+    check(
+        vec![topic("a", &[(0, 0), (1, 0)])],
+        &[("a", 0, 0), ("a", 1, 2)],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_kafka_fails_on_is_an_unknown_error() {
+    let test = TestBroker::start(&[]).await;
+    test.create(&["orders"]).await;
+    let unknown = ErrorCode::UnknownServerError.code();
+    let negative = request("orders", vec![partition(0, 0, -1)], 1 << 20);
+    let response = test.call_version(negative.clone(), 12).await;
+    assert_eq!(parts(&response)[0].error_code, 0, "nothing is there");
+    test.produce("orders", 0, &[b"x"]).await;
+    let response = test.call_version(negative, 12).await;
+    assert_eq!(parts(&response)[0].error_code, unknown);
+    let level = request("orders", vec![partition(0, 0, 1 << 20)], 1 << 20).with_isolation_level(2);
+    for version in [4, 7, 12] {
+        let response = test.call_version(level.clone(), version).await;
+        assert_eq!(response.error_code == unknown, version >= 7);
+        assert_eq!(parts(&response)[0].error_code, unknown, "version {version}");
+    }
+    let id = test.broker.partitions.topic("orders").unwrap().topic.id;
+    let mut by_id = level;
+    by_id.topics[0].topic_id = Uuid::from_bytes(id);
+    by_id.topics[0].topic = name("");
+    let response = test.call_version(by_id, 13).await;
+    assert_eq!(
+        (response.error_code, response.responses.len()),
+        (unknown, 0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whole_batches_from_any_offset_within_the_limits() {
     let test = TestBroker::start(&[]).await;
     test.create(&["orders"]).await;
