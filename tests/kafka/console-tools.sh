@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Apache Kafka's console tools against a fresh broker of one node, one output file per call, to be held against those of another broker.
-#   console-tools.sh run BOOTSTRAP NODE_ID OUT   some 100 calls, about 10 minutes on 2 busy cores; the broker must hold no topics
+#   console-tools.sh run BOOTSTRAP NODE_ID OUT   some 120 calls, about 12 minutes on 2 busy cores; the broker must hold no topics;
+#                                                FROM=n leaves out the calls before the nth
 #   console-tools.sh diff OUT1 OUT2              what differs, with ids, times, ports, addresses and folders taken out
 # Against Apache Kafka, what is left is what each broker is: its keys and versions, its features, SCRAM users and quotas, a rack.
 set -u
@@ -21,12 +22,16 @@ BS=$2 ID=$3; mkdir -p "$4"; OUT=$(cd "$4" && pwd); cd "$OUT" || exit 1
 export KAFKA_HEAP_OPTS=${KAFKA_HEAP_OPTS:-"-Xmx160m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 number=100
 t() { # tool, arguments
-  local tool=$1; shift; number=$((number + 1))
+  local tool=$1; shift; number=$((number + 1)); [ $number -ge "${FROM:-0}" ] || return 0
   { echo "\$ $tool $*"; timeout 90 "$HERE/bin/$tool.sh" --bootstrap-server "$BS" "$@" < "${IN:-/dev/null}" 2>&1; echo "exit $?"; } > "$OUT/$number-$tool"
 }
 c() { # the same for kafka-cluster, whose action comes first
-  local tool=$1 first=$2; shift 2; number=$((number + 1))
+  local tool=$1 first=$2; shift 2; number=$((number + 1)); [ $number -ge "${FROM:-0}" ] || return 0
   { echo "\$ $tool $first $*"; timeout 90 "$HERE/bin/$tool.sh" "$first" --bootstrap-server "$BS" "$@" 2>&1; echo "exit $?"; } > "$OUT/$number-$tool"
+}
+x() { # the same for the copier, whose option has another name
+  local tool=$1; shift; number=$((number + 1)); [ $number -ge "${FROM:-0}" ] || return 0
+  { echo "\$ $tool $*"; timeout 90 "$HERE/bin/$tool.sh" --broker-list "$BS" "$@" 2>&1; echo "exit $?"; } > "$OUT/$number-$tool"
 }
 seq 1 10 > ten; seq 1 100 > hundred
 echo '{"partitions":[{"topic":"t1","partition":0,"offset":2}],"version":1}' > delete.json
@@ -66,8 +71,10 @@ for a in --list "--list --state" "--list --type" "--describe --group g1" "--desc
   "--reset-offsets --group g1 --to-datetime 2020-01-01T00:00:00.000 --topic t1 --dry-run" "--reset-offsets --group g1 --by-duration PT1H --topic t1 --dry-run" \
   "--reset-offsets --group g1 --to-current --topic t1 --dry-run" "--reset-offsets --group g1 --to-latest --all-topics --dry-run --export" \
   "--delete-offsets --group g1 --topic t1:0" "--delete-offsets --group g1 --topic nope" "--describe --group g1 --offsets" "--delete --group g1" "--describe --group g1"; do t $G $a; done
-(timeout 240 "$HERE/bin/kafka-console-consumer.sh" --bootstrap-server "$BS" --topic t1 --group live --from-beginning --consumer-property group.instance.id=i1 > live 2>&1 &)
-until grep -q 10 live 2> /dev/null || [ $SECONDS -gt 900 ]; do sleep 0.2; done
+if [ $number -ge "${FROM:-0}" ]; then
+  (timeout 240 "$HERE/bin/kafka-console-consumer.sh" --bootstrap-server "$BS" --topic t1 --group live --from-beginning --consumer-property group.instance.id=i1 > live 2>&1 &)
+  until grep -q 10 live 2> /dev/null || [ $SECONDS -gt 900 ]; do sleep 0.2; done
+fi
 for a in "--describe --group live --members --verbose" "--describe --group live --state" "--delete-offsets --group live --topic t1" "--delete --group live" \
   "--reset-offsets --group live --to-earliest --topic t1 --execute"; do t $G $a; done
 t kafka-groups --list
@@ -93,4 +100,23 @@ t kafka-acls --remove --force --allow-principal User:a --operation Read --topic 
 t $C --describe --entity-type users --entity-name nobody
 t $T --delete --topic t2
 t $T --delete --topic nope
+# The tools of Kafka's own system tests: what one writes another reads, and copies in transactions.
+V="--group-id v --topic v1 --max-messages 60"
+t $T --create --topic v1 --partitions 2
+t $T --create --topic v2 --partitions 1
+t kafka-verifiable-producer --topic v1 --max-messages 60 --value-prefix 7 --repeating-keys 1 --message-create-time 1700000000000
+t kafka-verifiable-producer --topic v1 --max-messages 3 --acks 0
+t kafka-verifiable-producer --topic nope! --max-messages 1
+t kafka-verifiable-consumer $V --verbose
+t kafka-verifiable-consumer --group-id auto --topic v1 --max-messages 63 --enable-autocommit --group-instance-id i1
+t $G --describe --group v --offsets
+t $G --describe --group v --members
+x kafka-transactional-copier --input-topic v1 --input-partition 0 --output-topic v2 --consumer-group c --transactional-id c1 --transaction-size 10
+x kafka-transactional-copier --input-topic v1 --input-partition 1 --output-topic v2 --consumer-group c --transactional-id c1 --transaction-size 7 --use-group-metadata
+x kafka-transactional-copier --input-topic v1 --input-partition 0 --output-topic v2 --consumer-group d --transactional-id c2 --transaction-size 10 --group-mode --use-group-metadata --enable-random-aborts
+t $O --topic v2 --time latest
+t $G --describe --group c --offsets
+t $G --describe --group d --offsets
+for a in list "describe --transactional-id c1" "describe --transactional-id c2"; do t kafka-transactions $a; done
+t kafka-console-consumer --topic v2 --from-beginning --isolation-level read_committed --max-messages 126 --timeout-ms 30000
 echo "$((number - 100)) calls"
