@@ -226,7 +226,8 @@ impl Shared {
         *self.compaction.write() = pace;
     }
 
-    /// Looks at the free space: read-only below the reserve, writable again above one and a half times of it.
+    /// Looks at the volume, which may have grown: read-only below the reserve of free space, writable again above one and a
+    /// half times of it. The cap of the WAL follows.
     pub(crate) fn watch_space(&self) {
         let space = match self.files.disk().space(self.files.root()) {
             Ok(space) => space,
@@ -237,6 +238,9 @@ impl Shared {
         };
         self.metrics.disk_free_bytes.set(space.free_bytes as i64);
         self.metrics.disk_total_bytes.set(space.total_bytes as i64);
+        if let Some(wal) = self.wal.get() {
+            wal.follow_volume(space.total_bytes);
+        }
         let reserve = self.options.disk_reserve_bytes.unwrap_or_else(|| {
             (space.total_bytes / DISK_RESERVE_DIVISOR)
                 .clamp(DISK_RESERVE_BYTES_MIN, DISK_RESERVE_BYTES_MAX)

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -50,6 +50,12 @@ struct State {
 }
 
 impl State {
+    /// Files that stand by.
+    fn standby(&self) -> usize {
+        let files = self.files.iter();
+        files.filter(|file| file.first_group == 0).count()
+    }
+
     /// The checkpoint names the newest file that holds its group, or will hold it as its first: a file that the checkpoint
     /// was set in may turn out to end below it.
     fn name_holder(&mut self) {
@@ -74,7 +80,10 @@ struct Manifest {
 pub(crate) struct Files {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// As it was at the start; the number of files is [`Files::files_max`].
     pub(crate) sizing: WalSizing,
+    /// Most files at any time: follows the size of the volume.
+    files_max: AtomicUsize,
     /// Held over every change of names and of the manifest. Taken before `state`, which is never held over I/O.
     manifest: Mutex<Manifest>,
     state: Mutex<State>,
@@ -231,6 +240,7 @@ impl Files {
             disk,
             dir: dir.to_owned(),
             sizing,
+            files_max: AtomicUsize::new(sizing.files_max),
             manifest: Mutex::new(Manifest { file, number }),
             state: Mutex::new(state),
             filled: AtomicU64::new(u64::MAX),
@@ -338,6 +348,20 @@ impl Files {
         Ok(())
     }
 
+    /// The most files that there may be.
+    pub(crate) fn files_max(&self) -> usize {
+        self.files_max.load(Ordering::Acquire)
+    }
+
+    /// Another bound on the number of files: the volume has another size now. Files that exist stay.
+    pub(crate) fn set_files_max(&self, files_max: usize) {
+        let before = self.files_max.swap(files_max, Ordering::AcqRel);
+        if before < files_max {
+            self.state.lock().no_room = false;
+            self.wake_helper();
+        }
+    }
+
     /// There may be something to prepare.
     pub(crate) fn wake_helper(&self) {
         self.helper.lock().wake = true;
@@ -372,11 +396,7 @@ impl Files {
     /// Room for groups in the files that stand by, in bytes, and what of all room only control writes may use.
     pub(crate) fn standby_and_reserve(&self) -> (u64, u64) {
         let state = self.state.lock();
-        let standby = state
-            .files
-            .iter()
-            .filter(|file| file.first_group == 0)
-            .count() as u64;
+        let standby = state.standby() as u64;
         let usable = self.sizing.file_bytes - FIRST_GROUP_POSITION;
         // While the first files are still being zeroed, the reserve is what they will bring.
         let growing = state.files.len() < FILES_MIN && !state.no_room;
@@ -452,11 +472,7 @@ impl Files {
     fn plan(&self) -> (Option<FileHead>, bool, bool, u64) {
         let state = self.state.lock();
         let generation = state.generation_max + 1;
-        let standby = state
-            .files
-            .iter()
-            .filter(|file| file.first_group == 0)
-            .count();
+        let standby = state.standby();
         let enough = state.files.len() >= FILES_MIN && standby >= STANDBY_FILES;
         if enough {
             return (None, false, false, generation);
@@ -469,7 +485,7 @@ impl Files {
                 (None, true, false, generation)
             }
             _ => {
-                let may_grow = state.files.len() < self.sizing.files_max && !state.no_room;
+                let may_grow = state.files.len() < self.files_max() && !state.no_room;
                 (None, false, may_grow, generation)
             }
         }
@@ -562,12 +578,8 @@ impl Files {
     /// When files run short and no new one may be made: the group to which the checkpoint must move to free one.
     pub(crate) fn wants_checkpoint(&self) -> Option<u64> {
         let state = self.state.lock();
-        let standby = state
-            .files
-            .iter()
-            .filter(|file| file.first_group == 0)
-            .count();
-        let may_grow = state.files.len() < self.sizing.files_max && !state.no_room;
+        let standby = state.standby();
+        let may_grow = state.files.len() < self.files_max() && !state.no_room;
         if standby >= STANDBY_FILES || may_grow {
             return None;
         }

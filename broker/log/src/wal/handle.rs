@@ -116,7 +116,26 @@ impl Wal {
 
     /// The most files that there may be.
     pub fn files_max(&self) -> usize {
-        self.shared.files.sizing.files_max
+        self.shared.files.files_max()
+    }
+
+    /// The volume has this size now: a WAL whose size nobody prescribed grows and shrinks its cap with it.
+    pub fn follow_volume(&self, total_bytes: u64) {
+        let files = &self.shared.files;
+        if !self.shared.follows_volume {
+            return;
+        }
+        let files_max = files.sizing.files_max_on(total_bytes);
+        if files_max != files.files_max() {
+            tracing::info!(
+                total_bytes,
+                files_max,
+                file_bytes = files.sizing.file_bytes,
+                "the volume has another size: so has the write-ahead log"
+            );
+            files.set_files_max(files_max);
+            self.shared.queue.nudge();
+        }
     }
 
     /// When free files run short and no further one may be made: the group that the checkpoint must reach to free one.

@@ -13,15 +13,12 @@ use crate::metrics::LogMetrics;
 use crate::node::Node;
 
 use super::files::{Files, Prepared, file_name};
-use super::format::{
-    FRAME_HEADER_BYTES, MANIFEST_FILES_MAX, PreviousTable, frames_bytes, group_bytes,
-};
+use super::format::{FRAME_HEADER_BYTES, PreviousTable, frames_bytes, group_bytes};
 use super::found::{Damaged, Found, find};
 use super::handle::Wal;
 use super::queue::Queue;
 use super::readback::ReadBack;
 use super::scan::Scanner;
-use super::sizing::FILES_MIN;
 use super::source::Extent;
 use super::writer::{Cursor, Shared, Writer, own_frame};
 use super::{
@@ -207,6 +204,7 @@ impl WalRecovery {
             durable_group: AtomicU64::new(cursor.durable_seq),
             read_back: ReadBack::new(self.options.read_back_groups),
             node: self.node,
+            follows_volume: self.options.sizing.is_none(),
             sink,
             metrics,
         });
@@ -344,11 +342,13 @@ fn no_boot(error: io::Error, dir: &Path) -> WalOpenError {
 
 /// Files keep the length they were made with; the cap in bytes is today's.
 fn kept_sizing(wanted: WalSizing, found: &Found) -> WalSizing {
-    let cap = wanted.file_bytes * wanted.files_max as u64;
-    let file_bytes = found.slot.file_bytes.max(4 * BLOCK_BYTES as u64);
+    let kept = WalSizing {
+        file_bytes: found.slot.file_bytes.max(4 * BLOCK_BYTES as u64),
+        files_max: wanted.files_max,
+    };
     WalSizing {
-        file_bytes,
-        files_max: ((cap / file_bytes) as usize).clamp(FILES_MIN, MANIFEST_FILES_MAX),
+        files_max: kept.files_max_within(wanted.file_bytes * wanted.files_max as u64),
+        ..kept
     }
 }
 

@@ -44,6 +44,18 @@ impl WalSizing {
         }
     }
 
+    /// How many files of this length there may be on a volume of `total_bytes`: files keep the length that they were made
+    /// with, the cap in bytes is the volume's of today.
+    pub(crate) fn files_max_on(&self, total_bytes: u64) -> usize {
+        let wanted = WalSizing::for_volume(total_bytes, None, None);
+        self.files_max_within(wanted.file_bytes * wanted.files_max as u64)
+    }
+
+    /// How many files of this length fit a cap.
+    pub(crate) fn files_max_within(&self, cap_bytes: u64) -> usize {
+        ((cap_bytes / self.file_bytes) as usize).clamp(FILES_MIN, MANIFEST_FILES_MAX)
+    }
+
     /// The most bytes of frames and batches in one submit: half a file, so that the next group can hold the group's
     /// table once more beside a submit of its own.
     pub fn submit_bytes_max(&self) -> usize {

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) durable_group: AtomicU64,
     pub(crate) read_back: ReadBack,
     pub(crate) node: Arc<Node>,
+    /// Nobody prescribed how large the WAL may be: it follows the volume.
+    pub(crate) follows_volume: bool,
     pub(crate) sink: Arc<dyn WalSink>,
     pub(crate) metrics: Arc<LogMetrics>,
 }

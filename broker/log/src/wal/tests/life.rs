@@ -325,6 +325,44 @@ fn sizes_follow_the_volume() {
 }
 
 #[test]
+fn a_volume_that_grows_gives_room_to_a_wal_that_is_full() {
+    let gib = |n: u64| n << 30;
+    let on_volume = |disk: &SimDisk, bytes| {
+        disk.set_faults(SimFaults {
+            capacity_bytes: Some(bytes),
+            ..SimFaults::default()
+        });
+    };
+    let disk = SimDisk::new(4);
+    on_volume(&disk, gib(1) / 2);
+    let options = WalOptions {
+        sizing: None,
+        ..options()
+    };
+    let started = start_with(&disk, options).unwrap();
+    assert_eq!(started.wal.files_max(), 4);
+    let mut submitted = 0;
+    while !started.wal.is_starved() {
+        let frame = append(0, submitted * 10, 4 << 20);
+        submitted += i64::from(started.wal.submit(Class::Data, vec![frame]).is_ok());
+        std::thread::yield_now();
+    }
+    on_volume(&disk, gib(10));
+    started.wal.follow_volume(gib(10));
+    assert_eq!(started.wal.files_max(), 64, "files keep their 16 MiB");
+    assert!(started.sink.wait(submitted as usize));
+    assert!(started.wal.stats().files > 4);
+    started.wal.follow_volume(gib(1) / 2);
+    assert_eq!(started.wal.files_max(), 4);
+    started.wal.shutdown();
+    drop(started);
+    assert_eq!(
+        frames(&start(&disk).unwrap().recovered).len(),
+        submitted as usize
+    );
+}
+
+#[test]
 fn a_wal_without_its_manifest_is_refused() {
     let disk = SimDisk::new(4);
     drop(start(&disk).unwrap());
