@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use keelson_crds::{ConditionStatus, LogState, LogStatus, Reason};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::kafka::{BrokerAddress, CallError, Kafka};
@@ -219,23 +220,32 @@ fn places(topic: &str, damaged: &[(i32, &UnhealthyRange)], truncated: bool) -> S
 
 impl BrokerLog {
     async fn fetch(http: &reqwest::Client, broker: &BrokerAddress, port: u16) -> Self {
-        let host = if broker.host.contains(':') {
-            format!("[{}]", broker.host)
-        } else {
-            broker.host.clone()
-        };
-        let url = format!("http://{host}:{port}/admin/v1/log");
-        let answer = tokio::time::timeout(ANSWER_WAIT_MAX, ask(http, &url)).await;
-        let answer =
-            answer.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_WAIT_MAX:?}")));
         Self {
             id: broker.id,
-            answer: answer.map_err(|error| format!("GET {url}: {error}")),
+            answer: ask_broker(http, broker, port, "log").await,
         }
     }
 }
 
-async fn ask(http: &reqwest::Client, url: &str) -> Result<LogAnswer, String> {
+/// The answer of `/admin/v1/<what>` of one broker.
+pub(crate) async fn ask_broker<T: DeserializeOwned>(
+    http: &reqwest::Client,
+    broker: &BrokerAddress,
+    port: u16,
+    what: &str,
+) -> Result<T, String> {
+    let host = if broker.host.contains(':') {
+        format!("[{}]", broker.host)
+    } else {
+        broker.host.clone()
+    };
+    let url = format!("http://{host}:{port}/admin/v1/{what}");
+    let answer = tokio::time::timeout(ANSWER_WAIT_MAX, ask(http, &url)).await;
+    let answer = answer.unwrap_or_else(|_| Err(format!("no answer within {ANSWER_WAIT_MAX:?}")));
+    answer.map_err(|error| format!("GET {url}: {error}"))
+}
+
+async fn ask<T: DeserializeOwned>(http: &reqwest::Client, url: &str) -> Result<T, String> {
     let mut response = http
         .get(url)
         .send()

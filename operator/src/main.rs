@@ -6,6 +6,7 @@
 
 mod group;
 mod health;
+mod identity;
 mod kafka;
 mod lease;
 mod local;

@@ -54,6 +54,7 @@ fn wal(dir: &Path, duration: Duration) -> anyhow_free::Result<f64> {
             data_dir: dir.join("wal-data"),
             broker_id: 0,
             cluster_id: None,
+            replaces: None,
         },
     )?;
     let mut recovery = Wal::open(disk, Arc::new(node), WalOptions::default())?;

@@ -308,6 +308,7 @@ pub fn node_meta_specimen() -> Vec<u8> {
             broker_id: 7,
             directory_id: PARTITION.topic.to_string(),
         },
+        replaces: None,
         scrubbed_ms: 0,
         exit: "stopped".to_owned(),
     })

@@ -11,6 +11,7 @@ mod background;
 mod budget;
 mod cache;
 mod compactor;
+mod directory;
 pub mod disk;
 pub mod dump;
 mod files;
@@ -41,6 +42,7 @@ pub mod verify;
 pub mod wal;
 
 pub use budget::{Reservation, TailBudget};
+pub use directory::{BadDirectoryAt, DirectoryAt, FoundDirectory, look};
 pub use health::{Health, UNHEALTHY_RANGES_MAX, UnhealthyRange, WalNumbers};
 pub use ids::{BadTopicId, PartitionId, TopicId};
 pub use log::{Entry, Hooks, Identity, Log, OpenError, open, open_on};

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::budget::{Reservation, TailBudget};
 use crate::compactor::Compactor;
+use crate::directory::DirectoryAt;
 use crate::disk::{Disk, RealDisk, Space};
 use crate::flusher::{self, Stop};
 use crate::folders;
@@ -60,6 +61,8 @@ pub struct Identity {
     pub directory_id: String,
     /// Starts of this directory, this one included.
     pub boot: u64,
+    /// What this directory was accepted in place of, if it ever was.
+    pub replaces: Option<DirectoryAt>,
     /// How the run before this one ended: empty after a kill, "stopped" after a clean stop, else its first failure.
     pub last_exit: String,
 }

@@ -10,7 +10,8 @@
 //!  12  length of the text      u32 LE
 //!  16  slot generation         u64 LE, from 1
 //!  24  CRC32C of bytes 0..24 and of the text   u32 LE
-//!  28  text: lines "key=value" (cluster.id, broker.id, directory.id, scrub, exit), UTF-8
+//!  28  text: lines "key=value" (cluster.id, broker.id, directory.id, replaces, scrub,
+//!     exit), UTF-8
 //! ```
 
 use std::io;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::directory::DirectoryAt;
 use crate::disk::{BLOCK_BYTES, Disk, DiskFile, DiskLock, Durability, LockError, OpenMode};
 use crate::health::BadSlots;
 use crate::metrics::Reason;
@@ -31,9 +33,9 @@ const FORMAT_VERSION: u32 = 1;
 const HEAD_BYTES: usize = 28;
 /// A reason longer than this is cut: it must fit its slot with the ids.
 const EXIT_BYTES_MAX: usize = 2048;
-/// Each id, so that both fit a slot with the longest reason. Kafka's own cluster ids have 22 bytes.
+/// Each id, so that all fit a slot with the longest reason. Kafka's own cluster ids have 22 bytes.
 const ID_BYTES_MAX: usize = 512;
-const _: () = assert!(HEAD_BYTES + 2 * ID_BYTES_MAX + EXIT_BYTES_MAX + 128 <= BLOCK_BYTES);
+const _: () = assert!(HEAD_BYTES + 3 * ID_BYTES_MAX + EXIT_BYTES_MAX + 128 <= BLOCK_BYTES);
 const NO_SLOT: &str =
     "no slot verifies: this is not a Keelson data directory, or both copies are damaged";
 /// What `last_exit` says after a clean stop.
@@ -59,6 +61,8 @@ pub struct NodeOptions {
     pub broker_id: i32,
     /// The cluster's id, if it is prescribed; a new directory without one gets a random one.
     pub cluster_id: Option<String>,
+    /// What the directory is accepted in place of from now on; `None` leaves what it says.
+    pub replaces: Option<DirectoryAt>,
 }
 
 /// Why a data directory cannot be used.
@@ -94,6 +98,7 @@ pub enum NodeError {
 pub struct Node {
     data_dir: PathBuf,
     identity: NodeIdentity,
+    replaces: Option<DirectoryAt>,
     last_exit: String,
     damaged: BadSlots,
     meta: Mutex<Meta>,
@@ -113,6 +118,7 @@ struct Meta {
 pub(crate) struct Slot {
     pub(crate) generation: u64,
     pub(crate) identity: NodeIdentity,
+    pub(crate) replaces: Option<DirectoryAt>,
     pub(crate) scrubbed_ms: i64,
     pub(crate) exit: String,
 }
@@ -160,6 +166,7 @@ impl Node {
         let node = Node {
             data_dir: dir.clone(),
             identity: slot.identity,
+            replaces: options.replaces.clone().or(slot.replaces),
             last_exit: slot.exit,
             damaged,
             meta: Mutex::new(Meta {
@@ -188,6 +195,19 @@ impl Node {
         Self::look(disk, data_dir).map(|(slot, _)| slot.identity)
     }
 
+    /// The slot that counts in a `node.meta` that exists; `None` where the very first start was cut off before it had
+    /// written one. Takes no lock, never writes.
+    pub(crate) fn look_if_written(
+        disk: &dyn Disk,
+        data_dir: &Path,
+    ) -> Result<Option<Slot>, NodeError> {
+        let (found, damaged) = read_slots(disk, &data_dir.join(NODE_META))?;
+        if found.is_none() {
+            refuse_foreign_content(disk, data_dir, !damaged.is_empty())?;
+        }
+        Ok(found)
+    }
+
     /// The slot that counts, and where the other one is not whole. Takes no lock, never writes.
     pub(crate) fn look(disk: &dyn Disk, data_dir: &Path) -> Result<(Slot, BadSlots), NodeError> {
         let path = data_dir.join(NODE_META);
@@ -206,6 +226,19 @@ impl Node {
     /// The identity.
     pub fn identity(&self) -> &NodeIdentity {
         &self.identity
+    }
+
+    /// What the directory was accepted in place of, if it ever was.
+    pub fn replaces(&self) -> Option<&DirectoryAt> {
+        self.replaces.as_ref()
+    }
+
+    /// The number that its next start has at least: above what was seen of it, where it is an older copy of itself.
+    pub(crate) fn boot_min(&self) -> u64 {
+        match &self.replaces {
+            Some(newer) if newer.id == self.identity.directory_id => newer.boot + 1,
+            Some(_) | None => 1,
+        }
     }
 
     /// The data directory.
@@ -256,6 +289,7 @@ impl Node {
         let slot = Slot {
             generation: meta.generation + 1,
             identity: self.identity.clone(),
+            replaces: self.replaces.clone(),
             scrubbed_ms: meta.scrubbed_ms,
             exit: exit.to_owned(),
         };
@@ -321,6 +355,7 @@ fn new_slot(disk: &dyn Disk, options: &NodeOptions) -> Result<Slot, NodeError> {
             broker_id: options.broker_id,
             directory_id: crate::ids::TopicId(id).to_string(),
         },
+        replaces: None,
         scrubbed_ms: 0,
         exit: String::new(),
     })
@@ -387,8 +422,12 @@ pub(crate) fn encode(slot: &Slot) -> Vec<u8> {
         0 => String::new(),
         ms => format!("scrub={ms}\n"),
     };
+    let replaces = match &slot.replaces {
+        None => String::new(),
+        Some(other) => format!("replaces={other}\n"),
+    };
     let text = format!(
-        "cluster.id={}\nbroker.id={}\ndirectory.id={}\n{scrub}exit={exit}\n",
+        "cluster.id={}\nbroker.id={}\ndirectory.id={}\n{replaces}{scrub}exit={exit}\n",
         id.cluster_id, id.broker_id, id.directory_id
     );
     let mut bytes = vec![0; BLOCK_BYTES];
@@ -430,14 +469,7 @@ pub(crate) fn decode(bytes: &[u8]) -> SlotRead {
         // No start comes so far, and the next one could not count on.
         return SlotRead::Damaged;
     }
-    parse_text(text).map_or(SlotRead::Damaged, |(identity, scrubbed_ms, exit)| {
-        SlotRead::Valid(Slot {
-            generation,
-            identity,
-            scrubbed_ms,
-            exit,
-        })
-    })
+    parse_text(text, generation).map_or(SlotRead::Damaged, SlotRead::Valid)
 }
 
 /// An id that can be written again beside the longest exit reason.
@@ -445,9 +477,10 @@ fn id(value: &str) -> Option<String> {
     (value.len() <= ID_BYTES_MAX).then(|| value.to_owned())
 }
 
-fn parse_text(text: &[u8]) -> Option<(NodeIdentity, i64, String)> {
+fn parse_text(text: &[u8], generation: u64) -> Option<Slot> {
     let (mut cluster, mut broker, mut directory, mut exit) = (None, None, None, None);
     let mut scrubbed_ms = 0;
+    let mut replaces = None;
     // Nothing but the line feed ends a line: a value may end in any other character.
     for line in std::str::from_utf8(text)
         .ok()?
@@ -458,17 +491,23 @@ fn parse_text(text: &[u8]) -> Option<(NodeIdentity, i64, String)> {
             ("cluster.id", value) => cluster = Some(id(value)?),
             ("broker.id", value) => broker = Some(value.parse().ok()?),
             ("directory.id", value) => directory = Some(id(value)?),
+            ("replaces", value) => replaces = Some(id(value)?.parse().ok()?),
             ("scrub", value) => scrubbed_ms = value.parse().ok()?,
             ("exit", value) => exit = Some(value.to_owned()),
             (_, _) => return None,
         }
     }
-    let identity = NodeIdentity {
-        cluster_id: cluster?,
-        broker_id: broker?,
-        directory_id: directory?,
-    };
-    Some((identity, scrubbed_ms, exit?))
+    Some(Slot {
+        generation,
+        identity: NodeIdentity {
+            cluster_id: cluster?,
+            broker_id: broker?,
+            directory_id: directory?,
+        },
+        replaces,
+        scrubbed_ms,
+        exit: exit?,
+    })
 }
 
 /// The slot that counts (`None` when there is none), and where one is not whole.
@@ -528,6 +567,7 @@ mod tests {
             data_dir: PathBuf::from("/data"),
             broker_id,
             cluster_id: None,
+            replaces: None,
         }
     }
 
@@ -600,6 +640,7 @@ mod tests {
                 broker_id: 0,
                 directory_id: "d".to_owned(),
             },
+            replaces: None,
             scrubbed_ms: 0,
             exit: String::new(),
         };
@@ -624,6 +665,7 @@ mod tests {
                     broker_id: 0,
                     directory_id: String::new(),
                 },
+                replaces: None,
                 scrubbed_ms: 0,
                 exit: String::new(),
             });
@@ -633,7 +675,7 @@ mod tests {
             bytes[24..28].copy_from_slice(&crc.to_le_bytes());
             decode(&bytes)
         };
-        let good = "cluster.id=c\r\nbroker.id=7\nexit=\ndirectory.id=\r\n";
+        let good = "cluster.id=c\r\nbroker.id=7\nreplaces=d@7\nexit=\ndirectory.id=\r\n";
         let SlotRead::Valid(slot) = sealed(4, good) else {
             panic!("a slot is read");
         };

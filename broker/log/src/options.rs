@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::directory::DirectoryAt;
+
 /// A partition is flushed to its segment when this many bytes wait (256 KiB: one large sequential write).
 pub const FLUSH_PENDING_BYTES: u64 = 256 * 1024;
 
@@ -40,6 +42,8 @@ pub struct Options {
     pub broker_id: i32,
     /// Cluster id the directory must belong to; `None` takes the stored one or makes a new one.
     pub cluster_id: Option<String>,
+    /// What the directory is accepted in place of; it keeps that. `None`: nothing, or what it says itself.
+    pub replaces: Option<DirectoryAt>,
     /// Upper bound of the WAL in bytes; `None` is the smaller of 2 GiB and a tenth of the volume.
     pub wal_bytes_max: Option<u64>,
     /// Size of one WAL file in bytes; `None` is 64 MiB, smaller on small volumes.
@@ -71,6 +75,7 @@ impl Options {
             data_dir: data_dir.into(),
             broker_id: 0,
             cluster_id: None,
+            replaces: None,
             wal_bytes_max: None,
             wal_file_bytes: None,
             tail_bytes_max: 256 * 1024 * 1024,

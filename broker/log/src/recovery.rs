@@ -51,6 +51,7 @@ pub(crate) fn open(
         data_dir: options.data_dir.clone(),
         broker_id: options.broker_id,
         cluster_id: options.cluster_id.clone(),
+        replaces: options.replaces.clone(),
     };
     let node = Arc::new(Node::open(Arc::clone(&disk), &node_options).map_err(stop)?);
     sync_leftovers(disk.as_ref(), &node)?;
@@ -63,6 +64,7 @@ pub(crate) fn open(
         broker_id: node.identity().broker_id,
         directory_id: node.identity().directory_id.clone(),
         boot,
+        replaces: node.replaces().cloned(),
         last_exit: node.last_exit().to_owned(),
     };
     metrics.recovery_remaining_bytes.set(0);
@@ -212,6 +214,7 @@ fn wal_options(shared: &Shared) -> WalOptions {
         background: options.wal_background,
         read_back_groups: options.read_back_groups,
         given_up: shared.losses().groups().clone(),
+        boot_min: shared.node.boot_min(),
         ..WalOptions::default()
     }
 }

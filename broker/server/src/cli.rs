@@ -145,16 +145,23 @@ pub fn main() -> ExitCode {
 }
 
 fn start_broker(args: &StartArgs) -> ExitCode {
+    let mut termination_message = None;
     let outcome = Config::load(args.config.as_deref(), &args.sets)
         .map_err(anyhow::Error::from)
-        .and_then(|config| start::run(config, args));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("keelson-broker: {error:#}");
-            ExitCode::from(EXIT_FAILED)
-        }
+        .and_then(|config| {
+            termination_message.clone_from(&config.termination_message);
+            start::run(config, args)
+        });
+    let Err(error) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("keelson-broker: {error:#}");
+    if let Some(path) = termination_message
+        && let Err(unwritten) = std::fs::write(&path, format!("{error:#}"))
+    {
+        eprintln!("keelson-broker: {}: {unwritten}", path.display());
     }
+    ExitCode::from(EXIT_FAILED)
 }
 
 fn verify(data_dir: &Path) -> ExitCode {

@@ -16,6 +16,7 @@ pub mod dispatch;
 pub mod errors;
 pub mod fetch_sessions;
 pub mod http;
+mod known;
 pub mod logging;
 pub mod metadata;
 pub mod metrics;

@@ -5,6 +5,7 @@
 
 {{- define "keelson.broker" -}}{{ .Release.Name }}-broker{{- end -}}
 {{- define "keelson.headless" -}}{{ .Release.Name }}-broker-headless{{- end -}}
+{{- define "keelson.identity" -}}{{ .Release.Name }}-broker-identity{{- end -}}
 {{- define "keelson.bootstrap" -}}{{ .Release.Name }}-bootstrap{{- end -}}
 {{- define "keelson.operator" -}}{{ .Release.Name }}-operator{{- end -}}
 {{- define "keelson.uninstall" -}}{{ .Release.Name }}-uninstall{{- end -}}

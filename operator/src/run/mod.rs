@@ -7,6 +7,7 @@ mod context;
 mod election;
 mod groups;
 mod http;
+mod identity;
 mod objects;
 mod release;
 mod topics;
@@ -232,8 +233,10 @@ async fn lead(
             Scope::Everywhere => vec![None],
             Scope::Namespaces(list) => list.into_iter().map(Some).collect(),
         };
-        let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> =
-            vec![Box::pin(watch_logs(&context, http, port))];
+        let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = vec![
+            Box::pin(watch_logs(&context, http.clone(), port)),
+            Box::pin(identity::keep(&context, http, port)),
+        ];
         for namespace in namespaces {
             tasks.push(Box::pin(control_topics(
                 Arc::clone(&context),

@@ -5,6 +5,7 @@ mod classes;
 mod compaction;
 mod crash;
 mod damage;
+mod directory;
 mod golden;
 mod impossible;
 mod in_use;

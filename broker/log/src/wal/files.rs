@@ -309,12 +309,12 @@ impl Files {
         state.name_holder();
     }
 
-    /// Counts one start more, durably, and returns its number.
-    pub(crate) fn count_boot(&self) -> io::Result<u64> {
+    /// Counts one start more, durably, and returns its number, which is at least `boot_min`.
+    pub(crate) fn count_boot(&self, boot_min: u64) -> io::Result<u64> {
         let mut manifest = self.manifest.lock();
         let boot = {
             let mut state = self.state.lock();
-            state.boot += 1;
+            state.boot = (state.boot + 1).max(boot_min);
             state.boot
         };
         self.write_manifest(&mut manifest, None)?;

@@ -110,6 +110,12 @@ fn list(disk: &dyn Disk, dir: &Path) -> Result<(Vec<u64>, bool), WalOpenError> {
     Ok((generations, manifest))
 }
 
+/// The starts that a data directory has counted, 0 before the first one came so far.
+pub(crate) fn boots(disk: &dyn Disk, data_dir: &Path) -> Result<u64, WalOpenError> {
+    let found = find(disk, &data_dir.join("wal"))?;
+    Ok(found.map_or(0, |found| found.slot.boot))
+}
+
 /// Reads what is there. `None`: nothing was ever written to this WAL.
 pub(crate) fn find(disk: &dyn Disk, dir: &Path) -> Result<Option<Found>, WalOpenError> {
     if !disk.exists(dir).map_err(open_error("look for", dir))? {

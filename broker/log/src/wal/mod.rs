@@ -27,7 +27,7 @@ use crate::ids::PartitionId;
 use crate::metrics::Reason;
 
 use files::file_name;
-pub(crate) use found::Damaged;
+pub(crate) use found::{Damaged, boots};
 pub use handle::Wal;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use queue::Woken;
@@ -200,6 +200,8 @@ pub struct WalOptions {
     pub read_back_groups: u64,
     /// Commit groups that were given up: a start does not stop at them although nobody knows what they held.
     pub given_up: BTreeSet<u64>,
+    /// The number of this start is at least this.
+    pub boot_min: u64,
     /// Whether files are prepared by a helper thread; without it the writer prepares them itself (simulator).
     pub background: bool,
 }
@@ -213,6 +215,7 @@ impl Default for WalOptions {
             control_queue_bytes_max: 64 << 20,
             read_back_groups: 0,
             given_up: BTreeSet::new(),
+            boot_min: 1,
             background: true,
         }
     }

@@ -191,7 +191,7 @@ impl WalRecovery {
         assert!(self.kept, "what was kept is durable before the boot group");
         let boot = self
             .files
-            .count_boot()
+            .count_boot(self.options.boot_min)
             .map_err(failed("write", &self.dir.join("manifest")))?;
         let cursor = self.cursor(boot)?;
         let discarded = self.discarded();

@@ -3,6 +3,8 @@
 //! Owns the list; a key that is not here stops the start. Keys that set defaults of topics stand in
 //! `keelson_state::config` and are listed from there.
 
+mod place;
+
 use std::path::PathBuf;
 
 use keelson_state::config::{Kind, SEGMENT_BYTES_MIN};
@@ -35,18 +37,7 @@ const CLEANER_MEMORY_BYTES_MIN: i64 = 1024 * 1024;
 
 /// Every key, in alphabetical order.
 pub static KEYS: &[Key] = &[
-    Key {
-        name: "advertised.listeners",
-        kind: Kind::String,
-        is_dynamic: false,
-        default: None,
-        doc: "The address that clients are told to connect to. Port 0 stands for the bound port. Default: the address \
-              of `listeners`; the host's name where that is every interface.",
-        set: |config, value| {
-            config.advertised = Some(listener::parse_one(value)?);
-            Ok(())
-        },
-    },
+    place::ADVERTISED_LISTENERS,
     Key {
         name: "auto.create.topics.enable",
         kind: Kind::Boolean,
@@ -162,17 +153,7 @@ pub static KEYS: &[Key] = &[
             Ok(())
         },
     },
-    Key {
-        name: "http.listen",
-        kind: Kind::String,
-        is_dynamic: false,
-        default: Some("127.0.0.1:9080"),
-        doc: "Address of the HTTP server (metrics, probes, log health); port 0 picks a free one.",
-        set: |config, value| {
-            config.http_listen = listener::split(value)?;
-            Ok(())
-        },
-    },
+    place::HTTP_LISTEN,
     Key {
         name: "keelson.cluster.id",
         kind: Kind::String,
@@ -189,6 +170,7 @@ pub static KEYS: &[Key] = &[
             Ok(())
         },
     },
+    place::KNOWN_DIR,
     Key {
         name: "keelson.log.format",
         kind: Kind::String,
@@ -271,18 +253,7 @@ pub static KEYS: &[Key] = &[
         doc: "Bytes per second that replicas may be sent: with one broker nothing is replicated, so that any value is kept.",
         set: throttle,
     },
-    Key {
-        name: "listeners",
-        kind: Kind::String,
-        is_dynamic: false,
-        default: Some("PLAINTEXT://127.0.0.1:9092"),
-        doc: "The one address that clients are served on; without it only this machine is served. An empty host is \
-              every interface, port 0 picks a free one.",
-        set: |config, value| {
-            config.listener = listener::parse_one(value)?;
-            Ok(())
-        },
-    },
+    place::LISTENERS,
     Key {
         name: "log.cleaner.backoff.ms",
         kind: Kind::Long,

@@ -123,6 +123,8 @@ pub struct Config {
     broker_id_old: Option<i32>,
     /// `keelson.cluster.id`.
     pub cluster_id: Option<String>,
+    /// `keelson.known.dir`.
+    pub known_dir: Option<PathBuf>,
     /// `auto.create.topics.enable`.
     pub auto_create_topics: bool,
     /// `delete.topic.enable`.
@@ -206,6 +208,7 @@ impl Config {
             node_id: 0,
             broker_id_old: None,
             cluster_id: None,
+            known_dir: None,
             auto_create_topics: false,
             delete_topics: false,
             max_request_partitions: 0,

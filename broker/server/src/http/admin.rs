@@ -21,6 +21,14 @@ pub(super) struct IdentityBody {
     broker_id: i32,
     directory_id: String,
     boot: u64,
+    /// What the directory was accepted in place of, if it ever was.
+    replaces: Option<DirectoryBody>,
+}
+
+#[derive(Serialize)]
+struct DirectoryBody {
+    directory_id: String,
+    boot: u64,
 }
 
 /// Answer of `/admin/v1/log`.
@@ -88,6 +96,10 @@ pub(super) async fn identity(
         broker_id: identity.broker_id,
         directory_id: identity.directory_id.clone(),
         boot: identity.boot,
+        replaces: identity.replaces.as_ref().map(|other| DirectoryBody {
+            directory_id: other.id.clone(),
+            boot: other.boot,
+        }),
     }))
 }
 

@@ -22,6 +22,7 @@ use crate::broker::{Broker, Parts, now_ms};
 use crate::cli::StartArgs;
 use crate::config::{Config, Listener, join, overcommit_warning};
 use crate::http::Shared;
+use crate::known::KnownDir;
 use crate::metrics::{self, Metrics};
 use crate::{coordinator, http, logging, metadata, net, transactions};
 
@@ -161,7 +162,11 @@ async fn listen(address: &Listener, key: &str) -> anyhow::Result<TcpListener> {
 
 /// Opens the log, replays the metadata, and puts the broker together with all its partitions.
 async fn open(config: Config, args: &StartArgs, base: &Base) -> anyhow::Result<Arc<Broker>> {
-    let options = options(&config, args);
+    let mut options = options(&config, args);
+    let known = config
+        .known_dir
+        .as_deref()
+        .map(|dir| KnownDir::new(dir, config.node_id));
     let hooks = Arc::new(ProcessHooks::new(
         config.termination_message.clone(),
         args.ready_file.clone(),
@@ -169,6 +174,11 @@ async fn open(config: Config, args: &StartArgs, base: &Base) -> anyhow::Result<A
     let log_metrics = Arc::clone(&base.log_metrics);
     let defaults = config.topic_defaults.clone();
     let (log, loaded) = tokio::task::spawn_blocking(move || {
+        if let Some(known) = known {
+            let admitted = known.admit(&options.data_dir).map_err(anyhow::Error::msg)?;
+            options.replaces = admitted.replaces;
+            options.cluster_id = options.cluster_id.or(admitted.cluster_id);
+        }
         let log = Arc::new(keelson_log::open(options, log_metrics, hooks)?);
         check_batch_limit(&defaults, log.batch_bytes_max())?;
         let mut loaded = metadata::load(&log)?;

@@ -174,6 +174,7 @@ pub(crate) fn wal_alone(dir: &Path, load: &Load) -> Result<Value> {
         data_dir: dir.to_owned(),
         broker_id: 0,
         cluster_id: None,
+        replaces: None,
     };
     let node = Arc::new(Node::open(Arc::clone(&disk), &options)?);
     let mut recovery = Wal::open(disk, node, WalOptions::default())?;

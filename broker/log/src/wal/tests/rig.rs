@@ -115,6 +115,7 @@ pub(super) fn node(disk: &SimDisk) -> Result<Arc<Node>, crate::node::NodeError> 
         data_dir: PathBuf::from(DIR),
         broker_id: 0,
         cluster_id: None,
+        replaces: None,
     };
     Node::open(Arc::new(disk.clone()), &options).map(Arc::new)
 }
