@@ -7,6 +7,7 @@
 
 mod admission;
 mod condition;
+mod configs;
 mod group;
 mod reason;
 mod topic;

@@ -34,6 +34,8 @@ pub const DRIFT_ENTRIES_MAX: usize = 16;
     derive = "PartialEq",
     doc = "A topic of a Keelson cluster, created and kept as described here.",
     validation = Rule::new("has(self.spec.topicName) || size(self.metadata.name) <= 249").message("metadata.name is longer than a topic name may be (249): set spec.topicName"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.partitions) || !has(self.spec.partitions) || (has(oldSelf.spec.partitions) && oldSelf.spec.partitions == self.spec.partitions) || self.spec.partitions >= oldSelf.status.partitions").message("the topic has more partitions already, and they may only grow"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.replicationFactor) || !has(self.spec.replicationFactor) || (has(oldSelf.spec.replicationFactor) && oldSelf.spec.replicationFactor == self.spec.replicationFactor) || self.spec.replicationFactor == oldSelf.status.replicationFactor").message("the topic exists, and its replicationFactor cannot be changed"),
     printcolumn(name = "Topic", type_ = "string", json_path = ".status.topicName"),
     printcolumn(name = "Partitions", type_ = "integer", json_path = ".status.partitions"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -70,11 +72,10 @@ pub struct TopicSpec {
     #[schemars(range(min = 1, max = 32_767))]
     pub replication_factor: Option<i32>,
 
-    /// Topic configs, as Kafka names them; values are integers or strings. `null` means: leave this key alone,
+    /// Topic configs, as Kafka names them; values are integers or strings, and must be lawful ones. `null` means: leave this key alone,
     /// whatever `configPolicy` says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "config_schema")]
-    #[x_kube(validation = Rule::new("!('keelson.owner' in self)").message("keelson.owner is set by the operator"))]
     pub config: BTreeMap<String, Option<ConfigValue>>,
 
     /// Merge (default): keys that are not listed are left alone. Exclusive: they are set back to the broker's default.
@@ -148,6 +149,7 @@ fn config_schema(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "maxProperties": 64,
         "additionalProperties": { "x-kubernetes-int-or-string": true, "nullable": true },
+        "x-kubernetes-validations": crate::configs::validations(),
     })
 }
 
