@@ -72,6 +72,8 @@ reasons! {
     DoesNotMatch,
     /// The topic existed before and `adoptionPolicy` is Never.
     AdoptionRefused,
+    /// Objects of this namespace may only name topics and groups with the prefix that the operator was given for it.
+    NameNotAllowed,
     /// Everything that the brokers hold of the topic decodes.
     LogHealthy,
     /// Records of the topic cannot be decoded; the place stands in the message.

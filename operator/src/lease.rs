@@ -4,6 +4,7 @@
 //! to change here, on a monotonic clock: never by comparing another machine's time with ours. Every write carries the
 //! resourceVersion that was judged, so that of two candidates one fails.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a lease that nobody renews is respected.
@@ -37,20 +38,44 @@ pub(crate) enum Step {
     Wait,
 }
 
+/// Whether this process leads, for all who act on it.
+///
+/// A process can be stopped between any two of its steps and wake up when another leads. So whoever writes asks here,
+/// last of all before the request goes out, and not only who began the work.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Leadership(Arc<Mutex<Option<Instant>>>);
+
+impl Leadership {
+    /// True while this process may act as the leader.
+    pub(crate) fn holds(&self, now: Instant) -> bool {
+        self.renewed()
+            .is_some_and(|at| now.duration_since(at) < RENEW_DEADLINE)
+    }
+
+    fn renewed(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, renewed: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = renewed;
+    }
+}
+
 /// One candidate's memory.
 #[derive(Debug)]
 pub(crate) struct Candidate {
     identity: String,
     seen: Option<(String, Instant)>,
-    renewed: Option<Instant>,
+    leadership: Leadership,
 }
 
 impl Candidate {
-    pub(crate) fn new(identity: String) -> Self {
+    /// What it wins is known to all who share `leadership`.
+    pub(crate) fn new(identity: String, leadership: Leadership) -> Self {
         Self {
             identity,
             seen: None,
-            renewed: None,
+            leadership,
         }
     }
 
@@ -82,18 +107,17 @@ impl Candidate {
 
     /// A write was accepted; it was begun at `begun`.
     pub(crate) fn renewed(&mut self, begun: Instant) {
-        self.renewed = Some(begun);
+        self.leadership.set(Some(begun));
     }
 
     /// The lease was seen in other hands.
     pub(crate) fn lost(&mut self) {
-        self.renewed = None;
+        self.leadership.set(None);
     }
 
     /// True while this candidate may act as the leader.
     pub(crate) fn leads(&self, now: Instant) -> bool {
-        self.renewed
-            .is_some_and(|at| now.duration_since(at) < RENEW_DEADLINE)
+        self.leadership.holds(now)
     }
 }
 
@@ -121,7 +145,7 @@ mod tests {
     fn a_lease_is_taken_only_when_it_was_seen_to_stand_still() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut me = Candidate::new("me".into());
+        let mut me = Candidate::new("me".into(), Leadership::default());
         assert_eq!(me.step(None, at(0)), Step::Create);
         assert_eq!(
             me.step(Some(&record("other", "1")), at(100)),
@@ -157,13 +181,14 @@ mod tests {
         const { assert!(RETRY_PERIOD.as_secs() * 2 < RENEW_DEADLINE.as_secs()) }
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut me = Candidate::new("me".into());
+        let known = Leadership::default();
+        let mut me = Candidate::new("me".into(), known.clone());
         assert!(!me.leads(at(0)));
         me.renewed(at(0));
-        assert!(me.leads(at(9)));
+        assert!(me.leads(at(9)) && known.holds(at(9)));
         assert!(!me.leads(at(10)));
         me.renewed(at(11));
         me.lost();
-        assert!(!me.leads(at(11)));
+        assert!(!me.leads(at(11)) && !known.holds(at(11)));
     }
 }

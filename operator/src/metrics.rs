@@ -140,7 +140,7 @@ impl Metrics {
 }
 
 /// Reasons that count as a failed reconciliation.
-pub(crate) fn is_failure(reason: Reason) -> bool {
+fn is_failure(reason: Reason) -> bool {
     [
         Reason::BrokerUnreachable,
         Reason::BrokerRefused,

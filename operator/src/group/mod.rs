@@ -390,6 +390,7 @@ mod tests {
         let no = CallError::Refused {
             error: "COORDINATOR_NOT_AVAILABLE".into(),
             message: "later".into(),
+            retriable: false,
         };
         check(
             Some(5),

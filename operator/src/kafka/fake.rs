@@ -74,6 +74,7 @@ fn no(error: &str, message: &str) -> CallError {
     CallError::Refused {
         error: error.into(),
         message: message.into(),
+        retriable: false,
     }
 }
 
@@ -91,6 +92,12 @@ impl Kafka for FakeKafka {
             Some(error) => Err(error.clone()),
             None => Ok(state.topics.get(name).cloned()),
         }
+    }
+
+    async fn topics(&self) -> Result<Vec<String>, CallError> {
+        self.order(String::new(), Mode::ValidateOnly, |state| {
+            Ok(state.topics.keys().cloned().collect())
+        })
     }
 
     async fn create_topic(&self, new: &NewTopic, mode: Mode) -> Result<(), CallError> {

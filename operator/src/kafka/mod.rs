@@ -99,7 +99,12 @@ pub(crate) enum CallError {
     Unreachable { message: String },
     /// The broker said no, in its own words.
     #[error("{error}: {message}")]
-    Refused { error: String, message: String },
+    Refused {
+        error: String,
+        message: String,
+        /// Kafka says that the same request may be taken later.
+        retriable: bool,
+    },
     /// The answer makes no sense.
     #[error("{message}")]
     Unexpected { message: String },
@@ -112,6 +117,14 @@ impl CallError {
             Self::Unreachable { .. } => Reason::BrokerUnreachable,
             Self::Refused { .. } => Reason::BrokerRefused,
             Self::Unexpected { .. } => Reason::BrokerAnswerUnexpected,
+        }
+    }
+
+    /// True if the same request would be refused again, until somebody changes something.
+    pub(crate) fn is_settled(&self) -> bool {
+        match self {
+            Self::Refused { retriable, .. } => !retriable,
+            Self::Unreachable { .. } | Self::Unexpected { .. } => false,
         }
     }
 
@@ -136,6 +149,8 @@ pub(crate) trait Kafka: Send + Sync + 'static {
         &self,
         name: &str,
     ) -> impl Future<Output = Result<Option<TopicFacts>, CallError>> + Send;
+    /// The names of all topics but Kafka's own.
+    fn topics(&self) -> impl Future<Output = Result<Vec<String>, CallError>> + Send;
     /// Creates a topic.
     fn create_topic(
         &self,

@@ -3,7 +3,7 @@
 //! Owns the translation between the client's words and the operator's. It keeps nothing between two calls.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keelson_client::{
     AdminClient, AlterOp, BrokerError, Error, OffsetSpec, Options, Resource, Topic,
@@ -14,6 +14,7 @@ use super::{
     BrokerAddress, CallError, ConfigChange, ConfigFact, GroupFacts, Kafka, Mode, NewTopic,
     PartitionOffsets, TopicFacts,
 };
+use crate::lease::Leadership;
 
 /// Longest wait for a connection.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(3);
@@ -29,6 +30,7 @@ const UNKNOWN_TOPIC: &str = "UNKNOWN_TOPIC_OR_PARTITION";
 /// A cluster behind bootstrap addresses.
 pub(crate) struct RealKafka {
     client: AdminClient,
+    leadership: Option<Leadership>,
 }
 
 impl RealKafka {
@@ -42,7 +44,26 @@ impl RealKafka {
         };
         Ok(Self {
             client: AdminClient::new(bootstrap, options)?,
+            leadership: None,
         })
+    }
+
+    /// From now on orders are given only while this process leads; looking is free.
+    pub(crate) fn for_a_leader(self, leadership: Leadership) -> Self {
+        Self {
+            leadership: Some(leadership),
+            ..self
+        }
+    }
+
+    /// The client, for whatever changes the cluster.
+    fn order(&self) -> Result<&AdminClient, CallError> {
+        match &self.leadership {
+            Some(leadership) if !leadership.holds(Instant::now()) => Err(CallError::Unexpected {
+                message: "this process does not lead any more, and changes nothing".to_owned(),
+            }),
+            Some(_) | None => Ok(&self.client),
+        }
     }
 }
 
@@ -68,6 +89,7 @@ fn refused(error: &BrokerError) -> CallError {
     CallError::Refused {
         error: error.name.to_owned(),
         message,
+        retriable: error.retriable,
     }
 }
 
@@ -123,6 +145,12 @@ impl Kafka for RealKafka {
         }))
     }
 
+    async fn topics(&self) -> Result<Vec<String>, CallError> {
+        let metadata = self.client.metadata(None).await?;
+        let known = metadata.topics.into_iter().filter(|it| !it.internal);
+        Ok(known.map(|it| it.name).collect())
+    }
+
     async fn create_topic(&self, new: &NewTopic, mode: Mode) -> Result<(), CallError> {
         let new = keelson_client::NewTopic {
             name: new.name.clone(),
@@ -132,7 +160,7 @@ impl Kafka for RealKafka {
                 .map(|it| i16::try_from(it).unwrap_or(i16::MAX)),
             configs: new.config.clone(),
         };
-        self.client
+        self.order()?
             .create_topic(&new, mode == Mode::ValidateOnly)
             .await?;
         Ok(())
@@ -140,7 +168,7 @@ impl Kafka for RealKafka {
 
     async fn add_partitions(&self, name: &str, total: i32, mode: Mode) -> Result<(), CallError> {
         Ok(self
-            .client
+            .order()?
             .create_partitions(name, total, mode == Mode::ValidateOnly)
             .await?)
     }
@@ -162,13 +190,13 @@ impl Kafka for RealKafka {
         let changes: BTreeMap<String, AlterOp> = set.chain(reset).collect();
         let topic = Resource::Topic(name.to_owned());
         Ok(self
-            .client
+            .order()?
             .incremental_alter_configs(&topic, &changes, mode == Mode::ValidateOnly)
             .await?)
     }
 
     async fn delete_topic(&self, id: Uuid) -> Result<(), CallError> {
-        Ok(self.client.delete_topic_by_id(id).await?)
+        Ok(self.order()?.delete_topic_by_id(id).await?)
     }
 
     async fn group(&self, id: &str, scope: &[String]) -> Result<GroupFacts, CallError> {

@@ -3,6 +3,7 @@
 //! Owns a place for objects that is a folder: owner `local/<namespace>/<name>`, no finalizers, and nothing is ever
 //! deleted. One line per object says what happened; the exit code says whether all are Ready.
 
+mod import;
 mod manifests;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::health::{self, ClusterLog};
 use crate::kafka::real::RealKafka;
 use crate::kafka::{Kafka, Mode};
 use crate::topic::{self, Desired, Frame, ObjectView, Owner, Surroundings, TopicUpdate, converge};
+pub(crate) use import::import;
 use manifests::{Key, Manifests, Object};
 
 /// Pause between two rounds of `--watch`.

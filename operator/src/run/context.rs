@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use keelson_crds::{Kind, Reason};
@@ -13,21 +13,29 @@ use kube::Client;
 use kube::api::Api;
 use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::scope::Scope;
 use crate::health::ClusterLog;
 use crate::kafka::real::RealKafka;
+use crate::lease::Leadership;
 use crate::metrics::Metrics;
 
 /// First pause after a failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Longest pause after failures.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Objects of one kind that are reconciled at the same time, all namespaces together.
+pub(super) const CONCURRENCY: u16 = 16;
 
 /// See the module.
 pub(super) struct Context {
+    /// It changes nothing unless this process leads.
     pub(super) client: Client,
+    /// It orders nothing unless this process leads.
     pub(super) kafka: RealKafka,
+    pub(super) leadership: Leadership,
+    pub(super) scope: Scope,
     pub(super) cluster: String,
     /// The operator's own namespace, where the cluster's StatefulSet is.
     pub(super) namespace: String,
@@ -38,12 +46,44 @@ pub(super) struct Context {
     pub(super) log: watch::Sender<ClusterLog>,
     pub(super) resync: Duration,
     pub(super) failures: Mutex<HashMap<(Kind, String, String), u32>>,
+    pub(super) turns: Turns,
+}
+
+/// Permits for turns, by kind.
+pub(super) struct Turns {
+    topics: Semaphore,
+    groups: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let permits = || Semaphore::new(usize::from(CONCURRENCY));
+        Self {
+            topics: permits(),
+            groups: permits(),
+        }
+    }
 }
 
 impl Context {
     /// The value of `keelson.owner` that means this object.
     pub(super) fn owner(&self, namespace: &str, name: &str) -> String {
         format!("{}/{namespace}/{name}", self.cluster_uid)
+    }
+
+    /// Waits for its turn, which lasts as long as the permit.
+    pub(super) async fn turn(&self, kind: Kind) -> Option<SemaphorePermit<'_>> {
+        let turns = match kind {
+            Kind::Topic => &self.turns.topics,
+            Kind::ConsumerGroup => &self.turns.groups,
+        };
+        // Never closed: there is always a permit in the end.
+        turns.acquire().await.ok()
+    }
+
+    /// Whether this process leads at this moment.
+    pub(super) fn leads(&self) -> bool {
+        self.leadership.holds(Instant::now())
     }
 
     /// When to look again: after the pause between looks, or soon after a failure and then less and less often. All with

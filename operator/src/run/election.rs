@@ -12,7 +12,8 @@ use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tracing::{debug, warn};
 
-use crate::lease::{Candidate, LEASE_DURATION, RETRY_PERIOD, Record, Step};
+use super::objects::FIELD_MANAGER;
+use crate::lease::{Candidate, LEASE_DURATION, Leadership, RETRY_PERIOD, Record, Step};
 
 /// Longest wait for one look at the lease.
 const REQUEST_WAIT_MAX: Duration = Duration::from_secs(4);
@@ -27,11 +28,16 @@ pub(super) struct Election {
 
 impl Election {
     /// Stands for the lease `<cluster>-operator` in the operator's own namespace.
-    pub(super) fn new(client: Client, namespace: &str, cluster: &str, identity: String) -> Self {
+    pub(super) fn new(
+        client: Client,
+        (namespace, cluster): (&str, &str),
+        identity: String,
+        leadership: Leadership,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             name: format!("{cluster}-operator"),
-            candidate: Candidate::new(identity.clone()),
+            candidate: Candidate::new(identity.clone(), leadership),
             identity,
         }
     }
@@ -66,7 +72,7 @@ impl Election {
         match self.candidate.step(record.as_ref(), begun) {
             Step::Create => {
                 self.api
-                    .create(&PostParams::default(), &self.lease(None, 0, found.as_ref()))
+                    .create(&params(), &self.lease(None, 0, found.as_ref()))
                     .await?;
                 self.candidate.renewed(begun);
             }
@@ -75,9 +81,7 @@ impl Election {
                 transitions,
             } => {
                 let lease = self.lease(Some(resource_version), transitions, found.as_ref());
-                self.api
-                    .replace(&self.name, &PostParams::default(), &lease)
-                    .await?;
+                self.api.replace(&self.name, &params(), &lease).await?;
                 self.candidate.renewed(begun);
             }
             Step::Wait => {
@@ -133,9 +137,7 @@ impl Election {
             };
             if spec.holder_identity.as_deref() == Some(self.identity.as_str()) {
                 spec.holder_identity = None;
-                self.api
-                    .replace(&self.name, &PostParams::default(), &lease)
-                    .await?;
+                self.api.replace(&self.name, &params(), &lease).await?;
             }
             Ok::<(), kube::Error>(())
         };
@@ -144,6 +146,13 @@ impl Election {
             Ok(Err(error)) => warn!("the lease was not given back: {error}"),
             Err(_) => warn!("the lease was not given back in time"),
         }
+    }
+}
+
+fn params() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
     }
 }
 

@@ -13,7 +13,7 @@ use kube::runtime::controller::Action;
 
 use super::context::Context;
 use super::objects::{ObjectId, is_bad, publish, transitions, write_status};
-use super::topics::{ReconcileError, report_invalid};
+use super::topics::{ReconcileError, report_invalid, report_refusal};
 use crate::group;
 use crate::kafka::Kafka;
 
@@ -29,6 +29,7 @@ pub(super) async fn reconcile(
     let meta = kube::Resource::meta(&*object);
     let id = ObjectId::new(Kind::ConsumerGroup, meta);
     let key = (id.kind, id.namespace.clone(), id.name.clone());
+    let _turn = context.turn(id.kind).await;
     let begun = Instant::now();
     let result = match &object.0 {
         Ok(group)
@@ -43,6 +44,9 @@ pub(super) async fn reconcile(
             .await
             .map(|()| Some(Reason::InvalidSpec)),
     };
+    if !context.leads() {
+        return Ok(Action::await_change());
+    }
     let failure = match &result {
         Ok(failure) => *failure,
         Err(_) => Some(Reason::KubernetesError),
@@ -71,6 +75,18 @@ async fn turn(
         )
         .await?;
         return Ok(Some(Reason::InvalidSpec));
+    }
+    let (group, prefix) = (
+        object.spec.group_id(&id.name),
+        context.scope.prefix(&id.namespace),
+    );
+    if !group.starts_with(prefix) {
+        let words = format!("group {group}: names of this namespace begin with {prefix:?}");
+        let said = (Reason::NameNotAllowed, words.as_str());
+        let generation = object.metadata.generation;
+        return report_refusal(context, id, generation, said, &TYPES[..1])
+            .await
+            .map(|()| None);
     }
     let scope: Vec<String> = object
         .spec

@@ -5,11 +5,13 @@
 
 mod context;
 mod election;
+mod gate;
 mod groups;
 mod http;
 mod identity;
 mod objects;
 mod release;
+mod scope;
 mod topics;
 
 use std::collections::HashMap;
@@ -27,7 +29,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::{controller, watcher};
-use kube::{Client, ResourceExt};
+use kube::{Client, Config as KubeConfig, ResourceExt};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,13 +37,16 @@ use tracing::{debug, info, warn};
 
 use crate::health::{self, ClusterLog};
 use crate::kafka::real::RealKafka;
+use crate::lease::Leadership;
 use crate::metrics::Metrics;
-use context::Context;
+use context::{CONCURRENCY, Context, Turns};
 use election::Election;
 pub(crate) use release::command as release_command;
+use scope::Scope;
+pub(crate) use scope::Watched;
 
-/// Objects of one kind that are reconciled at the same time.
-const CONCURRENCY: u16 = 16;
+/// How long one watch lasts, in seconds. A connection that died without a word is noticed little later.
+const WATCH_SECONDS: u32 = 120;
 /// Pause between two looks at the brokers' logs.
 const LOG_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Pause between two tries to reach the API server at the start.
@@ -54,42 +59,22 @@ pub(crate) struct Options {
     pub(crate) cluster: String,
     pub(crate) bootstrap: String,
     pub(crate) broker_http_port: u16,
-    pub(crate) namespaces: Vec<String>,
+    pub(crate) namespaces: Vec<Watched>,
     pub(crate) all_namespaces: bool,
     pub(crate) http: String,
     pub(crate) ready_file: Option<PathBuf>,
     pub(crate) resync: Duration,
 }
 
-/// Which namespaces are looked after.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
-    Everywhere,
-    Namespaces(Vec<String>),
-}
-
-impl Scope {
-    fn new(everywhere: bool, mut namespaces: Vec<String>, own: &str) -> Self {
-        if everywhere {
-            return Self::Everywhere;
-        }
-        if namespaces.is_empty() {
-            namespaces.push(own.to_owned());
-        }
-        namespaces.sort();
-        namespaces.dedup();
-        Self::Namespaces(namespaces)
-    }
-}
-
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let stop = stop_token()?;
-    let client = Client::try_default()
-        .await
-        .context("no Kubernetes cluster is configured")?;
+    let config = kubernetes().await?;
+    let leadership = Leadership::default();
+    let client = gate::anyones_client(config.clone())?;
     let own = client.default_namespace().to_owned();
-    let scope = Scope::new(options.all_namespaces, options.namespaces.clone(), &own);
+    let scope = Scope::new(options.all_namespaces, &options.namespaces, &own)
+        .map_err(anyhow::Error::msg)?;
     let metrics = Arc::new(Metrics::new(&options.cluster).context("metrics")?);
     let server_end = CancellationToken::new();
     let (address, ready) = http::serve(&options.http, Arc::clone(&metrics), server_end.clone())
@@ -103,17 +88,21 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         controller: "keelson.dev/operator".to_owned(),
         instance: Some(short(&identity)),
     };
+    let leaders = gate::leaders_client(config, leadership.clone())?;
     let context = Arc::new(Context {
-        kafka: RealKafka::new(&options.bootstrap)?,
+        kafka: RealKafka::new(&options.bootstrap)?.for_a_leader(leadership.clone()),
+        leadership: leadership.clone(),
+        scope,
         cluster: options.cluster.clone(),
         namespace: own.clone(),
         cluster_uid,
-        recorder: Recorder::new(client.clone(), reporter),
+        recorder: Recorder::new(leaders.clone(), reporter),
         metrics,
         log: watch::Sender::new(ClusterLog::default()),
         resync: options.resync,
         failures: Mutex::new(HashMap::new()),
-        client: client.clone(),
+        turns: Turns::default(),
+        client: leaders,
     });
     ready.store(true, Ordering::Release);
     let ready_file = options.ready_file.as_deref();
@@ -123,21 +112,19 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             &json!({ "http": address.to_string(), "cluster": options.cluster, "identity": identity }),
         )?;
     }
-    info!(%address, ?scope, cluster = options.cluster, identity, "the operator is up");
+    info!(%address, scope = ?context.scope, cluster = options.cluster, identity, "the operator is up");
 
-    let election = Election::new(client.clone(), &own, &options.cluster, identity);
+    let at = (own.as_str(), options.cluster.as_str());
+    let election = Election::new(client.clone(), at, identity, leadership);
     stand(
         &context,
-        &scope,
+        &client,
         election,
         (health::http_client()?, options.broker_http_port),
         &stop,
     )
     .await;
-
-    if release::is_terminating(&client, &own).await {
-        release::release_all(&client, &scope, &options.cluster).await;
-    }
+    release::at_the_end(&client, &own, &context.scope, &options.cluster).await;
     server_end.cancel();
     if let Some(path) = ready_file
         && let Err(error) = std::fs::remove_file(path)
@@ -151,7 +138,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
 /// Stands for the lease, and leads while it is held, until stopped.
 async fn stand(
     context: &Arc<Context>,
-    scope: &Scope,
+    client: &Client,
     mut election: Election,
     brokers: (reqwest::Client, u16),
     stop: &CancellationToken,
@@ -159,7 +146,7 @@ async fn stand(
     let terminating = watch::Sender::new(false);
     let mut seen = terminating.subscribe();
     let namespace_watch = tokio::spawn(release::watch_own_namespace(
-        context.client.clone(),
+        client.clone(),
         context.namespace.clone(),
         terminating,
     ));
@@ -168,22 +155,21 @@ async fn stand(
         if *seen.borrow_and_update() {
             end(&mut leading).await;
             context.metrics.leader.set(0);
-            release::release_all(&context.client, scope, &context.cluster).await;
+            release::release_all(client, &context.scope, &context.cluster).await;
             pause(RELEASE_PAUSE, stop).await;
             continue;
         }
         let leads = election.round().await;
         context.metrics.leader.set(i64::from(leads));
+        if leading.as_ref().is_some_and(|(_, task)| task.is_finished()) {
+            warn!("the work of a leader ended by itself and is begun again");
+            end(&mut leading).await;
+        }
         match (&leading, leads) {
             (None, true) => {
                 info!("this process leads");
                 let token = CancellationToken::new();
-                let task = lead(
-                    Arc::clone(context),
-                    scope.clone(),
-                    brokers.clone(),
-                    token.clone(),
-                );
+                let task = lead(Arc::clone(context), brokers.clone(), token.clone());
                 leading = Some((token, tokio::spawn(task)));
             }
             (Some(_), false) => {
@@ -223,15 +209,14 @@ async fn pause(time: Duration, stop: &CancellationToken) {
 /// Everything a leader does.
 async fn lead(
     context: Arc<Context>,
-    scope: Scope,
     (http, port): (reqwest::Client, u16),
     token: CancellationToken,
 ) {
     let work = async {
         look_at_logs(&context, &http, port).await;
-        let namespaces = match scope {
+        let namespaces: Vec<Option<String>> = match &context.scope {
             Scope::Everywhere => vec![None],
-            Scope::Namespaces(list) => list.into_iter().map(Some).collect(),
+            Scope::Namespaces(all) => all.keys().cloned().map(Some).collect(),
         };
         let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>> = vec![
             Box::pin(watch_logs(&context, http.clone(), port)),
@@ -266,7 +251,7 @@ async fn control_topics(context: Arc<Context>, namespace: Option<String>) {
     let news = log_news(context.log.subscribe());
     Controller::new(
         api::<keelson_crds::Topic>(&context.client, namespace.as_deref()),
-        watcher::Config::default(),
+        watcher::Config::default().timeout(WATCH_SECONDS),
     )
     .with_config(Config::default().concurrency(CONCURRENCY))
     .reconcile_all_on(news)
@@ -287,7 +272,7 @@ async fn control_topics(context: Arc<Context>, namespace: Option<String>) {
 async fn control_groups(context: Arc<Context>, namespace: Option<String>) {
     Controller::new(
         api::<keelson_crds::ConsumerGroup>(&context.client, namespace.as_deref()),
-        watcher::Config::default(),
+        watcher::Config::default().timeout(WATCH_SECONDS),
     )
     .with_config(Config::default().concurrency(CONCURRENCY))
     .run(
@@ -376,6 +361,13 @@ async fn watch_logs(context: &Context, http: reqwest::Client, port: u16) {
         tokio::time::sleep(LOG_PAUSE_MAX.min(context.resync)).await;
         look_at_logs(context, &http, port).await;
     }
+}
+
+/// Where the API server is.
+async fn kubernetes() -> anyhow::Result<KubeConfig> {
+    KubeConfig::infer()
+        .await
+        .context("no Kubernetes cluster is configured")
 }
 
 /// The uid of kube-system, as soon as the API server can be reached; `None` if stopped before.

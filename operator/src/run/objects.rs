@@ -108,17 +108,20 @@ pub(super) async fn merge_status(
     status: &serde_json::Value,
 ) -> Result<(), kube::Error> {
     let patch = Patch::Merge(json!({ "metadata": { "uid": id.uid }, "status": status }));
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
     match api(client, id.kind, &id.namespace)
-        .patch_status(&id.name, &params, &patch)
+        .patch_status(&id.name, &merging(), &patch)
         .await
     {
         Ok(_) => Ok(()),
         Err(error) if is_not_found(&error) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+fn merging() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
     }
 }
 
@@ -157,12 +160,11 @@ pub(super) async fn set_finalizer(
             Finalizer::Off if !has => return Ok(()),
             Finalizer::Off => list.retain(|it| it != FINALIZER),
         }
+        // Not by server-side apply, which refuses an object whose spec does not fit the schema of today: such a one
+        // could never go.
         let patch =
             json!({ "metadata": { "resourceVersion": meta.resource_version, "finalizers": list } });
-        match api
-            .patch(&id.name, &PatchParams::default(), &Patch::Merge(patch))
-            .await
-        {
+        match api.patch(&id.name, &merging(), &Patch::Merge(patch)).await {
             Ok(_) => return Ok(()),
             Err(error) if is_not_found(&error) => return Ok(()),
             Err(error) if is_conflict(&error) => {}
@@ -213,14 +215,16 @@ pub(super) async fn publish(recorder: &Recorder, id: &ObjectId, notice: Notice) 
     }
 }
 
-/// The Events that a change of conditions deserves: every change of a status, and trouble that is there from the start.
+/// The Events that a change of conditions deserves: every change of a status, trouble that is there from the start, and
+/// trouble that became another one.
 pub(super) fn transitions(
     old: &[Condition],
     new: &[Condition],
     bad: impl Fn(&Condition) -> bool,
 ) -> Vec<Notice> {
     let told = |it: &&Condition| match old.iter().find(|before| before.type_ == it.type_) {
-        Some(before) => before.status != it.status,
+        Some(before) if before.status == it.status => bad(it) && before.reason != it.reason,
+        Some(_) => true,
         None => bad(it),
     };
     let notice = |it: &Condition| Notice {

@@ -18,13 +18,18 @@ use serde_json::json;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::Scope;
+use super::gate;
 use super::objects::{self, Finalizer, ObjectId, set_finalizer};
+use super::scope::{Scope, Watched};
 
 /// Finalizers taken off at the same time.
 const IN_PARALLEL: usize = 32;
 /// Objects per page of a list.
 const PAGE: u32 = 500;
+/// How long letting go is tried after SIGTERM: less than the grace period of the chart, 30 seconds.
+const LAST_TRIES_MAX: Duration = Duration::from_secs(20);
+/// Pause between two of these tries.
+const LAST_TRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long `release` waits for the operator to end.
 const OPERATOR_END_WAIT_MAX: Duration = Duration::from_secs(90);
 /// Pause between two looks at it.
@@ -34,8 +39,8 @@ const OPERATOR_END_PAUSE: Duration = Duration::from_millis(500);
 pub(super) async fn release_all(client: &Client, scope: &Scope, cluster: &str) -> (usize, usize) {
     let apis: Vec<Api<DynamicObject>> = match scope {
         Scope::Everywhere => vec![objects::api_everywhere(client, Kind::Topic)],
-        Scope::Namespaces(list) => list
-            .iter()
+        Scope::Namespaces(all) => all
+            .keys()
             .map(|it| objects::api(client, Kind::Topic, it))
             .collect(),
     };
@@ -103,16 +108,35 @@ async fn list(api: &Api<DynamicObject>, cluster: &str) -> Result<Vec<ObjectId>, 
     }
 }
 
-/// True if the namespace is being deleted, or gone.
-pub(super) async fn is_terminating(client: &Client, namespace: &str) -> bool {
-    let api: Api<Namespace> = Api::all(client.clone());
-    match api.get_opt(namespace).await {
-        Ok(found) => found.is_none_or(|it| it.metadata.deletion_timestamp.is_some()),
-        Err(error) => {
-            warn!("whether namespace {namespace} is being deleted could not be found out: {error}");
-            false
+/// The last thing that a process does: if its own namespace is being deleted, it lets all objects go. Nobody will do it
+/// later, so an API server that fails is asked again for as long as the pod may live.
+pub(super) async fn at_the_end(client: &Client, own: &str, scope: &Scope, cluster: &str) {
+    let until_done = async {
+        loop {
+            match is_terminating(client, own).await {
+                Ok(false) => return,
+                Ok(true) if release_all(client, scope, cluster).await.1 == 0 => return,
+                Ok(true) => {}
+                Err(error) => warn!(
+                    "whether namespace {own} is being deleted could not be found out: {error}"
+                ),
+            }
+            tokio::time::sleep(LAST_TRY_PAUSE).await;
         }
+    };
+    if tokio::time::timeout(LAST_TRIES_MAX, until_done)
+        .await
+        .is_err()
+    {
+        warn!("objects may still be held: see docs/runbooks/stuck-namespace.md");
     }
+}
+
+/// True if the namespace is being deleted, or gone.
+async fn is_terminating(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let found = api.get_opt(namespace).await?;
+    Ok(found.is_none_or(|it| it.metadata.deletion_timestamp.is_some()))
 }
 
 /// Watches the operator's own namespace and says once when it is being deleted.
@@ -142,15 +166,14 @@ pub(crate) async fn command(
     cluster: &str,
     deployment: Option<&str>,
     all: bool,
-    namespaces: Vec<String>,
+    namespaces: &[Watched],
 ) -> anyhow::Result<()> {
-    let client = Client::try_default()
-        .await
-        .context("no Kubernetes cluster is configured")?;
+    let client = gate::anyones_client(super::kubernetes().await?)?;
     if let Some(name) = deployment {
         stop(&client, name).await?;
     }
-    let scope = Scope::new(all, namespaces, client.default_namespace());
+    let scope =
+        Scope::new(all, namespaces, client.default_namespace()).map_err(anyhow::Error::msg)?;
     let (done, failed) = release_all(&client, &scope, cluster).await;
     println!("{done} Topics were let go");
     anyhow::ensure!(

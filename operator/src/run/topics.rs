@@ -51,6 +51,7 @@ pub(super) async fn reconcile(
 ) -> Result<Action, ReconcileError> {
     let id = ObjectId::new(Kind::Topic, kube::Resource::meta(&*object));
     let key = (id.kind, id.namespace.clone(), id.name.clone());
+    let _turn = context.turn(id.kind).await;
     let topic = match &object.0 {
         Ok(topic) if !topic.spec.served_by(&context.cluster) => {
             context.forget(&key);
@@ -63,7 +64,7 @@ pub(super) async fn reconcile(
                 &context,
                 key,
                 Instant::now(),
-                failure.map(|()| Some(Reason::InvalidSpec)),
+                failure.map(|()| Ended::Invalid),
             );
         }
     };
@@ -72,48 +73,66 @@ pub(super) async fn reconcile(
     finish(&context, key, begun, result)
 }
 
+/// How a turn ended, as far as the next one depends on it.
+enum Ended {
+    /// Nothing failed. The object need not be Ready for that.
+    Well,
+    /// It may go better the next time.
+    Failed(Reason),
+    /// It will end like this until somebody changes something, in the object or in the cluster.
+    Refused(Reason),
+    /// It will end like this until the object is changed.
+    Invalid,
+}
+
 fn finish(
     context: &Context,
     key: (Kind, String, String),
     begun: Instant,
-    result: Result<Option<Reason>, String>,
+    result: Result<Ended, String>,
 ) -> Result<Action, ReconcileError> {
+    if !context.leads() {
+        // Whatever was done came too late, and the next leader looks at everything anew.
+        return Ok(Action::await_change());
+    }
     let failure = match &result {
-        Ok(failure) => *failure,
+        Ok(Ended::Well) => None,
+        Ok(Ended::Failed(reason) | Ended::Refused(reason)) => Some(*reason),
+        Ok(Ended::Invalid) => Some(Reason::InvalidSpec),
         Err(_) => Some(Reason::KubernetesError),
     };
-    context.metrics.reconciled(
-        key.0,
-        begun.elapsed(),
-        failure.filter(|it| crate::metrics::is_failure(*it)),
-    );
+    context.metrics.reconciled(key.0, begun.elapsed(), failure);
     match result {
-        Ok(failure) => Ok(context.next_turn(key, failure, context.resync)),
+        Ok(Ended::Well | Ended::Refused(_)) => Ok(context.next_turn(key, None, context.resync)),
+        Ok(Ended::Failed(reason)) => Ok(context.next_turn(key, Some(reason), context.resync)),
+        Ok(Ended::Invalid) => {
+            context.forget(&key);
+            Ok(Action::await_change())
+        }
         Err(error) => Err(ReconcileError(error)),
     }
 }
 
-/// Returns the failure that stands in the status, if there is one.
-async fn turn(context: &Context, id: &ObjectId, object: &Topic) -> Result<Option<Reason>, String> {
+async fn turn(context: &Context, id: &ObjectId, object: &Topic) -> Result<Ended, String> {
     let deleting = object.metadata.deletion_timestamp.is_some();
     let has_finalizer = object.finalizers().iter().any(|it| it == FINALIZER);
     if deleting && !has_finalizer {
-        return Ok(None);
+        return Ok(Ended::Well);
     }
     if !deleting {
         let json = serde_json::to_value(object).map_err(|error| error.to_string())?;
         if let Err(problems) = check(Kind::Topic, &json, None) {
             let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
             turn_invalid(context, id, &object.metadata, &words.join("; ")).await?;
-            return Ok(Some(Reason::InvalidSpec));
+            return Ok(Ended::Invalid);
         }
     }
     let old = object.status.clone().unwrap_or_default();
-    let desired = Desired::new(
-        &object.spec,
-        &id.name,
-        context.owner(&id.namespace, &id.name),
-    );
+    let owner = context.owner(&id.namespace, &id.name);
+    let desired = Desired {
+        prefix: context.scope.prefix(&id.namespace).to_owned(),
+        ..Desired::new(&object.spec, &id.name, owner)
+    };
     let place = Place { context, id };
     let outcome = converge(
         &context.kafka,
@@ -125,21 +144,17 @@ async fn turn(context: &Context, id: &ObjectId, object: &Topic) -> Result<Option
     .await;
     tell(context, id, &outcome).await;
     if deleting && outcome.release.is_some() {
-        return release(context, id, &outcome).await.map(|()| None);
+        return release(context, id, &outcome).await.map(|()| Ended::Well);
     }
     if outcome.release.is_some() {
         set_finalizer(&context.client, id, Finalizer::Off).await?;
     }
     report(context, id, object, &old, &outcome).await?;
-    let not_ready = outcome
-        .verdict
-        .conditions
-        .get(&ConditionType::Ready)
-        .filter(|it| it.0 == ConditionStatus::False);
-    Ok(outcome
-        .failure
-        .map(|it| it.0)
-        .or_else(|| not_ready.map(|it| it.1)))
+    Ok(match outcome.failure {
+        None => Ended::Well,
+        Some((reason, _)) if outcome.settled => Ended::Refused(reason),
+        Some((reason, _)) => Ended::Failed(reason),
+    })
 }
 
 fn view(object: &Topic, old: &TopicStatus) -> ObjectView {
@@ -285,6 +300,18 @@ pub(super) async fn report_invalid(
     error: &str,
     types: &[ConditionType],
 ) -> Result<(), String> {
+    let said = (Reason::InvalidSpec, error);
+    report_refusal(context, id, generation, said, types).await
+}
+
+/// Says in these conditions why nothing is done about the object, and leaves the rest of the status as it is.
+pub(super) async fn report_refusal(
+    context: &Context,
+    id: &ObjectId,
+    generation: Option<i64>,
+    (reason, words): (Reason, &str),
+    types: &[ConditionType],
+) -> Result<(), String> {
     let found = match objects::api(&context.client, id.kind, &id.namespace)
         .get(&id.name)
         .await
@@ -301,11 +328,7 @@ pub(super) async fn report_invalid(
     let mut new = old.clone();
     let now = Time(Timestamp::now());
     for type_ in types {
-        let said = (
-            ConditionStatus::False,
-            Reason::InvalidSpec,
-            error.to_owned(),
-        );
+        let said = (ConditionStatus::False, reason, words.to_owned());
         set(&mut new, *type_, said, generation, &now);
     }
     if keelson_crds::same_but_for_time(&old, &new) {
@@ -319,9 +342,9 @@ pub(super) async fn report_invalid(
         Err(kube::Error::Api(refusal)) if refusal.code == 422 => {
             let notice = Notice {
                 warning: true,
-                reason: Reason::InvalidSpec.as_str().to_owned(),
+                reason: reason.as_str().to_owned(),
                 action: "Observe",
-                note: error.to_owned(),
+                note: words.to_owned(),
             };
             publish(&context.recorder, id, notice).await;
             return Ok(());

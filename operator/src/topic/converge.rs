@@ -32,6 +32,8 @@ pub(crate) struct Outcome {
     pub(crate) release: Option<(Reason, String)>,
     /// Why it ended early.
     pub(crate) failure: Option<(Reason, String)>,
+    /// The failure will stay what it is until somebody changes something: there is no hurry to try again.
+    pub(crate) settled: bool,
 }
 
 /// One reconciliation of one topic, up to the status.
@@ -57,6 +59,7 @@ pub(crate) async fn converge<K: Kafka, S: Surroundings>(
             Err(error @ (CallError::Refused { .. } | CallError::Unexpected { .. })) => {
                 outcome.verdict = failed(&object, &error);
                 outcome.failure = Some((error.reason(), error.to_string()));
+                outcome.settled = error.is_settled();
                 return outcome;
             }
         };
@@ -86,6 +89,7 @@ pub(crate) async fn converge<K: Kafka, S: Surroundings>(
                     break;
                 }
                 Err(refusal) => {
+                    outcome.settled = refusal.is_settled();
                     let (reason, message) = refusal.words();
                     outcome.verdict.fail(reason, &message);
                     outcome.failure = Some((reason, message));
@@ -108,6 +112,13 @@ enum Refusal {
 }
 
 impl Refusal {
+    fn is_settled(&self) -> bool {
+        match self {
+            Self::Broker(error) => error.is_settled(),
+            Self::Kubernetes(_) => false,
+        }
+    }
+
     fn words(self) -> (Reason, String) {
         match self {
             Self::Broker(error) => (error.reason(), error.to_string()),

@@ -106,7 +106,20 @@ pub(crate) fn decide(desired: &Desired, observed: &Observed) -> Decision {
 }
 
 fn decide_life(desired: &Desired, object: &ObjectView, cluster: &ClusterView) -> Decision {
-    let mut decision = match cluster {
+    let mut decision = if desired.topic.starts_with(&desired.prefix) {
+        decide_allowed(desired, object, cluster)
+    } else {
+        not_allowed(desired)
+    };
+    decision
+        .verdict
+        .say(Type::Deleting, False, Reason::NotDeleting, "");
+    finalizer(desired, object, &mut decision);
+    decision
+}
+
+fn decide_allowed(desired: &Desired, object: &ObjectView, cluster: &ClusterView) -> Decision {
+    match cluster {
         ClusterView::Unreachable(message) | ClusterView::Gone(message) => {
             unreachable_cluster(object, message)
         }
@@ -114,12 +127,7 @@ fn decide_life(desired: &Desired, object: &ObjectView, cluster: &ClusterView) ->
         ClusterView::Reachable(TopicView::Present(facts, owner)) => {
             present(desired, object, facts, owner)
         }
-    };
-    decision
-        .verdict
-        .say(Type::Deleting, False, Reason::NotDeleting, "");
-    finalizer(desired, object, &mut decision);
-    decision
+    }
 }
 
 /// The finalizer follows the policy. It is put on before a topic is created or adopted, and never for a topic that
@@ -142,6 +150,22 @@ fn finalizer(desired: &Desired, object: &ObjectView, decision: &mut Decision) {
             });
         }
         DeletionPolicy::Delete | DeletionPolicy::Retain => {}
+    }
+}
+
+/// Whatever is there: objects of this namespace may not speak of it. A topic that was owned before the rule stays as it
+/// is.
+fn not_allowed(desired: &Desired) -> Decision {
+    let mut verdict = Verdict::default();
+    let (name, prefix) = (&desired.topic, &desired.prefix);
+    let words = format!("topic {name}: names of this namespace begin with {prefix:?}");
+    let reason = Reason::NameNotAllowed;
+    verdict.say(Type::Conflict, True, reason, words.clone());
+    verdict.say(Type::Drifted, Unknown, reason, words.clone());
+    verdict.fail(reason, &words);
+    Decision {
+        actions: Vec::new(),
+        verdict,
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Desired {
     pub(crate) paused: bool,
     /// The value of `keelson.owner` that means this object.
     pub(crate) owner: String,
+    /// How every topic name of the object's namespace begins; empty: anyhow.
+    pub(crate) prefix: String,
 }
 
 impl Desired {
@@ -52,6 +54,7 @@ impl Desired {
             deletion_policy: spec.deletion_policy.unwrap_or_default(),
             paused: spec.paused.unwrap_or(false),
             owner,
+            prefix: String::new(),
         }
     }
 }

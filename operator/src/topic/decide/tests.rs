@@ -29,6 +29,7 @@ fn desired() -> Desired {
         deletion_policy: DeletionPolicy::Retain,
         paused: false,
         owner: "uid/ns/orders".into(),
+        prefix: String::new(),
     }
 }
 
@@ -551,6 +552,39 @@ fn a_topic_of_somebody_else() {
             "belongs to uid/ns/other",
         );
     }
+}
+
+#[test]
+fn a_name_that_its_namespace_may_not_use() {
+    let tenant = Desired {
+        prefix: "tenant-".into(),
+        deletion_policy: DeletionPolicy::Delete,
+        adoption_policy: AdoptionPolicy::Always,
+        ..desired()
+    };
+    let no = (False, Reason::NameNotAllowed);
+    for cluster in [
+        ABSENT,
+        there(facts(), Owner::Nobody),
+        there(facts(), Owner::Ours),
+        ClusterView::Unreachable("away".into()),
+    ] {
+        let decision = check(&tenant, object(), cluster, &[], no);
+        condition(
+            &decision,
+            ConditionType::Conflict,
+            (True, Reason::NameNotAllowed),
+            "names of this namespace begin with \"tenant-\"",
+        );
+        assert_eq!(decision.verdict.topic, TopicUpdate::Keep);
+    }
+    let named = Desired {
+        topic: "tenant-orders".into(),
+        ..tenant
+    };
+    let decision = decided(&named, object(), ABSENT);
+    assert_eq!(decision.actions[0], Action::AddFinalizer);
+    assert!(matches!(decision.actions[1], Action::Create(_)));
 }
 
 #[test]
