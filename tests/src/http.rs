@@ -1,8 +1,9 @@
-//! A GET over plain HTTP/1.1 and the Prometheus text format, as small as tests need them.
+//! A request over plain HTTP and the Prometheus text format, as small as tests need them.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
@@ -18,10 +19,28 @@ pub struct Answer {
 
 /// Fetches `path` from `address` (`host:port`).
 pub fn get(address: &str, path: &str) -> std::io::Result<Answer> {
+    request(address, ("GET", path), "", "")
+}
+
+/// Sends `method` and `path` with a body.
+pub fn request(
+    address: &str,
+    (method, path): (&str, &str),
+    content_type: &str,
+    body: &str,
+) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    let length = body.len();
+    let about = match length {
+        0 => String::new(),
+        _ => format!("Content-Type: {content_type}\r\nContent-Length: {length}\r\n"),
+    };
     // HTTP/1.0: the body ends with the connection, so that no chunked encoding has to be read.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\n{about}\r\n{body}"
+    )?;
     let mut text = Vec::new();
     stream.read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);
@@ -36,6 +55,46 @@ pub fn get(address: &str, path: &str) -> std::io::Result<Answer> {
         status,
         body: body.to_owned(),
     })
+}
+
+/// A server that gives every request the same answer, whatever it asks.
+#[derive(Debug)]
+pub struct Canned {
+    /// Its port on the loopback address.
+    pub port: u16,
+    body: Arc<Mutex<String>>,
+}
+
+impl Canned {
+    /// Answers with this body from now on.
+    pub fn start(body: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let body = Arc::new(Mutex::new(body.to_owned()));
+        let serving = Arc::clone(&body);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut request = [0; 4096];
+                // Requests without a body come in one piece; who went away gets no answer.
+                let _ = stream.read(&mut request);
+                let body = serving
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
+                let length = body.len();
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
+            }
+        });
+        Self { port, body }
+    }
+
+    /// Answers with another body from now on.
+    pub fn say(&self, body: &str) {
+        body.clone_into(&mut self.body.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// One scrape: series with their values.

@@ -1,37 +1,37 @@
-//! A Kubernetes control plane without nodes, and operators that run against it.
+//! A Kubernetes control plane without nodes.
 //!
 //! Owns etcd, kube-apiserver and kube-controller-manager on free loopback ports, one set per test process, with our CRDs
 //! installed. All of them die with the process, however it ends: they are started by a thread that lives as long as the
 //! process does (`setpriv --pdeathsig`). Binaries come from `KUBEBUILDER_ASSETS`, else from the cache that
 //! `tests/kube/tools/build.sh` fills.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::broker::scratch_dir;
-use crate::{Broker, http, tools, wait_for, wait_until};
+pub use crate::operator::Operator;
+use crate::{http, tools, wait_until};
 
 /// An API server on a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(120);
 /// Anything that an operator does, on a busy machine.
 pub const OPERATOR_WITHIN: Duration = Duration::from_secs(60);
 const TOKEN: &str = "keelson-tests";
-/// Lines of a log printed when a test fails.
-const LOG_LINES_SHOWN: usize = 80;
 
 /// The control plane of this test process.
 #[derive(Debug)]
 pub struct Kube {
     home: PathBuf,
     server: String,
+    plain: String,
+    etcd: String,
 }
 
 /// The control plane, started at the first call.
@@ -55,7 +55,8 @@ pub fn shared() -> &'static Kube {
     })
 }
 
-fn binary(name: &str) -> PathBuf {
+/// A program of Kubernetes: from `KUBEBUILDER_ASSETS`, else from the cache.
+pub fn binary(name: &str) -> PathBuf {
     let assets = std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let home = std::env::var_os("KUBE_BENCH_HOME")
         .map(PathBuf::from)
@@ -90,8 +91,10 @@ impl Kube {
         let pid = std::process::id().to_string();
         std::fs::write(home.join("pid"), pid).expect("a file can be written");
         let [etcd, peer, api, manager] = free_ports();
-        let kube = Self {
+        let mut kube = Self {
             server: format!("https://127.0.0.1:{api}"),
+            plain: String::new(),
+            etcd: format!("127.0.0.1:{etcd}"),
             home,
         };
         kube.make_keys();
@@ -113,11 +116,47 @@ impl Kube {
                 &format!("--cert-dir={}", kube.file("certs")),
             ],
         ));
+        let (proxy, plain) = kube.start_proxy();
+        children.push(proxy);
+        kube.plain = plain;
         wait_until("kube-system exists", START_WITHIN, || {
-            kube.try_kubectl(&["get", "namespace", "kube-system"], "")
-                .is_ok()
+            kube.get("namespace", "", "kube-system").is_some()
         });
         (kube, children)
+    }
+
+    /// `kubectl proxy`: plain HTTP for whoever has no TLS.
+    fn start_proxy(&self) -> (Child, String) {
+        let mut child = Command::new(tools::require("setpriv"))
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(binary("kubectl"))
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig("default"))
+            .args(["proxy", "--port=0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("kubectl can be started");
+        let mut output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("kubectl says its port");
+        let address = line
+            .trim()
+            .rsplit(' ')
+            .next()
+            .expect("the last word is the address");
+        (child, address.to_owned())
+    }
+
+    /// The API server over plain HTTP.
+    pub fn plain(&self) -> &str {
+        &self.plain
+    }
+
+    /// etcd's own address.
+    pub fn etcd(&self) -> &str {
+        &self.etcd
     }
 
     fn file(&self, name: &str) -> String {
@@ -201,7 +240,25 @@ impl Kube {
                 serde_norway::from_str(&text).expect("generated CRDs are YAML")
             })
             .collect();
+        self.install_earlier_crds(&today);
         for crd in &today {
+            self.kubectl(
+                &["apply", "--server-side", "--force-conflicts", "-f", "-"],
+                &crd.to_string(),
+            );
+        }
+        wait_until("our CRDs are in force", START_WITHIN, || {
+            let probe = object("Topic", "default", "probe", &json!({ "partitions": 0 }));
+            let refused = self.try_kubectl(
+                &["create", "--dry-run=server", "-f", "-"],
+                &probe.to_string(),
+            );
+            refused.is_err_and(|text| text.contains("spec.partitions"))
+        });
+    }
+
+    fn install_earlier_crds(&self, today: &[Value]) {
+        for crd in today {
             let mut earlier = crd.clone();
             earlier["spec"]["versions"][0]["schema"]["openAPIV3Schema"] =
                 json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
@@ -242,30 +299,38 @@ impl Kube {
             let topic = object("Topic", "broken", name, &spec).to_string();
             self.kubectl(&["apply", "--server-side", "-f", "-"], &topic);
         }
-        for crd in &today {
-            self.kubectl(
-                &["apply", "--server-side", "--force-conflicts", "-f", "-"],
-                &crd.to_string(),
-            );
-        }
-        wait_until("our CRDs are in force", START_WITHIN, || {
-            let probe = object("Topic", "default", "probe", &json!({ "partitions": 0 }));
-            let refused = self.try_kubectl(
-                &["create", "--dry-run=server", "-f", "-"],
-                &probe.to_string(),
-            );
-            refused.is_err_and(|text| text.contains("spec.partitions"))
-        });
+        let mut stuck = object(
+            "Topic",
+            "broken",
+            "stuck",
+            &json!({ "driftPolicy": "Perhaps" }),
+        );
+        stuck["metadata"]["finalizers"] = json!(["keelson.dev/delete-topic"]);
+        self.kubectl(&["apply", "--server-side", "-f", "-"], &stuck.to_string());
     }
 
     /// A cluster-admin kubeconfig whose own namespace is `namespace`.
     pub fn kubeconfig(&self, namespace: &str) -> PathBuf {
-        let path = self.home.join(format!("{namespace}.kubeconfig"));
+        self.kubeconfig_as(namespace, (namespace, &self.server, TOKEN))
+    }
+
+    /// The same, over another way.
+    pub fn kubeconfig_through(&self, namespace: &str, name: &str, server: &str) -> PathBuf {
+        self.kubeconfig_as(namespace, (name, server, TOKEN))
+    }
+
+    /// The same, with another token.
+    pub fn kubeconfig_with(&self, namespace: &str, name: &str, token: &str) -> PathBuf {
+        self.kubeconfig_as(namespace, (name, &self.server, token))
+    }
+
+    fn kubeconfig_as(&self, namespace: &str, (name, server, token): (&str, &str, &str)) -> PathBuf {
+        let path = self.home.join(format!("{name}.kubeconfig"));
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{ "name": "t", "cluster": { "server": self.server, "insecure-skip-tls-verify": true } }],
-            "users": [{ "name": "t", "user": { "token": TOKEN } }],
+            "clusters": [{ "name": "t", "cluster": { "server": server, "insecure-skip-tls-verify": true } }],
+            "users": [{ "name": "t", "user": { "token": token } }],
             "contexts": [{ "name": "t", "context": { "cluster": "t", "user": "t", "namespace": namespace } }],
             "current-context": "t",
         });
@@ -307,25 +372,71 @@ impl Kube {
     /// Creates an object of ours, or changes it.
     #[track_caller]
     pub fn apply(&self, kind: &str, namespace: &str, name: &str, spec: &Value) {
-        let text = object(kind, namespace, name, spec).to_string();
-        self.kubectl(
-            &["apply", "--server-side", "--field-manager=test", "-f", "-"],
-            &text,
-        );
+        self.try_apply(kind, namespace, name, spec)
+            .unwrap_or_else(|error| panic!("{kind} {namespace}/{name}: {error}"));
     }
 
-    /// An object of ours, if it exists.
+    /// Creates an object of ours, or changes it, by server-side apply; or what the API server has against it.
+    pub fn try_apply(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        spec: &Value,
+    ) -> Result<(), String> {
+        let path = format!(
+            "{}?fieldManager=test&fieldValidation=Strict",
+            path(kind, namespace, name)
+        );
+        let body = object(kind, namespace, name, spec).to_string();
+        let call = ("PATCH", path.as_str());
+        let answer = http::request(&self.plain, call, "application/apply-patch+yaml", &body);
+        match answer {
+            Ok(answer) if answer.status < 300 => Ok(()),
+            Ok(answer) => Err(answer.body),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// An object, if it exists.
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
-        let text = self
-            .try_kubectl(&["get", kind, "-n", namespace, name, "-o", "json"], "")
-            .ok()?;
-        serde_json::from_str(&text).ok()
+        let answer = http::get(&self.plain, &path(kind, namespace, name)).ok()?;
+        (answer.status == 200)
+            .then(|| serde_json::from_str(&answer.body).ok())
+            .flatten()
     }
 
     /// Asks for the deletion of an object and does not wait for it.
     #[track_caller]
     pub fn delete(&self, kind: &str, namespace: &str, name: &str) {
-        self.kubectl(&["delete", kind, "-n", namespace, name, "--wait=false"], "");
+        let path = path(kind, namespace, name);
+        let answer = http::request(&self.plain, ("DELETE", &path), "application/json", "")
+            .expect("the API server answers");
+        assert!(answer.status < 300, "{path}: {}", answer.body);
+    }
+
+    /// Creates a namespace.
+    #[track_caller]
+    pub fn namespace(&self, name: &str) {
+        let body = json!({ "metadata": { "name": name } }).to_string();
+        let call = ("POST", "/api/v1/namespaces");
+        let answer = http::request(&self.plain, call, "application/json", &body)
+            .expect("the API server answers");
+        assert!(answer.status < 300, "{name}: {}", answer.body);
+    }
+
+    /// The reasons of the Events about an object, as a list of words.
+    pub fn event_reasons(&self, namespace: &str, name: &str) -> Vec<String> {
+        let path = format!(
+            "/api/v1/namespaces/{namespace}/events?fieldSelector=involvedObject.name={name}"
+        );
+        let found = http::get(&self.plain, &path)
+            .ok()
+            .and_then(|it| serde_json::from_str::<Value>(&it.body).ok())
+            .unwrap_or_default();
+        let items = found["items"].as_array().cloned().unwrap_or_default();
+        let reason = |it: &Value| it["reason"].as_str().map(str::to_owned);
+        items.iter().filter_map(reason).collect()
     }
 
     /// Waits until an object is gone.
@@ -335,8 +446,8 @@ impl Kube {
             &format!("{kind} {namespace}/{name} is gone"),
             OPERATOR_WITHIN,
             || {
-                let found = self.try_kubectl(&["get", kind, "-n", namespace, name], "");
-                found.is_err_and(|text| text.contains("NotFound"))
+                http::get(&self.plain, &path(kind, namespace, name))
+                    .is_ok_and(|it| it.status == 404)
             },
         );
     }
@@ -359,6 +470,22 @@ impl Kube {
             (fresh && it["status"] == status && it["reason"] == reason).then(|| last.clone())
         });
         found.unwrap_or_else(|| panic!("not in time: {what}; last seen: {}", last["status"]))
+    }
+}
+
+/// Where an object of this kind is.
+fn path(kind: &str, namespace: &str, name: &str) -> String {
+    let kind = kind.to_ascii_lowercase();
+    match kind.as_str() {
+        "namespace" => format!("/api/v1/namespaces/{name}"),
+        "lease" => {
+            format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
+        }
+        "statefulset" => format!("/apis/apps/v1/namespaces/{namespace}/statefulsets/{name}"),
+        "topic" | "consumergroup" => {
+            format!("/apis/keelson.dev/v1alpha1/namespaces/{namespace}/{kind}s/{name}")
+        }
+        other => panic!("nobody has said where a {other} is"),
     }
 }
 
@@ -392,145 +519,6 @@ fn remove_leftovers(own: &Path) {
         };
         if !Path::new("/proc").join(pid.trim()).exists() {
             let _ = std::fs::remove_dir_all(&folder);
-        }
-    }
-}
-
-/// A running operator with a namespace of its own.
-#[derive(Debug)]
-pub struct Operator {
-    kubeconfig: PathBuf,
-    args: Vec<String>,
-    folder: tempfile::TempDir,
-    child: Option<Child>,
-    http: String,
-}
-
-impl Operator {
-    /// Starts `keelson-operator run` for a cluster of this name and waits until it is up.
-    #[track_caller]
-    pub fn start(cluster: &str, own_namespace: &str, namespaces: &[&str], broker: &Broker) -> Self {
-        let port = broker
-            .http()
-            .rsplit(':')
-            .next()
-            .expect("an address has a port");
-        let fixed = [
-            "--cluster",
-            cluster,
-            "--bootstrap",
-            broker.bootstrap(),
-            "--broker-http-port",
-            port,
-            "--http",
-            "127.0.0.1:0",
-            "--resync",
-            "2",
-            "--log-level",
-            "debug",
-        ];
-        let mut args: Vec<String> = fixed.iter().map(|it| (*it).to_owned()).collect();
-        args.extend(namespaces.iter().map(|it| format!("--namespace={it}")));
-        let kubeconfig = shared().kubeconfig(own_namespace);
-        let mut operator = Self {
-            kubeconfig,
-            args,
-            folder: scratch_dir(),
-            child: None,
-            http: String::new(),
-        };
-        operator.restart();
-        operator
-    }
-
-    /// Starts it again after it has ended.
-    #[track_caller]
-    pub fn restart(&mut self) {
-        assert!(self.child.is_none(), "it still runs");
-        let ready = self.folder.path().join("ready.json");
-        let _ = std::fs::remove_file(&ready);
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .expect("a log file");
-        let child = Command::new(tools::require("setpriv"))
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(tools::workspace_bin("keelson-operator"))
-            .arg("run")
-            .args(&self.args)
-            .arg("--ready-file")
-            .arg(&ready)
-            .env("KUBECONFIG", &self.kubeconfig)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file handle can be cloned"))
-            .stderr(log)
-            .spawn()
-            .expect("the operator can be started");
-        self.child = Some(child);
-        let answer = wait_for("the operator is up", OPERATOR_WITHIN, || {
-            std::fs::read_to_string(&ready).ok()
-        });
-        let answer: Value = serde_json::from_str(&answer).expect("the ready file is JSON");
-        self.http = answer["http"].as_str().expect("an address").to_owned();
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.folder.path().join("operator.log")
-    }
-
-    /// The operator's metrics.
-    pub fn metrics(&self) -> http::Metrics {
-        http::Metrics::parse(
-            &http::get(&self.http, "/metrics")
-                .expect("the operator serves HTTP")
-                .body,
-        )
-    }
-
-    /// Whether it leads at this moment.
-    pub fn leads(&self) -> bool {
-        self.metrics().sum("keelson_operator_leader", &[]) > 0.5
-    }
-
-    /// Kills it with SIGKILL.
-    pub fn kill9(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().expect("an own child can be killed");
-            child.wait().expect("an own child can be waited for");
-        }
-    }
-
-    /// Ends it with SIGTERM; it must end well, and take its ready file along.
-    #[track_caller]
-    pub fn stop(&mut self) {
-        let mut child = self.child.take().expect("it runs");
-        let pid = i32::try_from(child.id())
-            .ok()
-            .and_then(Pid::from_raw)
-            .expect("a pid");
-        kill_process(pid, Signal::TERM).expect("an own child can be signalled");
-        let status = wait_for("the operator ends", OPERATOR_WITHIN, || {
-            child.try_wait().expect("an own child")
-        });
-        assert!(status.success(), "{status}");
-        assert!(
-            !self.folder.path().join("ready.json").exists(),
-            "the ready file is gone"
-        );
-    }
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        self.kill9();
-        if std::thread::panicking()
-            && let Ok(log) = std::fs::read_to_string(self.log_path())
-        {
-            let lines: Vec<&str> = log.lines().collect();
-            for line in &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..] {
-                eprintln!("operator: {line}");
-            }
         }
     }
 }

@@ -4,13 +4,16 @@
 //! and waiting on conditions with deadlines. Never looks inside a broker process, never sleeps for luck, and never lets a
 //! process outlive its test.
 
+pub mod apiproxy;
 pub mod broker;
 pub mod consistency;
 pub mod differential;
 pub mod disk;
 pub mod http;
+pub mod kafkaproxy;
 pub mod kube;
 pub mod load;
+pub mod operator;
 pub mod python;
 pub mod rdk;
 pub mod records;

@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 
 use crate::Broker;
 use crate::broker::BrokerSetup;
-use crate::kube::{self, Operator, condition, shared};
+use crate::kube::{self, OPERATOR_WITHIN, condition, shared};
+use crate::operator::{Operator, OperatorSetup};
+use crate::wait_until;
 use crate::wire::{Wire, text};
 
 /// Kafka's number for topics in config requests.
@@ -85,7 +87,7 @@ impl Stage {
             .start();
         let namespace = format!("{cluster}-objects");
         for name in [cluster, namespace.as_str()] {
-            shared().kubectl(&["create", "namespace", name], "");
+            shared().namespace(name);
         }
         Self {
             broker,
@@ -96,7 +98,12 @@ impl Stage {
 
     /// An operator that looks after the objects.
     pub fn operator(&self) -> Operator {
-        Operator::start(self.cluster, self.cluster, &[&self.namespace], &self.broker)
+        self.setup().start()
+    }
+
+    /// The same operator before it starts.
+    pub fn setup(&self) -> OperatorSetup {
+        OperatorSetup::new(self.cluster, self.cluster, &[&self.namespace], &self.broker)
     }
 
     /// The StatefulSet that says that the cluster still exists. No controller acts on it here.
@@ -125,6 +132,25 @@ impl Stage {
     /// Waits until a Topic is as described.
     pub fn ready(&self, name: &str) -> Value {
         self.wait(name, "Ready", "True", "AsDescribed")
+    }
+
+    /// Whether a condition of a Topic has this reason at this moment.
+    pub fn condition_is(&self, name: &str, type_: &str, reason: &str) -> bool {
+        let found = shared().get("topic", &self.namespace, name);
+        found
+            .as_ref()
+            .and_then(|it| condition(it, type_))
+            .is_some_and(|it| it["reason"] == reason)
+    }
+
+    /// Waits for an Event about a Topic.
+    #[track_caller]
+    pub fn event(&self, name: &str, reason: &str) {
+        let what = format!("an Event {reason} about {name}");
+        wait_until(&what, OPERATOR_WITHIN, || {
+            let found = shared().event_reasons(&self.namespace, name);
+            found.iter().any(|it| it == reason)
+        });
     }
 
     /// Waits for a condition of a Topic.

@@ -16,8 +16,8 @@ use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListO
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest,
-    MetadataResponse, ProduceRequest, RequestHeader, ResponseHeader, TopicName,
+    BrokerId, CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, ListOffsetsRequest,
+    MetadataRequest, MetadataResponse, ProduceRequest, RequestHeader, ResponseHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
@@ -148,6 +148,16 @@ impl Wire {
     ) -> std::io::Result<R::Response> {
         let id = self.send(version, request)?;
         self.receive::<R>(version, id)
+    }
+
+    /// Deletes a topic by its name.
+    #[track_caller]
+    pub fn delete_topic(&mut self, name: &str) {
+        let request = DeleteTopicsRequest::default()
+            .with_topic_names(vec![TopicName(text(name))])
+            .with_timeout_ms(30_000);
+        let answer = self.call(5, &request);
+        assert_eq!(answer.responses[0].error_code, 0, "{answer:?}");
     }
 
     /// Creates a topic.

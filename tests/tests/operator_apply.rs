@@ -66,6 +66,15 @@ fn created_changed_refused() {
         "{code} {line}"
     );
     write(&format!("{TOPIC}spec: {{config: {{no.such.key: 1}}}}\n"));
+    let (code, line) = run(&[]);
+    assert!(
+        code == 1 && line.contains("refused: ") && line.contains("a key here is no topic config"),
+        "{code} {line}"
+    );
+    // Only a broker knows this limit.
+    write(&format!(
+        "{TOPIC}spec: {{config: {{max.message.bytes: 2147483647}}}}\n"
+    ));
     let (code, line) = run(&["--dry-run"]);
     assert!(
         code == 1 && line.contains("would fail (BrokerRefused): INVALID_CONFIG"),
@@ -108,6 +117,31 @@ fn groups_and_several_documents() {
     ] {
         assert!(lines.contains(part), "{lines}");
     }
+}
+
+#[test]
+fn what_is_imported_is_adopted_as_it_is() {
+    let broker = Broker::start();
+    let mut wire = Wire::connect(broker.bootstrap());
+    wire.create_topic("orders", 3, &[("retention.ms", "1000")]);
+    wire.create_topic("Order_Lines", 1, &[("cleanup.policy", "compact,delete")]);
+    let output = Command::new(tools::workspace_bin("keelson-operator"))
+        .args(["import", "--bootstrap", broker.bootstrap()])
+        .output()
+        .expect("the operator can be started");
+    assert!(output.status.success(), "{output:?}");
+    let folder = broker::scratch_dir();
+    std::fs::write(folder.path().join("all.yaml"), &output.stdout).expect("a file can be written");
+    let (code, lines) = apply(folder.path(), broker.bootstrap(), &[]);
+    assert_eq!(code, 0, "{lines}");
+    for line in lines.lines() {
+        let adopted = line.contains("Ready (AsDescribed): set keelson.owner=local/default/order");
+        assert!(
+            adopted && !line.contains(", "),
+            "nothing else was changed: {line}"
+        );
+    }
+    assert_eq!(lines.lines().count(), 2, "{lines}");
 }
 
 #[test]

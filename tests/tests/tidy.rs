@@ -59,7 +59,7 @@ const CRATES: &[(&str, &[&str], &[&str])] = &[
         ],
         &[],
     ),
-    ("crds", &[], &["tokio", "async fn"]),
+    ("crds", &["keelson-state"], &["tokio", "async fn"]),
     (
         "operator",
         &["keelson-client", "keelson-crds", "keelson-protocol"],
