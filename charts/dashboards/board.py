@@ -43,18 +43,20 @@ class Board:
         self.y, self.x, self.height = self.y + self.height, 0, 0
 
     def panel(self, kind, title, description, unit, targets, width=8, height=7, thresholds=NEUTRAL, custom=None,
-              options=None, mappings=(), decimals=None, minimum=0, maximum=None, transformations=(), overrides=()):
+              options=None, mappings=(), minimum=0, maximum=None, transformations=(), bad=False):
         if self.x + width > 24:
             self._break()
         defaults = {"unit": unit, "thresholds": thresholds, "mappings": list(mappings), "custom": custom or {}}
         defaults["color"] = {"mode": "palette-classic" if kind == "timeseries" else "thresholds"}
-        for key, value in (("decimals", decimals), ("min", minimum), ("max", maximum)):
+        if bad:  # whatever is in this panel is an error, and none of them is green
+            defaults["color"] = {"mode": "shades", "fixedColor": RED}
+        for key, value in (("min", minimum), ("max", maximum)):
             if value is not None:
                 defaults[key] = value
         self.panels.append({
             "id": len(self.panels) + 1, "type": kind, "title": title, "description": description,
             "datasource": DATASOURCE, "gridPos": {"x": self.x, "y": self.y, "w": width, "h": height},
-            "fieldConfig": {"defaults": defaults, "overrides": list(overrides)}, "options": options or {},
+            "fieldConfig": {"defaults": defaults, "overrides": []}, "options": options or {},
             "transformations": list(transformations),
             "targets": [{"refId": chr(ord("A") + i), "datasource": DATASOURCE, "expr": t["expr"],
                          "legendFormat": t.get("legend", "__auto"), "instant": t.get("instant", False),

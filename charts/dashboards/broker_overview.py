@@ -49,12 +49,12 @@ def throughput(b):
 
 def requests(b):
     b.row("Requests")
-    b.graph("Request rate", "Requests answered per second, by API.", "reqps", [rates("api", REQUESTS, BROKER, "{{api}}")], stack=True)
+    b.graph("Request rate", "Requests answered per second, by API.", "reqps", [line(f"sum by (api) (rate({REQUESTS}{{{BROKER}}}[{RATE}])) > 0", "{{api}}")], stack=True)
     b.graph("Request errors", "Answers with an error, per second, by API and error. CORRUPT_MESSAGE: see the dashboard Log health. "
             "UNKNOWN_SERVER_ERROR never has an ordinary cause. Normal: empty, but for groups that rebalance.", "reqps",
-            [line(f'sum by (api, error) (rate({REQUESTS}{{{BROKER},error!~"NONE|"}}[{RATE}])) > 0', "{{api}} {{error}}")])
+            [line(f'sum by (api, error) (rate({REQUESTS}{{{BROKER},error!~"NONE|"}}[{RATE}])) > 0', "{{api}} {{error}}")], bad=True)
     b.graph("Request latency, p99", "99th percentile by API, waiting included: Fetch waits for records, JoinGroup for members.", "s",
-            quantiles(LATENCY, by="api", which=((0.99, ""),)))
+            [line(f"histogram_quantile(0.99, sum by (le, api) (rate({LATENCY}_bucket{{{BROKER}}}[{RATE}]))) > 0", "{{api}}")])
     for api, words in (("Produce", "from the whole request to the answer, so the sync of the disk is in it with acks=1 and acks=all"),
                        ("Fetch", "fetch.max.wait.ms of waiting for records included")):
         b.graph(f"{api} latency", f"{api} requests: {words}.", "s", quantiles(LATENCY, f'{BROKER},api="{api}"'), width=12)

@@ -23,7 +23,7 @@ def overview(b):
     b.stat("Total lag", "Records that the groups have yet to read.", "short", f"sum({LAG})")
     b.stat("Longest lag in time", "Age of what the slowest group reads next. Alert KeelsonConsumerLag from 15 minutes.", "s",
            f"max(keelson_consumergroup_lag_seconds{{{GROUP}}})", thresholds=LATE)
-    b.stat("Groups with lag and without members", "The application is down, or has left for good. Normal: 0.", "short",
+    b.stat("Groups without members", "Groups that have lag and no members. The application is down, or has left for good. Normal: 0.", "short",
            f"count(sum by (consumergroup) ({LAG}) > 0 and sum by (consumergroup) ({MEMBERS}) == 0) or vector(0)",
            thresholds=steps((None, GREEN), (1, YELLOW)))
     b.stat("Messages consumed per second", "Offsets committed per second by these groups.", "mps",

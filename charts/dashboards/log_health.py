@@ -18,15 +18,6 @@ def board():
 
 def health(b):
     b.row("Health")
-    # One line per broker: the worst of the states that are on, as a number.
-    worst = " or ".join(f'max by (instance) (keelson_wal_health{{{BROKER},state="{state}"}} == 1) * {number}'
-                        for state, number in (("corrupt", 3), ("readonly", 2), ("degraded", 1), ("ok", 0)))
-    b.states("Health of the log",
-             "The worst state that each broker reports. Normal: ok. degraded: a partition has a range that cannot be read. readonly: no "
-             "room, nothing is produced. corrupt: acknowledged bytes cannot be decoded. A gap: the broker gives no metrics.",
-             "none", worst, "{{instance}}",
-             {"0": ("ok", GREEN), "1": ("degraded", YELLOW), "2": ("readonly", "orange"), "3": ("corrupt", RED)},
-             width=12, height=8, thresholds=steps((None, GREEN), (1, YELLOW), (2, "orange"), (3, RED)))
     b.stat("Decode errors", "Damaged ranges found since the brokers started, over all stages, sources and reasons. Normal: 0.",
            "short", f"sum(keelson_wal_decode_errors_total{{{BROKER}}})", thresholds=ANY_IS_BAD)
     b.stat("Quarantined ranges", "Offset ranges that were acknowledged and cannot be read now. Normal: 0.",
@@ -40,6 +31,15 @@ def health(b):
            "error has the reasons. Normal: 0.", "short", f"count({ENDED_ON_ERROR}) or vector(0)", thresholds=ANY_IS_BAD)
     b.stat("Brokers", "Brokers that give metrics. Fewer than there should be: one is down, or not scraped.", "short",
            f'count(keelson_wal_health{{{BROKER},state="ok"}}) or vector(0)', thresholds=NONE_IS_BAD)
+    # One line per broker: the worst of the states that are on, as a number.
+    worst = " or ".join(f'max by (instance) (keelson_wal_health{{{BROKER},state="{state}"}} == 1) * {number}'
+                        for state, number in (("corrupt", 3), ("readonly", 2), ("degraded", 1), ("ok", 0)))
+    b.states("Health of the log",
+             "The worst state that each broker reports. Normal: ok. degraded: a partition has a range that cannot be read. readonly: no "
+             "room, nothing is produced. corrupt: acknowledged bytes cannot be decoded. A gap: the broker gives no metrics.",
+             "none", worst, "{{instance}}",
+             {"0": ("ok", GREEN), "1": ("degraded", YELLOW), "2": ("readonly", "orange"), "3": ("corrupt", RED)},
+             width=24, height=5, thresholds=steps((None, GREEN), (1, YELLOW), (2, "orange"), (3, RED)))
 
 
 def decode_errors(b):
@@ -48,11 +48,11 @@ def decode_errors(b):
     for label, what in (("stage", "what was being done when it was found"), ("source", "the kind of file it is in"),
                         ("reason", "why the bytes could not be decoded")):
         b.graph(f"Decode errors by {label}", f"Damaged ranges counted since the broker started, by {label}: {what}. A count, not a "
-                "rate, so that the very first one is seen. Normal: empty.", "short",
-                [line(f"sum by (instance, {label}) ({total}) > 0", "{{instance}} {{%s}}" % label)], stack=True)
+                "rate, so that the very first one is seen. Normal: 0. No data: nobody looks.", "short",
+                [line(f"sum by (instance, {label}) ({total}) > 0 or on (instance) sum by (instance) ({total}) == 0", "{{instance}} {{%s}}" % label)], stack=True, bad=True)
     b.table("Damage found", "Each combination of stage, source and reason that was counted. /admin/v1/log of the broker lists the "
             "single ranges with file and position. Normal: empty.", "short",
-            f"sum by (instance, stage, source, reason) ({total}) > 0", width=12)
+            f"sum by (instance, stage, source, reason) ({total}) > 0", names={"Value": "ranges"}, width=12)
     for what, unit in (("records", "recps"), ("bytes", "Bps")):
         b.graph(f"{what.capitalize()} decoded", f"{what.capitalize()} read and checked, by stage: what the decode errors are to be "
                 "measured by.", unit, [rates("stage", f"keelson_wal_{what}_decoded_total", BROKER, "{{stage}}")], width=6)
@@ -81,7 +81,7 @@ def writing(b):
     b.graph("Write and sync errors", "Failed writes and syncs of a commit group. The broker ends after one, mostly before anybody has "
             "looked, so an empty panel proves nothing: Ends on an error tells it after the next start. Normal: 0.", "short",
             per_broker("keelson_wal_append_errors_total", "{{instance}} write") + per_broker("keelson_wal_fsync_errors_total", "{{instance}} sync"),
-            width=12)
+            width=12, bad=True)
     b.table("Ends on an error", "Why the last run of a broker ended, where it was neither stopped nor killed from outside. Normal: empty.",
             "none", f"max by (instance, reason) ({ENDED_ON_ERROR})", hide=("Value",), width=12)
     b.graph("Size of the write-ahead log", "Bytes in its files. Bounded by a tenth of the volume and 2 GiB; at its bound while flushes to "

@@ -40,7 +40,7 @@ def reconciling(b):
     b.graph("Reconciliations", "Finished reconciliations per second, by kind and result.", "ops",
             [rates("kind, result", "keelson_operator_reconcile_total", OPERATOR, "{{kind}} {{result}}")])
     b.graph("Reconcile errors", "Failed reconciliations per second, by kind and reason; the reason also stands in the resource's condition. "
-            "Normal: 0.", "ops", [rates("kind, reason", ERRORS, OPERATOR, "{{kind}} {{reason}}")])
+            "Normal: 0.", "ops", [rates("kind, reason", ERRORS, OPERATOR, "{{kind}} {{reason}}")], bad=True)
     b.graph("Reconcile duration", "Median and 99th percentile by kind, the answers of broker and API server included.", "s",
             quantiles("keelson_operator_reconcile_duration_seconds", OPERATOR, by="kind", which=((0.5, "p50"), (0.99, "p99"))))
     b.states("Lease", "Which operator leads. Normal: one, always the same. Nobody: alert KeelsonOperatorNoLeader.", "none",

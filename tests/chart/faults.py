@@ -147,6 +147,37 @@ def fill_the_volume(patient):
     raise AssertionError("a full volume took everything")
 
 
+@contextlib.contextmanager
+def slow_disk(patient):
+    """Under load, a quarter of a second for a commit and for ever for a flush."""
+    patient.topics("busy", partitions=16)
+    done = threading.Event()
+    with patient.producer(acks=1) as producer:
+        strace = patient.strace(**{COMMIT: "delay_enter=250000", FLUSH: "delay_enter=60000000"})
+
+        def load():
+            while not done.is_set():
+                sent = [producer.send("busy", b"x" * 4000, partition=partition) for partition in range(16) for _ in range(2)]
+                with contextlib.suppress(kafka.errors.KafkaError):
+                    sent[-1].get(60)
+        thread = threading.Thread(target=load)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            strace.end()
+
+
+def slow_start(patient):
+    """A kill with five megabytes to replay, and a disk that takes half a second over a read."""
+    patient.topics("unflushed")
+    patient.produce("unflushed", *(b"x" * 100_000 for _ in range(50)))
+    patient.kill()
+    patient.start_slowly("pread64:delay_enter=500000:when=5+")
+
+
 class Replay(http.server.ThreadingHTTPServer):
     """The metrics of a broker with some samples replaced: for what no fault of a disk or a client can cause."""
 

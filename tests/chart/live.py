@@ -189,6 +189,16 @@ class ControlPlane:
         subprocess.run([chart.ROOT / "tests/kube/control-plane.sh", "down"], env=self.env, capture_output=True)
 
 
+def operator(folder, cluster, broker):
+    """With the chart's arguments, and with the rights of its service account, so that its roles are shown to be enough."""
+    container = chart.pod_container(chart.case_objects("default"), "Deployment", "demo-operator")
+    args = with_values(container["args"], {
+        "--bootstrap": broker.kafka, "--broker-http-port": broker.http.rsplit(":", 1)[1], "--http": "127.0.0.1:0"})
+    process, answer = ready(folder, "operator", [BINARIES / container["command"][0], *args],
+                            env={"KUBECONFIG": str(cluster.kubeconfig_of(folder, "streams", "demo-operator"))})
+    return process, answer["http"]
+
+
 class Prometheus:
     """Debian's Prometheus with the rules of the chart, looking every second."""
 
@@ -221,11 +231,17 @@ class Prometheus:
                                    for job, address in self.targets.items()]))
         new.rename(self.folder / "targets.json")
 
-    def query(self, expression):
+    def query(self, expression, time=None):
+        return self._ask("/api/v1/query", query=expression, **({"time": time} if time else {}))
+
+    def range(self, expression, start, end, step):
+        return self._ask("/api/v1/query_range", query=expression, start=start, end=end, step=step)
+
+    def _ask(self, path, **query):
         try:
-            answer = json.loads(get(self.url("/api/v1/query", query=expression)))
+            answer = json.loads(get(self.url(path, **query)))
         except urllib.error.HTTPError as error:
-            raise AssertionError(f"{expression}: {error.read().decode()}") from error
+            raise AssertionError(f"{query}: {error.read().decode()}") from error
         return answer["data"]["result"]
 
     def firing(self):

@@ -1,28 +1,38 @@
 #!/usr/bin/env bash
-# Tests of the chart, the dashboards and the alerts: tests/chart/run.sh [--static | --live | --faults | --update]
+# Tests of the chart, the dashboards and the alerts: tests/chart/run.sh [--static | --live | --faults | --update | --pictures]
 #   (nothing)  everything
 #   --static   what needs no broker: lint, schemas, goldens, Pod Security, promtool, dashboards
 #   --live     a real broker, operator, API server and Prometheus (binaries in KEELSON_BINARIES, default target/debug), and --faults
 #   --faults   a fault of the disk for each panel of the dashboard Log health; needs root, for small volumes and strace
+#   --pictures draws docs/pictures anew from four minutes of a cluster at work and of bad disks (KEELSON_PICTURES: another folder)
 #   --update   rewrites what is generated: goldens, dashboards, the table in the chart's README, the copies of the CRDs
 # Installs what it needs: a venv, Helm from its Go module, Debian's prometheus.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 cd "$root"
 cache="${KEELSON_CACHE:-$HOME/.cache/keelson}"
-requirements="$root/tests/chart/requirements.txt"
-venv="$cache/venv-chart-$(sha256sum "$requirements" | cut -c1-12)"
-if [[ ! -x "$venv/ready" ]]; then
-  mkdir -p "$cache"
-  (
-    flock 9
-    [[ -x "$venv/ready" ]] && exit 0
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
-    ln -s /bin/true "$venv/ready"
-  ) 9>"$cache/venv-chart.lock"
+# A virtual environment with what the files list, made anew when one of them changes.
+environment() {
+  local venv
+  venv="$cache/venv-chart-$(cat "$@" | sha256sum | cut -c1-12)"
+  if [[ ! -x "$venv/ready" ]]; then
+    mkdir -p "$cache"
+    (
+      flock 9
+      [[ -x "$venv/ready" ]] && exit 0
+      # One chain: a command substitution does not end at the first failure.
+      rm -rf "$venv" && python3 -m venv "$venv" >&2 &&
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "${@/#/-r}" >&2 &&
+        ln -s /bin/true "$venv/ready"
+    ) 9>"$cache/venv-chart.lock" || return
+  fi
+  echo "$venv"
+}
+requirements=("$root/tests/chart/requirements.txt")
+if [[ "${1:-}" == --pictures ]]; then
+  requirements+=("$root/tests/chart/requirements-pictures.txt")
 fi
+venv="$(environment "${requirements[@]}")"
 if ! command -v promtool >/dev/null || ! command -v prometheus >/dev/null; then
   apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >/dev/null
 fi
@@ -59,10 +69,11 @@ case "${1:-}" in
   --update) exec "$venv/bin/python" tests/chart/update.py ;;
   --live) both live faults ;;
   --faults) exec "${faults[@]}" ;;
+  --pictures) exec unshare --mount --propagation private "$venv/bin/python" -W ignore::ResourceWarning tests/chart/pictures.py ;;
   --static) both templates contents ;;
   "")
     both templates contents
     both live faults
     ;;
-  *) sed -n '2,8s/^# //p' "$0"; exit 2 ;;
+  *) sed -n '2,9s/^# //p' "$0"; exit 2 ;;
 esac

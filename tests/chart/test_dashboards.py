@@ -77,6 +77,14 @@ class Dashboards(unittest.TestCase):
                               input=json.dumps({"groups": [{"name": "g", "rules": rules}]}))
         self.assertEqual(done.returncode, 0, done.stderr)
 
+    def test_pictures_are_small_and_shown_and_every_dashboard_has_one(self):
+        folder = chart.ROOT / "docs" / "pictures"
+        there = {p.name for p in folder.glob("*.png")}
+        self.assertEqual(set(re.findall(r"\]\(([\w-]+\.png)\)", (folder / "README.md").read_text())), there)
+        self.assertLessEqual({f"{name}.png" for name in BOARDS}, there)
+        for name in there:
+            self.assertLessEqual((folder / name).stat().st_size, 150_000, name)
+
     def test_config_maps_hold_them_unchanged(self):
         rendered = chart.case_objects("default")
         for name, board in BOARDS.items():

@@ -183,15 +183,8 @@ class Live(unittest.TestCase):
 
     @classmethod
     def _operator(cls):
-        """With the chart's arguments, and with the rights of its service account, so that its roles are shown to be enough."""
-        container = chart.pod_container(chart.case_objects("default"), "Deployment", "demo-operator")
-        args = live.with_values(container["args"], {
-            "--bootstrap": cls.broker.kafka, "--broker-http-port": cls.broker.http.rsplit(":", 1)[1], "--http": "127.0.0.1:0"})
-        cls.operator, answer = live.ready(
-            cls.folder, "operator", [live.BINARIES / container["command"][0], *args],
-            env={"KUBECONFIG": str(cls.cluster.kubeconfig_of(cls.folder, "streams", "demo-operator"))})
+        cls.operator, cls.operator_http = live.operator(cls.folder, cls.cluster, cls.broker)
         cls.addClassCleanup(cls.operator.end)
-        cls.operator_http = answer["http"]
 
     def test_a_healthy_broker_is_silent(self):
         self.assertEqual([(n, a["labels"]) for n, a in self.healthy_alerts.items()], [])
