@@ -83,6 +83,16 @@ class Rules(unittest.TestCase):
             for selector in re.findall(r"\b(?:keelson|kafka|process)_\w+(\{[^}]*\})?", rule["expr"]):
                 self.assertIn('job=~".+"', selector, rule["alert"])
 
+    def test_a_broker_is_the_same_instance_after_a_restart(self):
+        """Else no alert could compare what was before: a new pod has a new address."""
+        for kind in ("ServiceMonitor", "PodMonitor"):
+            rendered = chart.objects("--set", f"monitoring.{kind[0].lower() + kind[1:]}.enabled=true")
+            found = [o for o in rendered if o["kind"] == kind]
+            self.assertEqual(len(found), 2)
+            for monitor in found:
+                [endpoint] = monitor["spec"].get("endpoints") or monitor["spec"]["podMetricsEndpoints"]
+                self.assertIn({"sourceLabels": ["__meta_kubernetes_pod_name"], "targetLabel": "instance"}, endpoint["relabelings"])
+
     def test_the_chart_scopes_them_to_its_release(self):
         rendered = chart.find(chart.case_objects("everything"), "PrometheusRule", "demo-keelson")
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
