@@ -244,6 +244,12 @@ class Prometheus:
             raise AssertionError(f"{query}: {error.read().decode()}") from error
         return answer["data"]["result"]
 
+    def firing_for(self, instance):
+        """Names of the alerts that fire for a broker; those of whole jobs have no instance."""
+        answer = json.loads(get(self.url("/api/v1/alerts")))
+        return {a["labels"]["alertname"] for a in answer["data"]["alerts"]
+                if a["state"] == "firing" and a["labels"].get("instance") == instance}
+
     def firing(self):
         answer = json.loads(get(self.url("/api/v1/alerts")))
         return {a["labels"]["alertname"]: a for a in answer["data"]["alerts"] if a["state"] == "firing"}

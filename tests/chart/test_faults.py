@@ -1,4 +1,5 @@
-"""A fault for each panel of the dashboard Log health, through a real broker and a real Prometheus, and what the panel then shows.
+"""A fault for each panel of the dashboard Log health, through a real broker and a real Prometheus, what the panel then shows and
+which alerts fire.
 
 Each scenario has a broker of its own (faults.py) and asks only for that broker; all run at once. A panel without a scenario fails."""
 import concurrent.futures
@@ -47,6 +48,15 @@ class Scenario:
             raise ValueError(f"{title}: {shown}")  # which is what the message of a failure has
         live.wait(f"{self.name}: {title} {expected}", look, seconds)
 
+    def fires(self, *alerts):
+        """Waits until exactly these alerts fire for this broker. Those that wait for minutes are tried by promtool."""
+        def look():
+            firing = self.prometheus.firing_for(self.name)
+            if firing == set(alerts):
+                return True
+            raise ValueError(firing)
+        live.wait(f"{self.name}: {alerts}", look)
+
     def shows(self, title):
         self.asked.add(title)
         return panels.shown(self.prometheus, PANELS[title], INTERVAL, instance=self.name)
@@ -57,6 +67,7 @@ def wal(s):
     s.sees("Health of the log", {me: OK})
     s.sees("Decode errors", {"": 0})
     s.sees("Decode errors by stage", {me: 0})
+    s.fires()
     faults.flip_in_the_wal(s.patient)
     s.sees("Health of the log", {me: CORRUPT})
     s.sees("Decode errors", {"": 1})
@@ -66,6 +77,7 @@ def wal(s):
     s.sees("Decode errors by source", {f"{me} wal": 1})
     s.sees("Decode errors by reason", {f"{me} payload_crc": 1})
     s.sees("Damage found", {f"{me} payload_crc wal replay": 1})
+    s.fires("KeelsonDecodeErrors", "KeelsonQuarantinedRanges", "KeelsonLogCorrupt")
 
 
 def torn(s):
@@ -74,6 +86,7 @@ def torn(s):
     s.sees("Bytes cut off", {s.name: over(0)})
     s.sees("Decode errors", {"": 0})
     s.sees("Health of the log", {s.name: OK})
+    s.fires()
 
 
 def decoding(s):
@@ -109,6 +122,7 @@ def segment(s):
     s.sees("Decode errors by source", {f"{me} segment": 1})
     s.sees("Decode errors by reason", {f"{me} batch_crc": 1})
     s.sees("Longest time without a full check", {"": below(120)})
+    s.fires("KeelsonDecodeErrors", "KeelsonQuarantinedRanges", "KeelsonLogCorrupt", "KeelsonCompactionFailing")
 
 
 def unchecked(s):
@@ -123,6 +137,7 @@ def full(s):
     s.sees("Share of the volume in use", {me: below(0.5)})
     faults.fill_the_volume(s.patient)
     s.sees("Health of the log", {me: READ_ONLY})
+    s.fires("KeelsonLogReadOnly")
     s.sees("Free space of the data volume", {f"{me} free": below(4 * MIB), f"{me} size": 400 * MIB})
     s.sees("Share of the volume in use", {me: over(0.99)})
     s.sees("Size of the write-ahead log", {me: between(16 * MIB, 64 * MIB)})
@@ -130,6 +145,7 @@ def full(s):
     s.patient.ballast.unlink()
     s.sees("Health of the log", {me: OK})
     s.sees("Share of the volume in use", {me: below(0.9)})
+    s.fires()
 
 
 def failing(s):
@@ -141,15 +157,17 @@ def failing(s):
     s.sees("Ended on an error", {"": 0})
     s.sees("Ends on an error", {})
     with s.patient.producer(acks=0) as producer:
-        strace = s.patient.strace(**{faults.COMMIT: "error=EIO", "fdatasync": "delay_enter=4000000", faults.FLUSH: "delay_enter=10"})
+        strace = s.patient.strace(**{faults.COMMIT: "error=EIO", "fdatasync": "delay_enter=6000000", faults.FLUSH: "delay_enter=10"})
         producer.send("orders", b"never acknowledged")
         s.sees("Write and sync errors", {f"{me} write": 1, f"{me} sync": 1})
+        s.fires("KeelsonAppendErrors", "KeelsonFsyncErrors")
     s.patient.broker.process.child.wait(live.DEADLINE_S)
     strace.end()
     s.sees("Brokers", {"": 0})
     s.patient.start()
     s.sees("Brokers", {"": 1})
     s.sees("Ended on an error", {"": 1})
+    s.fires("KeelsonAppendErrors", "KeelsonFsyncErrors", "KeelsonExitedOnError")
     [ended] = s.shows("Ends on an error")
     assert ended.startswith(f"{me} the write-ahead log cannot be written: ") and "Input/output error" in ended, ended
 
@@ -188,6 +206,7 @@ def lying(s):
     replay = faults.Replay(s.patient.broker.http, {sample: 1})
     s.patient.watch(replay.http)
     s.sees("Fetch invariant violations", {"": 1})
+    s.fires("KeelsonFetchInvariantViolation")
     replay.shutdown()
 
 
