@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test check bench bench-log bench-requests sim suites differential chaos fuzz image cluster-test setup
+.PHONY: help run test check bench bench-log bench-requests sim suites differential chaos fuzz pictures image cluster-test setup
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ suites: ## Other people's client suites (kcat, franz-go, librdkafka) held agains
 
 differential: ## Records Apache Kafka's answers to the scripted calls anew, and compares Keelson's with them
 	@tests/differential.sh
+
+pictures: ## Draw docs/pictures anew: the dashboards over four minutes of a cluster at work and of bad disks
+	@cargo build --workspace --bins
+	@tests/chart/run.sh --pictures
 
 image: ## An OCI archive with all three binaries, without a daemon
 	@charts/image/build.sh
