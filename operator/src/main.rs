@@ -4,6 +4,7 @@
 //! and `local` are the two places where objects live.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod external;
 mod group;
 mod health;
 mod identity;
@@ -91,6 +92,9 @@ struct Run {
     /// Written, as JSON, once the operator is up; removed at its end.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+    /// Tells every broker the load balancer's address of its Service <cluster>-broker-<id>-external.
+    #[arg(long)]
+    external_services: bool,
     /// Seconds between two looks at an object that nobody changed.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     resync: u64,
@@ -168,6 +172,7 @@ fn block_on(command: Command) -> anyhow::Result<ExitCode> {
                 all_namespaces: it.namespaces.all_namespaces,
                 http: it.http,
                 ready_file: it.ready_file,
+                external_services: it.external_services,
                 resync: Duration::from_secs(it.resync),
             };
             runtime()?

@@ -107,6 +107,8 @@ class Render(unittest.TestCase):
                     want, name = o["spec"]["selector"]["matchLabels"], o["metadata"]["name"]
                 else:
                     continue
+                # Kubernetes sets this one: the pod of one broker.
+                want = {key: value for key, value in want.items() if key != "statefulset.kubernetes.io/pod-name"}
                 hits = [n for n, labels in pods if want.items() <= labels.items()]
                 self.assertEqual(len(hits), 1, f"{case}: {name} selects {hits}")
 
@@ -186,6 +188,33 @@ class Render(unittest.TestCase):
         self.assertLessEqual({"POD_NAME", "POD_NAMESPACE"}, {e["name"] for e in container["env"]})
         headless = chart.find(chart.case_objects("default"), "Service", "demo-broker-headless")["spec"]
         self.assertEqual((headless["clusterIP"], headless["publishNotReadyAddresses"]), ("None", True))
+
+    def test_what_clients_from_outside_are_told(self):
+        def told(case):
+            rendered = chart.case_objects(case)
+            container = chart.find(rendered, "StatefulSet", "demo-broker")["spec"]["template"]["spec"]["containers"][0]
+            advertised = next(a for a in container["args"] if a.startswith("--set=advertised.listeners="))
+            properties = chart.find(rendered, "ConfigMap", "demo-broker")["data"]["broker.properties"]
+            return advertised.partition(",")[2], properties, container, rendered
+
+        for case, want, port in (("external-node-port", "EXTERNAL://$(HOST_IP):31092", 9095), ("external-load-balancer", "", 9094),
+                                 ("external-name", "EXTERNAL://kafka.example.org:9094", 9094)):
+            with self.subTest(case):
+                advertised, properties, container, rendered = told(case)
+                self.assertEqual(advertised, want)
+                self.assertIn(f"\nlisteners=PLAINTEXT://0.0.0.0:9092,EXTERNAL://0.0.0.0:{port}\n", properties)
+                self.assertIn("\nlistener.security.protocol.map=PLAINTEXT:PLAINTEXT,EXTERNAL:PLAINTEXT\n", properties)
+                self.assertIn({"name": "external", "containerPort": port}, container["ports"])
+                self.assertEqual("HOST_IP" in {e["name"] for e in container["env"]}, "HOST_IP" in want)
+                service = chart.find(rendered, "Service", "demo-broker-0-external")["spec"]
+                self.assertEqual(service["selector"]["statefulset.kubernetes.io/pod-name"], "demo-broker-0")
+                self.assertEqual(service["ports"][0]["port"], port)
+                policy = chart.find(rendered, "NetworkPolicy", "demo-broker")["spec"]
+                self.assertIn({"ports": [{"port": "external", "protocol": "TCP"}]}, policy["ingress"])
+        operator = chart.find(chart.case_objects("external-load-balancer"), "Deployment", "demo-operator")
+        self.assertIn("--external-services", operator["spec"]["template"]["spec"]["containers"][0]["args"])
+        self.assertEqual(told("default")[0], "")
+        self.assertNotIn("EXTERNAL", told("default")[1])
 
     def test_one_broker_may_be_drained(self):
         pdb = chart.find(chart.case_objects("default"), "PodDisruptionBudget", "demo-broker")["spec"]

@@ -79,6 +79,11 @@ REFUSED = [
     (("operator.updateStrategy.type=OnDelete",), "updateStrategy"),
     (("broker.topologySpreadConstraints[0].topologyKe=zone",), "topologyKe"),
     (("extraObjects[0].kind=ConfigMap",), "extraObjects"),
+    (("broker.listeners.external.enabled=true", "broker.listeners.external.type=NodePort"), "nodePort is not set"),
+    (("broker.listeners.external.enabled=true", "operator.enabled=false"), "nobody tells the broker"),
+    (("broker.listeners.external.advertisedHost=0.0.0.0",), "advertisedHost"),
+    (("broker.listeners.external.port=9092",), "port"),
+    (("broker.listeners.external.typ=NodePort",), "typ"),
 ]
 
 

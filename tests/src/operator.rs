@@ -27,6 +27,7 @@ pub struct OperatorSetup {
     http_port: String,
     kubeconfig: PathBuf,
     resync_seconds: u32,
+    external_services: bool,
 }
 
 impl OperatorSetup {
@@ -44,6 +45,7 @@ impl OperatorSetup {
             http_port: port.to_owned(),
             kubeconfig: shared().kubeconfig(own_namespace),
             resync_seconds: 2,
+            external_services: false,
         }
     }
 
@@ -73,6 +75,12 @@ impl OperatorSetup {
     /// Looks at objects this often.
     pub fn resync_seconds(mut self, seconds: u32) -> Self {
         self.resync_seconds = seconds;
+        self
+    }
+
+    /// Tells brokers where their external Services are reached.
+    pub fn external_services(mut self) -> Self {
+        self.external_services = true;
         self
     }
 
@@ -112,6 +120,9 @@ impl OperatorSetup {
         ];
         let mut args: Vec<String> = fixed.iter().map(|it| (*it).to_owned()).collect();
         args.extend(self.namespaces.iter().map(|it| format!("--namespace={it}")));
+        if self.external_services {
+            args.push("--external-services".to_owned());
+        }
         args
     }
 }

@@ -3,12 +3,15 @@
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{MetadataRequest, TopicName};
 use keelson_tests::broker::{BrokerSetup, StartFailed, scratch_dir};
 use keelson_tests::records::{fresh_batch, payload};
-use keelson_tests::wire::Wire;
-use keelson_tests::{Broker, http};
+use keelson_tests::wire::{Wire, text};
+use keelson_tests::{Broker, http, kube, rdk, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -263,4 +266,132 @@ fn sigterm_ends_in_order() {
         metrics.sum("keelson_wal_recovery_remaining_bytes", &[]),
         0.0
     );
+}
+
+/// Brokers, and error and leader of the first partition, as Metadata tells them on a connection.
+fn metadata(address: &str) -> (Vec<String>, (i16, i32)) {
+    let wanted = MetadataRequestTopic::default().with_name(Some(TopicName(text("orders"))));
+    let request = MetadataRequest::default().with_topics(Some(vec![wanted]));
+    let answer = Wire::connect(address).call(12, &request);
+    let brokers = answer.brokers.iter();
+    let brokers = brokers
+        .map(|it| format!("{}:{}", it.host, it.port))
+        .collect();
+    let partition = &answer.topics[0].partitions[0];
+    (brokers, (partition.error_code, partition.leader_id.0))
+}
+
+#[test]
+fn each_listener_tells_its_own_address_and_follows_what_is_told_without_a_restart() {
+    const LISTENER_NOT_FOUND: i16 = 72;
+    let watched = Watched::new();
+    let broker = watched
+        .setup("data")
+        .set(
+            "listeners",
+            "PLAINTEXT://127.0.0.1:0,EXTERNAL://127.0.0.1:0",
+        )
+        .set(
+            "listener.security.protocol.map",
+            "PLAINTEXT:PLAINTEXT,EXTERNAL:PLAINTEXT",
+        )
+        .start();
+    produce(&broker, "orders");
+    let [inside, outside] = broker.ready().kafka.as_slice() else {
+        panic!("two listeners are in the ready file");
+    };
+    assert_eq!(metadata(inside), (vec![inside.clone()], (0, 0)));
+    assert_eq!(metadata(outside), (vec![], (LISTENER_NOT_FOUND, -1)));
+    let listeners = identity(&broker)["listeners"].clone();
+    assert_eq!(listeners[0]["advertised"], json!(inside));
+    assert_eq!(
+        (&listeners[1]["bound"], &listeners[1]["advertised"]),
+        (&json!(outside), &Value::Null)
+    );
+
+    let port: u16 = outside
+        .rsplit(':')
+        .next()
+        .and_then(|it| it.parse().ok())
+        .expect("a port");
+    let told = json!({ "host": "localhost", "port": port, "why": "the test says so" });
+    std::fs::write(
+        watched.home.path().join("known/broker-0.EXTERNAL"),
+        told.to_string(),
+    )
+    .expect("written");
+    let expected = (vec![format!("localhost:{port}")], (0, 0));
+    wait_until("it is told", EXIT_WITHIN, || metadata(outside) == expected);
+    assert_eq!(metadata(inside), (vec![inside.clone()], (0, 0)));
+    let listeners = identity(&broker)["listeners"].clone();
+    assert_eq!(listeners[1]["why"], "the test says so");
+    assert!(
+        broker.log().contains("the test says so"),
+        "the change is in the log"
+    );
+    // A client that starts outside stays outside.
+    assert_eq!(rdk::read_group(outside, "orders", "outside", 1).len(), 1);
+}
+
+#[test]
+fn probes_tell_a_long_recovery_from_a_broker_that_hangs() {
+    const RECOVERY_MS: u64 = 1500;
+    let mut broker = BrokerSetup::new()
+        .set("http.listen", format!("127.0.0.1:{}", kube::free_port()))
+        .start();
+    produce(&broker, "orders");
+    broker.kill9();
+    // After a kill, what the last run left is synced first.
+    let delay = format!("inject=syncfs:delay_enter={}", RECOVERY_MS * 1000);
+    let output = broker.home().join("strace").display().to_string();
+    let words = [
+        "strace",
+        "-D",
+        "-f",
+        "-q",
+        "-o",
+        &output,
+        "-e",
+        "trace=syncfs",
+        "-e",
+        &delay,
+    ];
+    *broker.setup_mut() = broker.setup_mut().clone().wrap(words);
+    let http = broker.http().to_owned();
+    let started = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let probe = |path: &str| http::get(&http, path).ok().map(|it| (it.status, it.body));
+            let mut seen = Vec::new();
+            while !started.load(Ordering::Acquire) {
+                // In this order: what is not ready now is alive after that.
+                seen.push([probe("/readyz"), probe("/startupz"), probe("/livez")]);
+            }
+            seen
+        });
+        broker.restart();
+        started.store(true, Ordering::Release);
+        looking.join().expect("the probes were made")
+    });
+    let is = |probe: &Option<(u16, String)>, status: u16| {
+        probe.as_ref().is_some_and(|it| it.0 == status)
+    };
+    let recovering: Vec<_> = seen.iter().filter(|it| is(&it[0], 503)).collect();
+    assert!(!recovering.is_empty(), "the recovery was seen");
+    for moment in &recovering {
+        assert!(is(&moment[1], 200) && is(&moment[2], 200), "{moment:?}");
+    }
+    let words = "the log is being recovered";
+    assert!(
+        recovering
+            .iter()
+            .any(|it| it[0].as_ref().is_some_and(|it| it.1.contains(words))),
+        "{seen:?}"
+    );
+    assert!(is(
+        &http::get(&http, "/readyz")
+            .ok()
+            .map(|it| (it.status, it.body)),
+        200
+    ));
 }

@@ -210,3 +210,80 @@ fn nothing_is_turned_back_and_the_object_goes_with_the_volumes() {
     }
     assert_eq!(mounted.entry(), Some(entry));
 }
+
+fn load_balancer(port: u16) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "outside-broker-0-external", "namespace": "outside" },
+        "spec": {
+            "type": "LoadBalancer",
+            "ports": [{ "name": "external", "port": port }],
+            "allocateLoadBalancerNodePorts": false,
+        },
+    })
+}
+
+#[test]
+fn a_load_balancer_that_got_its_address_is_told_to_the_broker_and_by_the_broker() {
+    let mut mounted = Mounted::new("outside");
+    mounted.stage.broker.stop();
+    let external = kube::free_port();
+    let inside = mounted.stage.broker.bootstrap().to_owned();
+    let listeners = format!("PLAINTEXT://{inside},EXTERNAL://127.0.0.1:{external}");
+    let map = "PLAINTEXT:PLAINTEXT,EXTERNAL:PLAINTEXT";
+    let setup = mounted.stage.broker.setup_mut();
+    *setup = setup
+        .clone()
+        .set("listeners", listeners)
+        .set("listener.security.protocol.map", map);
+    mounted.stage.broker.restart();
+    let _operator = mounted.stage.setup().external_services().start();
+    let entry = |it: &Mounted| {
+        it.object()?["data"]["broker-0.EXTERNAL"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    wait_until(
+        "the operator says that there is none",
+        OPERATOR_WITHIN,
+        || {
+            entry(&mounted)
+                .is_some_and(|it| it.contains("outside-broker-0-external does not exist"))
+        },
+    );
+    let service = load_balancer(external);
+    shared().kubectl(&["create", "-f", "-"], &service.to_string());
+    wait_until("the operator says that it waits", OPERATOR_WITHIN, || {
+        entry(&mounted).is_some_and(|it| it.contains("has no address yet"))
+    });
+    mounted.mount();
+    // What a cloud's controller does.
+    let status =
+        json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "127.0.0.1" }] } } }).to_string();
+    let name = "outside-broker-0-external";
+    let args = [
+        "patch",
+        "service",
+        name,
+        "-n",
+        "outside",
+        "--subresource",
+        "status",
+        "--type",
+        "merge",
+        "-p",
+        &status,
+    ];
+    shared().kubectl(&args, "");
+    wait_until("the operator tells the address", OPERATOR_WITHIN, || {
+        entry(&mounted).is_some_and(|it| it.contains("127.0.0.1"))
+    });
+    mounted.mount();
+    wait_until("the broker tells the address", OPERATOR_WITHIN, || {
+        let listener = &identity(&mounted.stage.broker)["listeners"][1];
+        listener["advertised"] == json!(format!("127.0.0.1:{external}"))
+            && listener["why"]
+                .as_str()
+                .is_some_and(|why| why.contains(name))
+    });
+}

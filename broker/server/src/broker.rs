@@ -16,6 +16,7 @@ use crate::budgets::Budgets;
 use crate::config::{Config, Listener};
 use crate::coordinator::Coordinator;
 use crate::fetch_sessions::FetchSessions;
+use crate::listeners::{ListenerId, Listeners};
 use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::partitions::Partitions;
@@ -50,7 +51,7 @@ pub struct Broker {
     /// The owner of transactions.
     pub transactions: Transactions,
     image: ArcSwap<Image>,
-    advertised: OnceLock<Listener>,
+    listeners: OnceLock<Listeners>,
     tickets: AtomicU64,
 }
 
@@ -100,7 +101,7 @@ impl Broker {
             coordinator,
             transactions,
             image: ArcSwap::new(image),
-            advertised: OnceLock::new(),
+            listeners: OnceLock::new(),
             tickets: AtomicU64::new(0),
             config,
             log,
@@ -145,14 +146,19 @@ impl Broker {
         self.image.store(image);
     }
 
-    /// The address that clients are told, once the listener is bound.
-    pub fn advertised(&self) -> Option<&Listener> {
-        self.advertised.get()
+    /// The listeners, once they are bound.
+    pub fn listeners(&self) -> Option<&Listeners> {
+        self.listeners.get()
     }
 
-    /// Sets the address that clients are told; the first call counts.
-    pub fn set_advertised(&self, listener: Listener) {
-        self.advertised.get_or_init(|| listener);
+    /// The address that clients of a listener are told, if anybody knows it.
+    pub fn advertised(&self, listener: ListenerId) -> Option<Listener> {
+        self.listeners.get()?.advertised(listener)
+    }
+
+    /// Sets the listeners; the first call counts.
+    pub fn set_listeners(&self, listeners: Listeners) {
+        self.listeners.get_or_init(|| listeners);
     }
 
     /// A number that nobody else has in this run, for places in queues.

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::api as apis;
 use crate::broker::Broker;
+use crate::listeners::ListenerId;
 use crate::reply::{Body, Reply};
 
 /// Memory that one decoded request may take beyond its own bytes: some 100,000 elements. It bounds the time that a
@@ -31,6 +32,17 @@ pub struct Client {
     pub id: Option<StrBytes>,
     /// Where it connects from.
     pub host: IpAddr,
+    /// Which listener it came in on: it is told addresses of that one.
+    pub listener: ListenerId,
+}
+
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// Where the client connects from.
+    pub host: IpAddr,
+    /// Which listener it came in on.
+    pub listener: ListenerId,
 }
 
 /// A decoded request.
@@ -54,7 +66,7 @@ pub struct Frame {
     /// What follows it.
     pub body: Bytes,
     /// Where it comes from.
-    pub host: IpAddr,
+    pub origin: Origin,
     /// What its memory is charged to.
     pub pin: Option<Arc<Reservation>>,
 }
@@ -263,7 +275,7 @@ fn handle<A: Api>(broker: &Arc<Broker>, frame: Frame) -> Result<Dispatched, Disp
     let Frame {
         header,
         body,
-        host,
+        origin,
         pin,
     } = frame;
     let (key, version, correlation) = (header.api_key, header.api_version, header.correlation_id);
@@ -273,7 +285,8 @@ fn handle<A: Api>(broker: &Arc<Broker>, frame: Frame) -> Result<Dispatched, Disp
         body: decoded.body,
         client: Client {
             id: header.client_id,
-            host,
+            host: origin.host,
+            listener: origin.listener,
         },
         pin,
     };

@@ -17,6 +17,7 @@ pub mod errors;
 pub mod fetch_sessions;
 pub mod http;
 mod known;
+pub mod listeners;
 pub mod logging;
 pub mod metadata;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! A broker on a data directory of its own, for the tests of this crate.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,8 @@ use prometheus::Registry;
 use tempfile::TempDir;
 
 use crate::broker::{Broker, Parts, now_ms};
-use crate::config::{Config, Listener};
+use crate::config::Config;
+use crate::listeners::{ListenerId, Listeners};
 use crate::metrics::Metrics;
 use crate::{coordinator, dispatch, metadata, transactions};
 
@@ -36,6 +37,14 @@ impl Hooks for TestHooks {
     }
 
     fn recovery_progress(&self, _remaining_bytes: u64) {}
+}
+
+/// A connection of this machine to the first listener.
+pub(crate) fn local_origin() -> dispatch::Origin {
+    dispatch::Origin {
+        host: Ipv4Addr::LOCALHOST.into(),
+        listener: ListenerId(0),
+    }
 }
 
 /// A running broker without a socket.
@@ -82,10 +91,10 @@ impl TestBroker {
             transactions,
             image: Arc::clone(&image),
         }));
-        broker.set_advertised(Listener {
-            host: "localhost".to_owned(),
-            port: 9092,
-        });
+        let mut everywhere = broker.config.clone();
+        everywhere.listeners[0].address.host = String::new();
+        let bound = [(Ipv4Addr::LOCALHOST, 9092).into()];
+        broker.set_listeners(Listeners::new(&everywhere, &bound, "localhost"));
         broker.partitions.sync_all(&image);
         metadata::spawn(metadata_inbox, &broker).unwrap();
         coordinator::spawn(coordinator_inbox, &broker);
@@ -141,7 +150,7 @@ impl TestBroker {
         let request = dispatch::Frame {
             header,
             body: bytes,
-            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            origin: local_origin(),
             pin: None,
         };
         let answered = match dispatch::ROUTES[route].call(&self.broker, request).unwrap() {

@@ -68,6 +68,26 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end -}}
 {{- end -}}
 
+{{- /* What the clients of the external listener are told, where the chart can know it; else the operator tells it. */ -}}
+{{- define "keelson.externalAdvertised" -}}
+{{- with .Values.broker.listeners.external -}}
+{{- if .enabled -}}
+{{- $host := .advertisedHost -}}
+{{- if contains ":" $host -}}{{- $host = printf "[%s]" $host -}}{{- end -}}
+{{- if eq .type "NodePort" -}}
+,EXTERNAL://{{ $host | default "$(HOST_IP)" }}:{{ int .nodePort }}
+{{- else if $host -}}
+,EXTERNAL://{{ $host }}:{{ int .port }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- define "keelson.toldByOperator" -}}
+{{- with .Values.broker.listeners.external -}}
+{{- if and .enabled (eq .type "LoadBalancer") (not .advertisedHost) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* A YAML number arrives as a float; a property wants its digits. */ -}}
 {{- define "keelson.property" -}}
 {{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
@@ -127,6 +147,14 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end -}}
 {{- if gt (len .Release.Name) 40 -}}
 {{- fail (printf "the release name %q has more than 40 characters: pod and service names made from it would be too long" .Release.Name) -}}
+{{- end -}}
+{{- with .Values.broker.listeners.external -}}
+{{- if and .enabled (eq .type "NodePort") (not .nodePort) -}}
+{{- fail "broker.listeners.external.nodePort is not set: with type NodePort clients are told the port, so that it must be known" -}}
+{{- end -}}
+{{- if and .enabled (eq .type "LoadBalancer") (not .advertisedHost) (not $.Values.operator.enabled) -}}
+{{- fail "broker.listeners.external.advertisedHost is not set, and without the operator nobody tells the broker what address its load balancer got" -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.operator.allNamespaces .Values.operator.watchNamespaces -}}
 {{- fail "operator.allNamespaces and operator.watchNamespaces exclude each other" -}}

@@ -45,6 +45,8 @@ pub(super) struct Context {
     pub(super) metrics: std::sync::Arc<Metrics>,
     pub(super) log: watch::Sender<ClusterLog>,
     pub(super) resync: Duration,
+    /// Whether brokers are told where their external Services are reached.
+    pub(super) external_services: bool,
     pub(super) failures: Mutex<HashMap<(Kind, String, String), u32>>,
     pub(super) turns: Turns,
 }

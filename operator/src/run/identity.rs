@@ -1,6 +1,7 @@
-//! The ConfigMap `<cluster>-broker-identity`: what was seen of every broker, mounted by the brokers' pods.
+//! The ConfigMap `<cluster>-broker-identity`: what was seen of every broker, and where it is reached from outside; the
+//! brokers' pods mount it.
 //!
-//! Owns reading the brokers and writing that object; the rule stands in `crate::identity`. It is written only when an entry
+//! Owns reading brokers and Services and writing that object; the rules stand in `crate::identity` and `crate::external`. It is written only when an entry
 //! changes, with the resourceVersion that was read, so that two leaders never write over each other. What others put into
 //! it (an acceptance) is left alone.
 
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Service};
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
 use kube::{Resource, ResourceExt};
@@ -17,20 +18,32 @@ use tracing::{debug, info, warn};
 
 use super::context::Context;
 use super::objects::FIELD_MANAGER;
+use crate::external::{self, Address};
 use crate::health;
 use crate::identity::{Answer, Place, Step, decide, key};
 use crate::kafka::Kafka;
 
+/// How the keys of entries end.
+const IDENTITY: &str = ".identity";
+const EXTERNAL: &str = ".EXTERNAL";
 /// Pause between two looks at the brokers.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// The object is looked at every so many resyncs although no broker has anything new to tell: somebody may have removed it.
 const LOOK_RESYNCS: u32 = 5;
 
+/// What brokers and Services say.
+#[derive(Default, PartialEq)]
+struct News {
+    answers: Vec<Answer>,
+    /// By broker.
+    addresses: BTreeMap<i32, Address>,
+}
+
 /// What a leader remembers between two looks.
 #[derive(Default)]
 struct Keeper {
     /// What was in order the last time, and when.
-    seen: Option<(Vec<Answer>, Instant)>,
+    seen: Option<(News, Instant)>,
     /// What was told already.
     told: Vec<String>,
 }
@@ -56,29 +69,37 @@ impl Keeper {
         let calls = brokers
             .iter()
             .map(|broker| health::ask_broker::<Answer>(http, broker, port, "identity"));
-        let mut answers = Vec::new();
+        let mut news = News::default();
         for answer in futures::future::join_all(calls).await {
             match answer {
-                Ok(answer) => answers.push(answer),
+                Ok(answer) => news.answers.push(answer),
                 Err(error) => debug!("{error}"),
             }
         }
+        let ids = brokers.iter().map(|broker| broker.id);
+        match addresses(context, ids).await {
+            Ok(addresses) => news.addresses = addresses,
+            Err(error) => {
+                warn!("the brokers' Services were not read: {error}");
+                return;
+            }
+        }
         let is_news = self.seen.as_ref().is_none_or(|(seen, at)| {
-            *seen != answers || at.elapsed() >= context.resync * LOOK_RESYNCS
+            *seen != news || at.elapsed() >= context.resync * LOOK_RESYNCS
         });
-        if answers.is_empty() || !is_news {
+        if news == News::default() || !is_news {
             return;
         }
-        match self.bring_up_to_date(context, &answers).await {
-            Ok(()) => self.seen = Some((answers, Instant::now())),
-            Err(error) => warn!("the brokers' identities were not kept: {error}"),
+        match self.bring_up_to_date(context, &news).await {
+            Ok(()) => self.seen = Some((news, Instant::now())),
+            Err(error) => warn!("what is known of the brokers was not kept: {error}"),
         }
     }
 
     async fn bring_up_to_date(
         &mut self,
         context: &Context,
-        answers: &[Answer],
+        news: &News,
     ) -> Result<(), kube::Error> {
         let place = Place {
             namespace: context.namespace.clone(),
@@ -87,10 +108,14 @@ impl Keeper {
         let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), &place.namespace);
         let found = api.get_opt(&place.name).await?;
         let old = found.as_ref().and_then(|it| it.data.clone());
-        let mut data = own_entries(old.unwrap_or_default());
-        let mut changed = found.is_none();
+        let old = own_entries(old.unwrap_or_default());
+        let mut data = old.clone();
+        data.retain(|key, _| key.ends_with(IDENTITY));
+        for (id, address) in &news.addresses {
+            data.insert(external::key(*id), json!(address).to_string());
+        }
         let mut refusals = Vec::new();
-        for answer in answers {
+        for answer in &news.answers {
             let key = key(answer.broker_id);
             match decide(data.get(&key).map(String::as_str), answer, &place) {
                 Step::Keep => {}
@@ -98,14 +123,13 @@ impl Keeper {
                     let entry = json!(entry).to_string();
                     info!(entry, "a broker's identity is kept");
                     data.insert(key, entry);
-                    changed = true;
                 }
                 Step::Refuse(words) => refusals.push(words),
             }
         }
         self.tell(context, &place, refusals).await;
         let owners = owners(context).await?;
-        changed |= found.as_ref().is_some_and(|it| sets(it) != owners);
+        let changed = data != old || found.as_ref().is_none_or(|it| sets(it) != owners);
         if changed {
             let version = found.as_ref().and_then(ResourceExt::resource_version);
             let object = object(context, &place, version, (data, owners));
@@ -145,9 +169,26 @@ impl Keeper {
     }
 }
 
+/// Where the brokers' Services are reached, if brokers are to be told.
+async fn addresses(
+    context: &Context,
+    ids: impl Iterator<Item = i32>,
+) -> Result<BTreeMap<i32, Address>, kube::Error> {
+    let mut found = BTreeMap::new();
+    if context.external_services {
+        let api: Api<Service> = Api::namespaced(context.client.clone(), &context.namespace);
+        for id in ids {
+            let name = external::service_name(&context.cluster, id);
+            let service = api.get_opt(&name).await?;
+            found.insert(id, external::address(&name, service.as_ref()));
+        }
+    }
+    Ok(found)
+}
+
 /// The entries that are ours: applying without one of them would remove it.
 fn own_entries(mut data: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    data.retain(|key, _| key.ends_with(".identity"));
+    data.retain(|key, _| key.ends_with(IDENTITY) || key.ends_with(EXTERNAL));
     data
 }
 

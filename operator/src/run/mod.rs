@@ -63,6 +63,7 @@ pub(crate) struct Options {
     pub(crate) all_namespaces: bool,
     pub(crate) http: String,
     pub(crate) ready_file: Option<PathBuf>,
+    pub(crate) external_services: bool,
     pub(crate) resync: Duration,
 }
 
@@ -100,6 +101,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         metrics,
         log: watch::Sender::new(ClusterLog::default()),
         resync: options.resync,
+        external_services: options.external_services,
         failures: Mutex::new(HashMap::new()),
         turns: Turns::default(),
         client: leaders,

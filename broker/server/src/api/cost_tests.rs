@@ -270,7 +270,7 @@ fn start(test: &TestBroker, (key, mut bytes): (i16, Bytes)) -> Dispatched {
     let frame = dispatch::Frame {
         header,
         body: bytes,
-        host: std::net::Ipv4Addr::LOCALHOST.into(),
+        origin: crate::testing::local_origin(),
         pin: None,
     };
     let route = dispatch::route(key).unwrap();

@@ -35,7 +35,12 @@ impl Api for DescribeCluster {
         broker: &Arc<Broker>,
         call: Call<DescribeClusterRequest>,
     ) -> Outcome<DescribeClusterResponse> {
-        let Call { version, body, .. } = call;
+        let Call {
+            version,
+            body,
+            client,
+            ..
+        } = call;
         let refused = match body.endpoint_type {
             BROKERS => None,
             CONTROLLERS => Some((
@@ -50,10 +55,10 @@ impl Api for DescribeCluster {
                 .with_error_message(Some(text(message)));
             return Outcome::Ready(Answer::failed(response, code));
         }
-        let this = broker.advertised().map(|address| {
+        let this = broker.advertised(client.listener).map(|address| {
             DescribeClusterBroker::default()
                 .with_broker_id(BrokerId(broker.id()))
-                .with_host(text(address.host.clone()))
+                .with_host(text(address.host))
                 .with_port(i32::from(address.port))
         });
         let operations = if body.include_cluster_authorized_operations {

@@ -222,7 +222,7 @@ struct BrokerKey {
 /// The value in force of a key whose default no table can tell.
 fn worked_out(broker: &Broker, name: &str) -> Option<String> {
     match name {
-        "advertised.listeners" => broker.advertised().map(|listener| listener.to_string()),
+        "advertised.listeners" => broker.listeners().map(|all| all.to_string()),
         "broker.id" => Some(broker.id().to_string()),
         "keelson.cluster.id" => Some(broker.identity.cluster_id.clone()),
         "keelson.tail.memory.bytes" => Some(broker.config.tail_memory_bytes().to_string()),

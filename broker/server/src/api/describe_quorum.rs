@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::common::text;
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
+use crate::listeners::Listeners;
 
 /// The handler.
 pub struct DescribeQuorum;
@@ -92,15 +93,18 @@ fn directory_id(broker: &Broker) -> Uuid {
 }
 
 fn nodes(broker: &Broker) -> Vec<Node> {
-    let listeners = broker.advertised().map(|address| {
-        Listener::default()
-            .with_name(text("PLAINTEXT"))
+    let views = broker.listeners().into_iter().flat_map(Listeners::views);
+    let listeners = views.filter_map(|view| {
+        let address = view.advertised.address.as_ref()?;
+        let listener = Listener::default()
+            .with_name(text(view.name.to_owned()))
             .with_host(text(address.host.clone()))
-            .with_port(address.port)
+            .with_port(address.port);
+        Some(listener)
     });
     let node = Node::default()
         .with_node_id(BrokerId(broker.id()))
-        .with_listeners(listeners.into_iter().collect());
+        .with_listeners(listeners.collect());
     vec![node]
 }
 

@@ -19,6 +19,7 @@ use keelson_state::metadata::CONSUMER_OFFSETS;
 use super::common::text;
 use crate::broker::Broker;
 use crate::dispatch::{Answer, Api, Call, Outcome};
+use crate::listeners::ListenerId;
 use crate::metadata::{ChangeError, InternalTopic};
 use crate::transactions;
 
@@ -39,7 +40,12 @@ impl Api for FindCoordinator {
         call: Call<FindCoordinatorRequest>,
     ) -> Outcome<FindCoordinatorResponse> {
         let broker = Arc::clone(broker);
-        let Call { version, body, .. } = call;
+        let Call {
+            version,
+            body,
+            client,
+            ..
+        } = call;
         Outcome::later(async move {
             let keys = if version >= 4 {
                 body.coordinator_keys
@@ -58,7 +64,9 @@ impl Api for FindCoordinator {
             let found: Vec<Coordinator> = keys
                 .into_iter()
                 .map(|key| {
-                    let found = ready.clone().and_then(|()| locate(&broker));
+                    let found = ready
+                        .clone()
+                        .and_then(|()| locate(&broker, client.listener));
                     coordinator(key, found, &mut first)
                 })
                 .collect();
@@ -87,14 +95,14 @@ fn unavailable(made: Result<(), ChangeError>) -> Result<(), (ErrorCode, String)>
     made.map_err(|error| (ErrorCode::CoordinatorNotAvailable, error.to_string()))
 }
 
-fn locate(broker: &Broker) -> Found {
-    let address = broker.advertised().ok_or_else(|| {
-        let message = "The broker does not listen yet.".to_owned();
+fn locate(broker: &Broker, listener: ListenerId) -> Found {
+    let address = broker.advertised(listener).ok_or_else(|| {
+        let message = "Nobody knows yet where the broker is reached from outside.".to_owned();
         (ErrorCode::CoordinatorNotAvailable, message)
     })?;
     Ok((
         BrokerId(broker.id()),
-        text(address.host.clone()),
+        text(address.host),
         i32::from(address.port),
     ))
 }

@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use super::common::{OPERATIONS_UNKNOWN, TOPIC_OPERATIONS};
 use crate::broker::Broker;
+use crate::config::Listener;
 use crate::dispatch::{Answer, Api, Call, Outcome};
 use crate::errors;
 use crate::partitions::TopicState;
@@ -35,6 +36,9 @@ const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 
 /// First version that asks for topics by id.
 const BY_ID_VERSION_MIN: i16 = 12;
 
+/// First version that knows the error.
+const LISTENER_NOT_FOUND_VERSION_MIN: i16 = 6;
+
 /// The handler.
 pub struct Metadata;
 
@@ -43,9 +47,15 @@ impl Api for Metadata {
     type Response = MetadataResponse;
 
     fn handle(broker: &Arc<Broker>, call: Call<MetadataRequest>) -> Outcome<MetadataResponse> {
-        let Call { version, body, .. } = call;
+        let Call {
+            version,
+            body,
+            client,
+            ..
+        } = call;
         let view = View {
             version,
+            this: broker.advertised(client.listener),
             topic_operations: body.include_topic_authorized_operations,
             cluster_operations: body.include_cluster_authorized_operations,
         };
@@ -101,6 +111,8 @@ fn missing_names(broker: &Broker, wanted: &[MetadataRequestTopic]) -> Vec<String
 /// What of the answer depends on the request.
 struct View {
     version: i16,
+    /// Where this broker is reached from where the client is.
+    this: Option<Listener>,
     topic_operations: bool,
     cluster_operations: bool,
 }
@@ -185,10 +197,19 @@ impl View {
 
     fn topic(&self, broker: &Broker, state: &TopicState) -> MetadataResponseTopic {
         let leader = BrokerId(broker.id());
+        // Kafka names no leader that has no address on the client's listener.
+        let (told, error) = match self.this {
+            Some(_) => (leader, None),
+            None if self.version >= LISTENER_NOT_FOUND_VERSION_MIN => {
+                (BrokerId(-1), Some(ErrorCode::ListenerNotFound))
+            }
+            None => (BrokerId(-1), Some(ErrorCode::LeaderNotAvailable)),
+        };
         let partitions = (0..state.topic.partitions).map(|index| {
             MetadataResponsePartition::default()
+                .with_error_code(error.map_or(0, |it| it.code()))
                 .with_partition_index(index)
-                .with_leader_id(leader)
+                .with_leader_id(told)
                 .with_leader_epoch(if self.version >= 7 {
                     state.leader_epoch
                 } else {
@@ -211,7 +232,7 @@ impl View {
     }
 
     fn response(&self, broker: &Broker, topics: Vec<MetadataResponseTopic>) -> MetadataResponse {
-        let this = broker.advertised().map(|address| {
+        let this = self.this.as_ref().map(|address| {
             MetadataResponseBroker::default()
                 .with_node_id(BrokerId(broker.id()))
                 .with_host(StrBytes::from_string(address.host.clone()))

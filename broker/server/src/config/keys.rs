@@ -253,6 +253,7 @@ pub static KEYS: &[Key] = &[
         doc: "Bytes per second that replicas may be sent: with one broker nothing is replicated, so that any value is kept.",
         set: throttle,
     },
+    place::LISTENER_PROTOCOLS,
     place::LISTENERS,
     Key {
         name: "log.cleaner.backoff.ms",

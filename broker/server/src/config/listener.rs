@@ -6,10 +6,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
-/// The only protocol of this version.
-const PROTOCOL: &str = "PLAINTEXT";
+/// The only protocol of this version, and the listener that needs no entry in `listener.security.protocol.map`.
+pub(super) const PROTOCOL: &str = "PLAINTEXT";
+/// Listeners at most: inside, outside, and two more.
+const LISTENERS_MAX: usize = 4;
 
-/// A listener or an advertised listener.
+/// Where a listener is bound, or where it is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// Host name or address; empty means every interface.
@@ -35,9 +37,19 @@ impl Listener {
     }
 }
 
-impl fmt::Display for Listener {
+/// A listener by its name, as `NAME://host:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedListener {
+    /// Its name.
+    pub name: String,
+    /// Where it is bound, or where it is reached.
+    pub address: Listener,
+}
+
+impl fmt::Display for NamedListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PROTOCOL}://{}", join(&self.host, self.port))
+        let Listener { host, port } = &self.address;
+        write!(f, "{}://{}", self.name, join(host, *port))
     }
 }
 
@@ -54,25 +66,65 @@ pub fn join(host: &str, port: u16) -> String {
 ///
 /// # Errors
 /// A sentence that says what is wrong.
-pub(super) fn parse_one(value: &str) -> Result<Listener, String> {
-    let mut all = value.split(',').map(str::trim).filter(|l| !l.is_empty());
-    let Some(first) = all.next() else {
-        return Err("it names no listener".to_owned());
-    };
-    if let Some(second) = all.next() {
+pub(super) fn parse_all(value: &str) -> Result<Vec<NamedListener>, String> {
+    let mut found: Vec<NamedListener> = Vec::new();
+    for one in entries(value) {
+        let (name, address) = one
+            .split_once("://")
+            .ok_or_else(|| format!("{one} is not of the form {PROTOCOL}://host:port"))?;
+        check_name(name)?;
+        if found.iter().any(|other| other.name == name) {
+            return Err(format!("two listeners have the name {name}"));
+        }
+        found.push(NamedListener {
+            name: name.to_owned(),
+            address: split(address)?,
+        });
+    }
+    match found.len() {
+        0 => Err("it names no listener".to_owned()),
+        1..=LISTENERS_MAX => Ok(found),
+        more => Err(format!("{more} listeners are more than {LISTENERS_MAX}")),
+    }
+}
+
+/// Parses the value of `listener.security.protocol.map`; gives the names of the listeners.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub(super) fn protocols(value: &str) -> Result<Vec<String>, String> {
+    let names = entries(value).map(|one| {
+        let (name, protocol) = one
+            .split_once(':')
+            .ok_or_else(|| format!("{one} is not of the form NAME:{PROTOCOL}"))?;
+        if protocol != PROTOCOL {
+            return Err(format!(
+                "{protocol} is not served, only {PROTOCOL} is (no TLS, no SASL)"
+            ));
+        }
+        check_name(name).map(|()| name.to_owned())
+    });
+    names.collect()
+}
+
+fn entries(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|it| !it.is_empty())
+}
+
+/// Kafka takes any case; here a name is also the name of a file, and it is written as everybody writes it.
+fn check_name(name: &str) -> Result<(), String> {
+    if matches!(name, "SSL" | "SASL_SSL" | "SASL_PLAINTEXT") {
         return Err(format!(
-            "only one listener is served, {second} is the second one"
+            "{name} is not served, only {PROTOCOL} is (no TLS, no SASL)"
         ));
     }
-    let Some((protocol, address)) = first.split_once("://") else {
-        return Err(format!("{first} is not of the form {PROTOCOL}://host:port"));
-    };
-    if protocol != PROTOCOL {
+    let lawful = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    if name.is_empty() || name.len() > 32 || !name.chars().all(lawful) {
         return Err(format!(
-            "{protocol} is not served, only {PROTOCOL} is (no TLS, no SASL, no named listeners)"
+            "{name:?} is no name of a listener: 1 to 32 of A-Z, 0-9 and _"
         ));
     }
-    split(address)
+    Ok(())
 }
 
 /// Splits `host:port`.
@@ -143,27 +195,39 @@ mod tests {
     }
 
     #[test]
-    fn one_plaintext_listener_and_nothing_else() {
+    fn plaintext_listeners_and_nothing_else() {
         let check = |text: &str, host: &str, port: u16| {
-            let listener = parse_one(text).unwrap();
-            assert_eq!((listener.host.as_str(), listener.port), (host, port));
+            let listeners = parse_all(text).unwrap();
+            let address = &listeners[0].address;
+            assert_eq!((address.host.as_str(), address.port), (host, port));
         };
         check("PLAINTEXT://127.0.0.1:9092", "127.0.0.1", 9092);
         check("PLAINTEXT://:0", "", 0);
         check("PLAINTEXT://[::1]:9092", "::1", 9092);
+        check("PLAINTEXT://h:1, EXTERNAL://h:2", "h", 1);
         for bad in [
             "",
             "127.0.0.1:9092",
             "SSL://h:1",
+            "SASL_PLAINTEXT://h:1",
             "PLAINTEXT://h",
             "PLAINTEXT://h:99999",
             "PLAINTEXT://a:1,PLAINTEXT://b:2",
+            "../x://a:1",
+            "external://a:1",
+            "A://:1,B://:2,C://:3,D://:4,E://:5",
         ] {
-            assert!(parse_one(bad).is_err(), "{bad}");
+            assert!(parse_all(bad).is_err(), "{bad}");
         }
+        let all = parse_all("PLAINTEXT://[::1]:1,EXTERNAL://h:2").unwrap();
+        assert_eq!(all[0].to_string(), "PLAINTEXT://[::1]:1");
+        assert_eq!(all[1].to_string(), "EXTERNAL://h:2");
         assert_eq!(
-            parse_one("PLAINTEXT://[::1]:1").unwrap().to_string(),
-            "PLAINTEXT://[::1]:1"
+            protocols("PLAINTEXT:PLAINTEXT,EXTERNAL:PLAINTEXT").unwrap(),
+            ["PLAINTEXT", "EXTERNAL"]
         );
+        for bad in ["EXTERNAL", "EXTERNAL:SSL", "EXTERNAL:", "x:PLAINTEXT"] {
+            assert!(protocols(bad).is_err(), "{bad}");
+        }
     }
 }

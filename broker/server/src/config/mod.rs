@@ -24,7 +24,7 @@ use tracing::Level;
 
 pub use dynamic::{Link, broker_keys};
 pub use keys::{KEYS, Key};
-pub use listener::{Listener, join};
+pub use listener::{Listener, NamedListener, join};
 pub use memory::overcommit_warning;
 
 use crate::net::ConnectionLimits;
@@ -112,10 +112,10 @@ pub enum ConfigError {
 /// The values in force.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// `listeners`.
-    pub listener: Listener,
-    /// `advertised.listeners`.
-    pub advertised: Option<Listener>,
+    /// `listeners`; at least one.
+    pub listeners: Vec<NamedListener>,
+    advertised: Vec<NamedListener>,
+    listener_protocols: Vec<String>,
     /// `http.listen`.
     pub http_listen: Listener,
     /// `node.id` (or `broker.id`).
@@ -202,8 +202,9 @@ impl Config {
             port: 0,
         };
         Self {
-            listener: nowhere.clone(),
-            advertised: None,
+            listeners: Vec::new(),
+            advertised: Vec::new(),
+            listener_protocols: Vec::new(),
             http_listen: nowhere,
             node_id: 0,
             broker_id_old: None,
@@ -349,14 +350,7 @@ impl Config {
                 ),
             });
         }
-        if let Some(advertised) = &self.advertised
-            && advertised.is_wildcard()
-        {
-            return Err(ConfigError::Impossible {
-                keys: "advertised.listeners",
-                reason: format!("clients cannot connect to {advertised}: name a host"),
-            });
-        }
+        self.check_listeners()?;
         let one_request = self.socket_request_max_bytes as u64;
         let set = |key: &str| self.set.contains_key(key);
         if one_request > self.tail_memory_bytes() && set("socket.request.max.bytes") {
@@ -369,6 +363,41 @@ impl Config {
             });
         }
         Ok(())
+    }
+
+    fn check_listeners(&self) -> Result<(), ConfigError> {
+        let impossible = |keys, reason| Err(ConfigError::Impossible { keys, reason });
+        for (place, listener) in self.listeners.iter().enumerate() {
+            let NamedListener { name, address } = listener;
+            if name != listener::PROTOCOL && !self.listener_protocols.contains(name) {
+                let reason = format!("the listener {name} has no protocol: add {name}:PLAINTEXT");
+                return impossible("listener.security.protocol.map", reason);
+            }
+            let mut before = self.listeners[..place].iter();
+            if let Some(other) =
+                before.find(|it| address.port != 0 && it.address.port == address.port)
+            {
+                let reason = format!("{listener} and {other} have one port");
+                return impossible("listeners", reason);
+            }
+        }
+        for advertised in &self.advertised {
+            if advertised.address.is_wildcard() {
+                let reason = format!("clients cannot connect to {advertised}: name a host");
+                return impossible("advertised.listeners", reason);
+            }
+            if !self.listeners.iter().any(|it| it.name == advertised.name) {
+                let reason = format!("there is no listener {}", advertised.name);
+                return impossible("advertised.listeners, listeners", reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// What `advertised.listeners` says of a listener.
+    pub fn advertised_of(&self, name: &str) -> Option<&Listener> {
+        let found = self.advertised.iter().find(|it| it.name == name);
+        found.map(|it| &it.address)
     }
 
     /// `keelson.tail.memory.bytes`, worked out where it is not set.
@@ -448,7 +477,10 @@ mod tests {
     #[test]
     fn defaults_are_kafkas_and_only_loopback_is_served() {
         let config = load(&[]).unwrap();
-        assert_eq!(config.listener.to_string(), "PLAINTEXT://127.0.0.1:9092");
+        assert_eq!(
+            config.listeners[0].to_string(),
+            "PLAINTEXT://127.0.0.1:9092"
+        );
         assert_eq!(config.num_partitions, 1);
         assert!(config.auto_create_topics);
         assert_eq!(config.group_initial_rebalance_delay_ms, 3000);
@@ -502,9 +534,27 @@ mod tests {
         check(&["listeners=SSL://:1"], &["SSL is not served"]);
         check(
             &["listeners=PLAINTEXT://a:1,PLAINTEXT://b:2"],
-            &["only one listener"],
+            &["two listeners have the name PLAINTEXT"],
         );
         check(&["advertised.listeners=PLAINTEXT://:1"], &["name a host"]);
+        check(
+            &["advertised.listeners=OTHER://h:1"],
+            &["there is no listener OTHER"],
+        );
+        let two = "listeners=PLAINTEXT://:1,EXTERNAL://:2";
+        check(
+            &[two],
+            &["EXTERNAL has no protocol: add EXTERNAL:PLAINTEXT"],
+        );
+        let map = "listener.security.protocol.map=A:PLAINTEXT,B:PLAINTEXT";
+        check(
+            &["listeners=A://:1,B://h:1", map],
+            &["B://h:1 and A://:1 have one port"],
+        );
+        check(
+            &["listener.security.protocol.map=A:SSL"],
+            &["SSL is not served"],
+        );
         check(&["broker.id=1", "node.id=2"], &["two ids"]);
         check(
             &[

@@ -30,7 +30,7 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
         "delete.records.purgatory.purge.interval.requests",
         NO_PURGATORY,
     ),
-    ("early.start.listeners", ONE_LISTENER),
+    ("early.start.listeners", ONE_PROCESS),
     ("fetch.purgatory.purge.interval.requests", NO_PURGATORY),
     ("follower.fetch.last.tiered.offset.enable", NO_TIERS),
     (
@@ -41,11 +41,10 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
     ("group.share.", NO_SHARE),
     ("group.streams.", "streams groups are not served"),
     ("initial.broker.registration.timeout.ms", ONE_PROCESS),
-    ("inter.broker.listener.name", ONE_LISTENER),
+    ("inter.broker.listener.name", ONE_BROKER),
     ("kafka.metrics.", METRICS),
     ("leader.imbalance.check.interval.seconds", ONE_BROKER),
-    ("listener.name.", ONE_LISTENER),
-    ("listener.security.protocol.map", ONE_LISTENER),
+    ("listener.name.", NO_SECURITY),
     ("log.cleaner.io.buffer.load.factor", OWN_MEMORY),
     ("log.cleaner.io.buffer.size", OWN_MEMORY),
     ("log.dir", "the data directory is given with --data-dir"),
@@ -133,7 +132,6 @@ const NO_SHARE: &str = "share groups are not served";
 const NO_TIERS: &str = "there is no tiered storage";
 const ONE_BROKER: &str = "there is one broker";
 const ONE_DIRECTORY: &str = "there is one data directory";
-const ONE_LISTENER: &str = "there is one listener, PLAINTEXT";
 const ONE_PROCESS: &str = "broker and controller are one process";
 const ON_TIME: &str = "each transaction has a timer of its own";
 const OWN_MEMORY: &str = "buffers are as large as what they hold";

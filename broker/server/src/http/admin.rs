@@ -13,6 +13,8 @@ use serde::Serialize;
 use super::time::rfc3339;
 use super::{Failure, Shared, internal, not_ready};
 use crate::broker::Broker;
+use crate::config::Listener;
+use crate::listeners::{Listeners, View};
 
 /// Answer of `/admin/v1/identity`.
 #[derive(Serialize)]
@@ -23,6 +25,18 @@ pub(super) struct IdentityBody {
     boot: u64,
     /// What the directory was accepted in place of, if it ever was.
     replaces: Option<DirectoryBody>,
+    listeners: Vec<ListenerBody>,
+}
+
+/// A listener, and what its clients are told.
+#[derive(Serialize)]
+struct ListenerBody {
+    name: String,
+    bound: String,
+    /// `host:port`, if anybody knows it.
+    advertised: Option<String>,
+    why: String,
+    problem: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -100,7 +114,20 @@ pub(super) async fn identity(
             directory_id: other.id.clone(),
             boot: other.boot,
         }),
+        listeners: listener_bodies(&broker),
     }))
+}
+
+fn listener_bodies(broker: &Broker) -> Vec<ListenerBody> {
+    let views = broker.listeners().into_iter().flat_map(Listeners::views);
+    let body = |view: View<'_>| ListenerBody {
+        name: view.name.to_owned(),
+        bound: view.bound.to_owned(),
+        advertised: view.advertised.address.as_ref().map(Listener::address),
+        why: view.advertised.why.clone(),
+        problem: view.advertised.problem.clone(),
+    };
+    views.map(body).collect()
 }
 
 /// The picture is taken on a thread that may block: it waits for locks of the log.

@@ -41,6 +41,16 @@ struct ConfigMap {
     name: String,
 }
 
+/// The file `broker-<id>.<listener>`: where a listener is reached from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub(crate) struct Address {
+    /// A name or an address; none as long as nobody knows one.
+    pub(crate) host: Option<String>,
+    pub(crate) port: u16,
+    /// Where the host comes from, or why there is none.
+    pub(crate) why: String,
+}
+
 /// A start that may go on.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Admitted {
@@ -125,6 +135,14 @@ impl KnownDir {
             ),
             None => format!("echo {value} > {}", self.path("accept").display()),
         }
+    }
+
+    /// Where a listener is reached from outside, if somebody says so.
+    ///
+    /// # Errors
+    /// In words.
+    pub(crate) fn address(&self, listener: &str) -> Result<Option<Address>, String> {
+        self.json(listener)
     }
 
     fn accepted(&self) -> Result<Option<Acceptance>, String> {

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,7 +26,8 @@ use super::outbox::Outbox;
 use crate::broker::Broker;
 use crate::budgets::{ANSWER_FREE_BYTES, Budgets, CONTROL_FREE_BYTES, Gate, Rank, Turn, is_behind};
 use crate::dispatch::{
-    Answered, DECODED_BYTES_MAX, DispatchError, Dispatched, Frame, LaterFrame, ROUTES, route,
+    Answered, DECODED_BYTES_MAX, DispatchError, Dispatched, Frame, LaterFrame, Origin, ROUTES,
+    route,
 };
 use crate::reply::Reply;
 
@@ -124,7 +124,7 @@ struct Pending {
 pub(super) struct Connection<S> {
     io: S,
     broker: Arc<Broker>,
-    host: IpAddr,
+    origin: Origin,
     ticket: u64,
     limits: FrameLimits,
     inbox: Inbox,
@@ -140,7 +140,7 @@ pub(super) struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub(super) fn new(io: S, broker: Arc<Broker>, host: IpAddr) -> Self {
+    pub(super) fn new(io: S, broker: Arc<Broker>, origin: Origin) -> Self {
         let now = Instant::now();
         let limits = FrameLimits {
             records_bytes_max: broker.config.socket_request_max_bytes,
@@ -151,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Self {
             io,
             broker,
-            host,
+            origin,
             ticket,
             limits,
             inbox: Inbox::default(),
@@ -292,7 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn turn(&self, rank: Rank) -> Turn {
         Turn {
             ticket: self.ticket,
-            address: Some(self.host),
+            address: Some(self.origin.host),
             rank,
         }
     }
@@ -362,7 +362,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let frame = Frame {
             header,
             body: bytes,
-            host: self.host,
+            origin: self.origin,
             pin: reservation.map(Arc::new),
         };
         match ROUTES[route].call(&self.broker, frame)? {

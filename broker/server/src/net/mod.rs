@@ -1,6 +1,6 @@
-//! The Kafka port: accepting connections, and ending them.
+//! The Kafka ports: accepting connections, and ending them.
 //!
-//! Owns the listener and the number of connections. Never knows what a request means.
+//! Owns the listeners and the number of connections. Never knows what a request means.
 
 mod admission;
 mod connection;
@@ -18,11 +18,14 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
+use crate::dispatch::Origin;
+use crate::listeners::ListenerId;
 use admission::Admission;
 pub use admission::ConnectionLimits;
 use connection::Connection;
@@ -67,32 +70,64 @@ fn bind_one(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts until `stopping` is cancelled, then lets the connections answer what they were asked.
-pub async fn serve(listener: TcpListener, broker: Arc<Broker>, stopping: CancellationToken) {
-    let tracker = TaskTracker::new();
-    let faults = Arc::new(FaultLog::new());
-    let admission = Arc::new(Admission::default());
-    let files_max = connections_by_files();
+/// What all listeners share.
+struct Ports {
+    broker: Arc<Broker>,
+    stopping: CancellationToken,
+    tracker: TaskTracker,
+    faults: FaultLog,
+    admission: Arc<Admission>,
+    files_max: usize,
+}
+
+/// Accepts on all listeners until `stopping` is cancelled, then lets the connections answer what they were asked.
+pub async fn serve(listeners: Vec<TcpListener>, broker: Arc<Broker>, stopping: CancellationToken) {
+    let ports = Arc::new(Ports {
+        broker,
+        stopping,
+        tracker: TaskTracker::new(),
+        faults: FaultLog::new(),
+        admission: Arc::default(),
+        files_max: connections_by_files(),
+    });
+    let mut accepting = JoinSet::new();
+    for (place, listener) in listeners.into_iter().enumerate() {
+        accepting.spawn(accept(listener, ListenerId(place), Arc::clone(&ports)));
+    }
+    // Every port is closed before the first connection is waited for.
+    accepting.join_all().await;
+    ports.tracker.close();
+    if tokio::time::timeout(DRAIN_TIME, ports.tracker.wait())
+        .await
+        .is_err()
+    {
+        tracing::info!(
+            connections = ports.tracker.len(),
+            "not every connection was done in time"
+        );
+    }
+}
+
+async fn accept(listener: TcpListener, id: ListenerId, ports: Arc<Ports>) {
     loop {
         let accepted = tokio::select! {
-            () = stopping.cancelled() => break,
+            () = ports.stopping.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let limits = limits_of(&broker, files_max);
-                match admission.admit(peer.ip(), &limits) {
+                let limits = limits_of(&ports.broker, ports.files_max);
+                match ports.admission.admit(peer.ip(), &limits) {
                     Ok(admitted) => {
-                        let (broker, stopping) = (Arc::clone(&broker), stopping.clone());
-                        let faults = Arc::clone(&faults);
-                        tracker.spawn(async move {
-                            one(stream, peer, broker, stopping, faults).await;
+                        let shared = Arc::clone(&ports);
+                        ports.tracker.spawn(async move {
+                            one(stream, (peer, id), &shared).await;
                             drop(admitted);
                         });
                     }
                     Err(refused) => {
-                        broker.metrics.connections_refused.inc();
-                        faults.log(peer, &refused);
+                        ports.broker.metrics.connections_refused.inc();
+                        ports.faults.log(peer, &refused);
                     }
                 }
             }
@@ -101,17 +136,6 @@ pub async fn serve(listener: TcpListener, broker: Arc<Broker>, stopping: Cancell
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-    }
-    drop(listener);
-    tracker.close();
-    if tokio::time::timeout(DRAIN_TIME, tracker.wait())
-        .await
-        .is_err()
-    {
-        tracing::info!(
-            connections = tracker.len(),
-            "not every connection was done in time"
-        );
     }
 }
 
@@ -132,25 +156,24 @@ fn connections_by_files() -> usize {
     usize::try_from(files.saturating_sub(reserved).max(1)).unwrap_or(usize::MAX)
 }
 
-async fn one(
-    stream: TcpStream,
-    peer: SocketAddr,
-    broker: Arc<Broker>,
-    stopping: CancellationToken,
-    faults: Arc<FaultLog>,
-) {
+async fn one(stream: TcpStream, (peer, listener): (SocketAddr, ListenerId), ports: &Ports) {
+    let broker = &ports.broker;
     if let Err(error) = stream.set_nodelay(true) {
-        faults.log(peer, &error);
+        ports.faults.log(peer, &error);
         return;
     }
     broker.metrics.connections.inc();
-    let end = Connection::new(stream, Arc::clone(&broker), peer.ip())
-        .serve(stopping.cancelled_owned())
+    let origin = Origin {
+        host: peer.ip(),
+        listener,
+    };
+    let end = Connection::new(stream, Arc::clone(broker), origin)
+        .serve(ports.stopping.clone().cancelled_owned())
         .await;
     broker.metrics.connections.dec();
     if end.is_fault() {
         broker.metrics.connections_refused.inc();
-        faults.log(peer, &end);
+        ports.faults.log(peer, &end);
     } else {
         tracing::debug!(%peer, %end, "connection ended");
     }

@@ -1,6 +1,5 @@
 //! Connections over a pipe in memory: order, bounds, and what ends them.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -14,7 +13,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, End};
-use crate::testing::{TestBroker, base_offset, batch, decode, frame, name, produce_request};
+use crate::testing::{
+    TestBroker, base_offset, batch, decode, frame, local_origin, name, produce_request,
+};
 
 /// Nothing in these tests takes this long.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -34,7 +35,7 @@ impl Peer {
     fn over(test: &TestBroker, pipe_bytes: usize) -> Self {
         let (near, far) = tokio::io::duplex(pipe_bytes);
         let stopping = CancellationToken::new();
-        let connection = Connection::new(far, test.broker.clone(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let connection = Connection::new(far, test.broker.clone(), local_origin());
         let served = tokio::spawn(connection.serve(stopping.clone().cancelled_owned()));
         Self {
             stream: near,

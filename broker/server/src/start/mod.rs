@@ -7,6 +7,7 @@ mod hooks;
 mod ready;
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, Parts, now_ms};
 use crate::cli::StartArgs;
-use crate::config::{Config, Listener, join, overcommit_warning};
+use crate::config::{Config, Listener, NamedListener, join, overcommit_warning};
 use crate::http::Shared;
 use crate::known::KnownDir;
+use crate::listeners::{self, Listeners};
 use crate::metrics::{self, Metrics};
 use crate::{coordinator, http, logging, metadata, net, transactions};
 
@@ -122,19 +124,22 @@ async fn start(config: Config, args: &StartArgs) -> anyhow::Result<()> {
         }
     };
     base.shared.set_broker(Arc::clone(&broker));
-    let listener = listen(&broker.config.listener, "listeners").await?;
-    let bound = listener.local_addr()?;
-    let advertised = advertised(&broker.config, bound.port())?;
-    tracing::info!(%bound, %advertised, http = http_address, "serving");
-    broker.set_advertised(advertised);
+    let (sockets, bound) = listen_all(&broker.config.listeners).await?;
+    broker.set_listeners(Listeners::new(&broker.config, &bound, &host_name()?));
     let kafka_stopping = CancellationToken::new();
     let kafka = tokio::spawn(net::serve(
-        listener,
+        sockets,
+        Arc::clone(&broker),
+        kafka_stopping.clone(),
+    ));
+    let watching = tokio::spawn(listeners::watch(
         Arc::clone(&broker),
         kafka_stopping.clone(),
     ));
     let ticking = tokio::spawn(tick(Arc::clone(&broker), kafka_stopping.clone()));
-    let ready = ReadyFile::write(args.ready_file.as_deref(), &broker, bound, &http_address).await?;
+    let ready =
+        ReadyFile::write(args.ready_file.as_deref(), &broker, &bound, &http_address).await?;
+    tracing::info!(http = http_address, "serving");
     base.shared.set_ready(true);
 
     let name = signals.wait().await;
@@ -144,6 +149,7 @@ async fn start(config: Config, args: &StartArgs) -> anyhow::Result<()> {
     kafka_stopping.cancel();
     kafka.await.context("the Kafka port")?;
     ticking.await.context("the tick")?;
+    watching.await.context("the look at the listeners")?;
     let log = Arc::clone(&broker.log);
     tokio::task::spawn_blocking(move || log.shutdown())
         .await
@@ -158,6 +164,26 @@ async fn listen(address: &Listener, key: &str) -> anyhow::Result<TcpListener> {
     net::bind(&address.address())
         .await
         .with_context(|| format!("{key} = {}: it cannot be bound", address.address()))
+}
+
+/// Binds all listeners; none is accepted on before all are bound.
+async fn listen_all(
+    listeners: &[NamedListener],
+) -> anyhow::Result<(Vec<TcpListener>, Vec<SocketAddr>)> {
+    let mut sockets = Vec::new();
+    let mut bound = Vec::new();
+    for NamedListener { name, address } in listeners {
+        let socket = listen(address, &format!("listeners: {name}")).await?;
+        bound.push(socket.local_addr()?);
+        sockets.push(socket);
+    }
+    Ok((sockets, bound))
+}
+
+fn host_name() -> anyhow::Result<String> {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_str();
+    Ok(name.context("the host's name is not UTF-8")?.to_owned())
 }
 
 /// Opens the log, replays the metadata, and puts the broker together with all its partitions.
@@ -245,26 +271,6 @@ fn options(config: &Config, args: &StartArgs) -> Options {
     options
 }
 
-/// The address that clients are told: as configured, or where they are listened for.
-fn advertised(config: &Config, bound_port: u16) -> anyhow::Result<Listener> {
-    let mut address = match &config.advertised {
-        Some(configured) => configured.clone(),
-        None if config.listener.is_wildcard() => Listener {
-            host: rustix::system::uname()
-                .nodename()
-                .to_str()
-                .context("the host's name is not UTF-8: set advertised.listeners")?
-                .to_owned(),
-            port: 0,
-        },
-        None => config.listener.clone(),
-    };
-    if address.port == 0 {
-        address.port = bound_port;
-    }
-    Ok(address)
-}
-
 /// Periodic work of the log and of the partitions.
 async fn tick(broker: Arc<Broker>, stopping: CancellationToken) {
     let retention_every_ms = broker.config.retention_check_interval_ms;
@@ -310,6 +316,6 @@ fn is_due(last_ms: &mut i64, now_ms: i64, every_ms: i64) -> bool {
 }
 
 /// `host:port` of a bound socket, as the ready file has it.
-fn text(address: std::net::SocketAddr) -> String {
+fn text(address: SocketAddr) -> String {
     join(&address.ip().to_string(), address.port())
 }

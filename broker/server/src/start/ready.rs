@@ -13,7 +13,7 @@ use crate::broker::Broker;
 
 #[derive(Serialize)]
 struct Body<'a> {
-    kafka: [String; 1],
+    kafka: Vec<String>,
     http: &'a str,
     broker_id: i32,
     cluster_id: &'a str,
@@ -28,14 +28,14 @@ impl ReadyFile {
     pub(super) async fn write(
         path: Option<&Path>,
         broker: &Broker,
-        kafka: SocketAddr,
+        kafka: &[SocketAddr],
         http: &str,
     ) -> anyhow::Result<Self> {
         let Some(path) = path.map(Path::to_owned) else {
             return Ok(Self { path: None });
         };
         let body = serde_json::to_string(&Body {
-            kafka: [text(kafka)],
+            kafka: kafka.iter().map(|address| text(*address)).collect(),
             http,
             broker_id: broker.id(),
             cluster_id: &broker.identity.cluster_id,
