@@ -478,6 +478,7 @@ fn path(kind: &str, namespace: &str, name: &str) -> String {
     let kind = kind.to_ascii_lowercase();
     match kind.as_str() {
         "namespace" => format!("/api/v1/namespaces/{name}"),
+        "configmap" => format!("/api/v1/namespaces/{namespace}/configmaps/{name}"),
         "lease" => {
             format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{name}")
         }
