@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test check bench bench-log bench-requests sim suites differential chaos fuzz pictures image cluster-test setup
+.PHONY: help run test check bench bench-log operator-bench bench-requests sim suites differential chaos fuzz pictures image cluster-test setup
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ bench-log: ## What the log costs beside the disk itself; writes docs/performance
 bench-requests: ## Allocations and instructions per request; writes docs/performance.md
 	@tests/bench-requests.sh
 
+operator-bench: ## What the operator costs with 5,000 topics, beside a real API server; writes docs/performance.md
+	@tests/operator-bench.sh
+
 chaos: ## SIGKILL at named points, 200 rounds, all recounted; 100 runs of clients through kills and pauses, all judged
 	@cargo build --workspace --bins
 	@KEELSON_CHAOS_ROUNDS=$${KEELSON_CHAOS_ROUNDS:-200} cargo test -p keelson-tests --test chaos -- --nocapture
@@ -55,5 +58,5 @@ pictures: ## Draw docs/pictures anew: the dashboards over four minutes of a clus
 image: ## An OCI archive with all three binaries, without a daemon
 	@charts/image/build.sh
 
-cluster-test: ## A real Kubernetes with the chart installed by Helm
+cluster-test: ## The chart on a real Kubernetes (KUBECONFIG, or one brought up here); writes docs/cluster-test.md
 	@tests/kube/cluster-test.sh

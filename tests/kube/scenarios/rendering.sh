@@ -1,0 +1,13 @@
+# What this test cannot see at work: NetworkPolicies and load balancers. Rendered, and taken by the API server.
+ns=rendering release=keelson
+rendered() { helm -n "$ns" template "$release" charts/keelson --set "$(image_values "$image")" "$@"; }
+taken() { rendered "$@" | kubectl -n "$ns" apply --dry-run=server -f - ; }
+policies() { rendered --show-only templates/networkpolicies.yaml; }
+
+section "Rendered only" "This cluster enforces no NetworkPolicy and has no load balancers: whether packets are dropped, and whether an address is given,
+is not tested here. What the chart makes of them is taken by the API server (\`--dry-run=server\`), and compared with goldens by \`make test\`."
+ok "a namespace" namespace "$ns"
+ok "NetworkPolicies: the API server takes them" has 'networkpolicy.networking.k8s.io/keelson-broker created' taken --set crds.install=false
+ok "the broker's lets in Kafka from everybody, HTTP from monitoring and the operator" \
+  eval '[[ "$(policies | grep -cE "port: (kafka|http), protocol: TCP")" == 3 ]]'
+ok "the namespace is deleted" kubectl delete namespace "$ns" --timeout=60s
