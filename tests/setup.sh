@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# setup.sh [part ...]: installs what the tests need beyond Rust, Go, Python and a C compiler. Parts: apt python java kube;
+# setup.sh [part ...]: installs what the tests need beyond Rust, Go, Python and a C compiler. Parts: apt python java go kube;
 # none given means all. What is already there is left alone, so that a second run costs under a second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,13 +40,15 @@ part_python() { # a virtual environment under target/, made anew when the list o
 
 part_java() { tests/kafka/setup.sh apache; } # Apache Kafka's console tools, from its published jars
 
+part_go() { tests/kafka/setup.sh kgo; } # franz-go's own tests, of which clients.rs runs some
+
 part_kube() { # etcd and the API server for the operator's tests, helm for the chart's
   [ -x tests/kube/tools/build.sh ] || return 0
   tests/kube/tools/build.sh etcd kube-apiserver kube-controller-manager helm kubectl | { grep -v '^have ' || true; }
 }
 
 mkdir -p "$TARGET"
-[ $# -gt 0 ] || set -- apt python java kube
+[ $# -gt 0 ] || set -- apt python java go kube
 for part in "$@"; do
-  case $part in apt | python | java | kube) "part_$part" ;; *) say "no such part: $part"; exit 2 ;; esac
+  case $part in apt | python | java | go | kube) "part_$part" ;; *) say "no such part: $part"; exit 2 ;; esac
 done

@@ -529,3 +529,17 @@ fn committed(described: &str, group: &str) -> (usize, u32) {
         .map(|row| row[3].parse::<u32>().expect("an offset"));
     (rows.len(), offsets.sum())
 }
+
+/// A part of what `make suites` runs; it fails when one of its tests does not pass.
+#[test]
+fn franz_go_passes_its_own_tests() {
+    let broker = BrokerSetup::new()
+        .set("num.partitions", 4)
+        .set("auto.create.topics.enable", true)
+        .set("group.initial.rebalance.delay.ms", 0)
+        .start();
+    let script = tools::root().join("tests/kafka/smoke-kgo.sh");
+    let mut command = tools::program("bash", 180);
+    let told = tools::run(command.arg(script).arg(broker.bootstrap()));
+    assert!(told.contains("passed: 17 tests"), "{told}");
+}
