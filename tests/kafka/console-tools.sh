@@ -9,7 +9,8 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 plain() {
   sed -e 's/^\$ .*//; s/\(PLAINTEXT\|CONTROLLER\):\/\/[^"]*/LISTENER/g; s/[0-9.]\{7,\}:[0-9]\{4,5\}/ADDRESS/g; s/^\tat .*//' \
       -e 's/20[0-9-]* [0-9:,]\{8,\}/TIME/; s/\(TopicId\|Cluster ID\|ClusterId\): *[A-Za-z0-9_-]*/\1: ID/; s/"directoryId": "[^"]*"/DIRECTORY/' \
-      -e 's/[0-9a-f]\{8\}-[0-9a-f-]\{27\}/UUID/g; s/"\(logDir\|log_dirs\)":\(\["\|"\)\/[^"]*/DIR/g; s/"size":[0-9]*/SIZE/g' "$1" | grep -v '^$'
+      -e 's/[0-9a-f]\{8\}-[0-9a-f-]\{27\}/UUID/g; s/"\(logDir\|log_dirs\)":\(\["\|"\)\/[^"]*/DIR/g; s/"size":[0-9]*/SIZE/g' \
+      -e 's/\b1[0-9]\{12\}\b\([ \t]\+[0-9]\+[ \t]*\)\?/MILLISECONDS/g; s/"avg_throughput":[0-9.E-]*/RATE/; s/"time":"[^"]*"/TIME/; /"stage":"\(ProcessLoop\|RebalanceComplete\)"/d' "$1" | grep -v '^$'
 }
 if [ "${1:-}" = diff ]; then
   for f in "$2"/[0-9]*; do
@@ -100,23 +101,20 @@ t kafka-acls --remove --force --allow-principal User:a --operation Read --topic 
 t $C --describe --entity-type users --entity-name nobody
 t $T --delete --topic t2
 t $T --delete --topic nope
-# The tools of Kafka's own system tests: what one writes another reads, and copies in transactions.
-V="--group-id v --topic v1 --max-messages 60"
-t $T --create --topic v1 --partitions 2
-t $T --create --topic v2 --partitions 1
+# The tools of Kafka's own system tests: what one writes another reads, and copies in transactions, of which some are aborted.
+for v in v1 v2 v3; do t $T --create --topic $v --partitions 1; done
 t kafka-verifiable-producer --topic v1 --max-messages 60 --value-prefix 7 --repeating-keys 1 --message-create-time 1700000000000
 t kafka-verifiable-producer --topic v1 --max-messages 3 --acks 0
 t kafka-verifiable-producer --topic nope! --max-messages 1
-t kafka-verifiable-consumer $V --verbose
-t kafka-verifiable-consumer --group-id auto --topic v1 --max-messages 63 --enable-autocommit --group-instance-id i1
-t $G --describe --group v --offsets
-t $G --describe --group v --members
-x kafka-transactional-copier --input-topic v1 --input-partition 0 --output-topic v2 --consumer-group c --transactional-id c1 --transaction-size 10
-x kafka-transactional-copier --input-topic v1 --input-partition 1 --output-topic v2 --consumer-group c --transactional-id c1 --transaction-size 7 --use-group-metadata
-x kafka-transactional-copier --input-topic v1 --input-partition 0 --output-topic v2 --consumer-group d --transactional-id c2 --transaction-size 10 --group-mode --use-group-metadata --enable-random-aborts
+t kafka-verifiable-consumer --topic v1 --group-id v --max-messages 63 --verbose
+t kafka-verifiable-consumer --topic v1 --group-id auto --max-messages 63 --enable-autocommit --group-instance-id i1
+for a in --offsets --members --state; do t $G --describe --group v $a; done
+copy="kafka-transactional-copier --input-topic v1 --input-partition 0"
+x $copy --output-topic v2 --consumer-group c --transactional-id c1 --transaction-size 10
+x $copy --output-topic v2 --consumer-group e --transactional-id c1 --transaction-size 7 --use-group-metadata
+x $copy --output-topic v3 --consumer-group d --transactional-id c2 --transaction-size 10 --group-mode --use-group-metadata --enable-random-aborts
 t $O --topic v2 --time latest
-t $G --describe --group c --offsets
-t $G --describe --group d --offsets
-for a in list "describe --transactional-id c1" "describe --transactional-id c2"; do t kafka-transactions $a; done
-t kafka-console-consumer --topic v2 --from-beginning --isolation-level read_committed --max-messages 126 --timeout-ms 30000
+for a in c d e; do t $G --describe --group $a --offsets; done
+for a in list "describe --transactional-id c1" "describe-producers --topic v2 --partition 0"; do t kafka-transactions $a; done
+for a in "v2 --max-messages 126" "v3 --max-messages 63"; do t kafka-console-consumer --from-beginning --isolation-level read_committed --timeout-ms 30000 --topic $a; done
 echo "$((number - 100)) calls"
