@@ -118,8 +118,11 @@ pub(super) struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
-    fn new(client: &'a Client, group: &str, strategy: &str) -> Self {
+    fn new(client: &'a Client, group: &str, strategy: &str, instance: Option<String>) -> Self {
         let mut config = client.config();
+        if let Some(instance) = instance {
+            config.set("group.instance.id", instance);
+        }
         config
             .set("group.id", group)
             .set("partition.assignment.strategy", strategy)
@@ -147,9 +150,13 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// A member of a group.
+    /// A member of a group; every other process is a static one (KIP-345), and the same whenever it comes back.
     pub(super) fn join(client: &'a Client, group: &str, topics: &[&str], strategy: &str) -> Self {
-        let member = Self::new(client, group, strategy);
+        let process = client.process;
+        let instance = process
+            .is_multiple_of(2)
+            .then(|| format!("instance-{process}"));
+        let member = Self::new(client, group, strategy, instance);
         let action = Action::Subscribe {
             group: group.to_owned(),
             keys: topics.iter().flat_map(|topic| keys(topic)).collect(),
@@ -164,7 +171,7 @@ impl<'a> Member<'a> {
 
     /// A consumer that is told what to read.
     pub(super) fn alone(client: &'a Client) -> Self {
-        Self::new(client, "no-group", "range")
+        Self::new(client, "no-group", "range", None)
     }
 
     /// Reads these partitions from these offsets on, and no others.
