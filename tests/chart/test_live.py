@@ -172,7 +172,8 @@ class Live(unittest.TestCase):
         cls.prometheus.scrape(operator=cls.operator_http)
         cls.traffic = Traffic(cls.broker.kafka)
         cls.addClassCleanup(cls.traffic.end)
-        live.wait("a group in the metrics", lambda: "kafka_consumergroup_lag{" in live.get(f"http://{cls.broker.http}/metrics"))
+        for address, late in ((cls.broker.http, "kafka_consumergroup_lag{"), (cls.operator_http, "keelson_operator_cluster_wal_health{")):
+            live.wait(late, lambda: late in live.get(f"http://{address}/metrics"))
         cls.exposed = metrics_page.exposed(*(live.get(f"http://{address}/metrics") for address in (cls.broker.http, cls.operator_http)))
 
     @classmethod
