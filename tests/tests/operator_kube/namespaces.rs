@@ -202,17 +202,19 @@ fn letting_go_is_tried_again_at_the_end() {
         .start();
     stage.apply("orders", json!({ "deletionPolicy": "Delete" }));
     stage.ready("orders");
-    let mut failures = 0;
+    // The look at the namespace, the list and the patch fail once each.
+    let mut failing = vec!["/namespaces/lastwords", "/topics?", "/topics/orders?"];
     api.rule(move |asked| {
-        let about = asked.path.contains("/namespaces/lastwords?")
-            || asked.path.ends_with("/namespaces/lastwords")
-            || asked.path.contains("/topics");
-        let fails = about && failures < 3;
-        failures += usize::from(fails);
-        match (asked.is_watch(), fails) {
-            (true, _) => Fault::Cut,
-            (false, true) => Fault::Answer(500),
-            (false, false) => Fault::Pass,
+        let due = failing.iter().position(|it| {
+            asked.path.contains(it) && !asked.path.contains("/lastwords/") && !asked.is_lease()
+        });
+        match due {
+            _ if asked.is_watch() => Fault::Cut,
+            Some(at) => {
+                failing.remove(at);
+                Fault::Answer(500)
+            }
+            None => Fault::Pass,
         }
     });
     api.end_watches();
