@@ -416,8 +416,10 @@ impl Files {
         loop {
             let (recyclable, held_by_slot, may_grow, generation) = self.plan();
             if let Some(old) = recyclable {
-                self.recycle_file(&mut manifest, old, generation)?;
-                return Ok(Prepared::Room);
+                if self.recycle_file(&mut manifest, old, generation)? {
+                    return Ok(Prepared::Room);
+                }
+                continue;
             }
             if held_by_slot {
                 // Only the other slot's checkpoint holds it: bring that one forward.
@@ -525,12 +527,14 @@ impl Files {
         )
     }
 
+    /// False: somebody has shortened the file since it was made, and it is gone instead. Under a new head, what it lacks
+    /// would be taken for groups that cannot be read.
     fn recycle_file(
         &self,
         manifest: &mut Manifest,
         old: FileHead,
         generation: u64,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let temporary = self.dir.join("recycled.tmp");
         // Out of the list first: from here on the old generation does not exist.
         self.state
@@ -541,12 +545,18 @@ impl Files {
         // The old name must be gone before the new head is written, or a power cut could leave them together.
         self.disk.sync_dir(&self.dir)?;
         let file = self.disk.open(&temporary, OpenMode::Write)?;
+        if file.len()? < self.sizing.file_bytes {
+            self.disk.unlink(&temporary)?;
+            self.state.lock().no_room = false;
+            return Ok(false);
+        }
         self.adopt(
             manifest,
             &temporary,
             file.as_ref(),
             self.new_head(generation)?,
-        )
+        )?;
+        Ok(true)
     }
 
     /// Head, name, list: in this order, each durable before the next.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::*;
 use super::rig::*;
-use crate::disk::{SimDisk, SimFaults};
+use crate::disk::{Disk, OpenMode, SimDisk, SimFaults};
 
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -61,6 +61,36 @@ fn files_are_recycled_behind_the_checkpoint_and_their_former_life_never_comes_ba
     drop(started);
     let again = start(&disk).unwrap();
     assert_eq!(frames(&again.recovered), [append(0, 1990, 9000)]);
+    assert!(damaged(&again.recovered).is_empty());
+}
+
+/// The head of the next life says that the file is whole: what it lacks would be missed by every later start.
+#[test]
+fn a_file_that_was_shortened_is_not_recycled() {
+    let disk = SimDisk::new(3);
+    let started = start(&disk).unwrap();
+    let mut done = 0;
+    let mut shortened = false;
+    for group in 0..40 {
+        let frames = vec![append(0, group * 10, 9000)];
+        assert!(commit(&started, &mut done, Class::Data, frames));
+        let checkpoint = started.wal.durable_group();
+        if group == 12 {
+            // The writer has left the first file, and nothing in it is needed any more.
+            let first = Path::new(DIR).join("wal").join(file_name(1));
+            if let Ok(file) = disk.open(&first, OpenMode::Write) {
+                file.set_len(FILE_BYTES - 2).unwrap();
+                shortened = true;
+            }
+        }
+        if group >= 12 {
+            started.wal.set_checkpoint(checkpoint).unwrap();
+        }
+    }
+    assert!(shortened, "the first file was recycled before");
+    drop(started);
+    let again = start(&disk).unwrap();
+    assert_eq!(frames(&again.recovered), [append(0, 390, 9000)]);
     assert!(damaged(&again.recovered).is_empty());
 }
 
