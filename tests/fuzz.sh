@@ -41,7 +41,7 @@ fuzz() { # target [libFuzzer option ...]: one run over its working corpus
   local target=$1 home=$TARGET/run/$1
   shift
   KEELSON_FUZZ_TARGET=$target KEELSON_FUZZ_SEEDS=$home/seeds "$(binary "$target")" "$@" -artifact_prefix="$home/finding-" \
-    -timeout=10 -rss_limit_mb=1024 -max_len=16384 -use_value_profile=1 -print_final_stats=1 -verbosity=0 \
+    -timeout=60 -rss_limit_mb=1024 -max_len=16384 -use_value_profile=1 -print_final_stats=1 -verbosity=0 \
     "$home/corpus" "$home/seeds" >> "$home/log" 2>&1
 }
 

@@ -76,8 +76,11 @@ impl OwnTable {
 
 /// A frame table of which every entry verifies.
 pub(crate) fn whole_table(bytes: &[u8], seq: u64, count: u32) -> Option<Vec<FrameHeader>> {
-    bytes
-        .chunks_exact(FRAME_HEADER_BYTES)
+    let entries = bytes.chunks_exact(FRAME_HEADER_BYTES);
+    if entries.len() < count as usize {
+        return None;
+    }
+    entries
         .take(count as usize)
         .map(|entry| FrameHeader::decode(entry, seq))
         .collect()
@@ -333,18 +336,25 @@ impl Source {
             .collect())
     }
 
-    /// Whether so much can stand there. What is longer than a window must be there, too: a length is a claim, and takes memory.
+    /// Whether so much can stand there.
     pub(crate) fn has_room(&mut self, place: Place, length: u64) -> Result<bool, WalOpenError> {
-        let end = place.position + length;
-        if end > self.files[place.file].head.file_bytes || length <= self.window_bytes {
-            return Ok(end <= self.files[place.file].head.file_bytes);
-        }
-        let there = self.handle(place.file)?.len();
-        Ok(there.is_ok_and(|there| end <= there))
+        let ends = place.position + length <= self.files[place.file].head.file_bytes;
+        Ok(ends && self.there(place, length)? == length)
     }
 
-    /// Bytes of a file; zeros behind its end and where the disk cannot read.
+    /// How much of a length to read: it is a claim, and takes memory, so what is longer than a window must be there.
+    fn there(&mut self, place: Place, length: u64) -> Result<u64, WalOpenError> {
+        if length <= self.window_bytes {
+            return Ok(length);
+        }
+        let end = self.handle(place.file)?.len().unwrap_or(0);
+        Ok(length.min(end.saturating_sub(place.position).max(self.window_bytes)))
+    }
+
+    /// Bytes of a file; zeros behind its end and where the disk cannot read. Fewer than asked for, if they are more than a
+    /// window and the file ends before them.
     pub(crate) fn read(&mut self, place: Place, length: u64) -> Result<&[u8], WalOpenError> {
+        let length = self.there(place, length)?;
         let have = self.window_at.position + self.window.len() as u64;
         let inside = self.window_at.file == place.file
             && self.window_at.position <= place.position
