@@ -8,7 +8,8 @@ ALLOWED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "
 ALLOWED_CLUSTER_RULES = {  # (group, resource): verbs
     ("", "namespaces"): {"get", "list", "watch"},
     ("apps", "statefulsets"): {"get"},
-    ("keelson.dev", "topics"): {"get", "list", "patch"},
+    ("keelson.dev", "topics"): {"get", "list", "watch", "patch"},
+    ("keelson.dev", "topics/status"): {"patch"},
 }
 
 

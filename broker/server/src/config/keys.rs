@@ -223,6 +223,19 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "keelson.shutdown.withdraw.ms",
+        kind: Kind::Long,
+        is_dynamic: false,
+        default: Some("0"),
+        doc: "After SIGTERM the broker says on /readyz that it is not ready, and serves on for this long before it \
+              stops: time for load balancers (a Kubernetes Service) to send no new connections any more, which would \
+              hang on an address that is about to go. A second signal cuts it short.",
+        set: |config, value| {
+            config.shutdown_withdraw_ms = number(value, 0, 600_000)?;
+            Ok(())
+        },
+    },
+    Key {
         name: "keelson.tail.memory.bytes",
         kind: Kind::Long,
         is_dynamic: false,

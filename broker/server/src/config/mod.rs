@@ -181,6 +181,8 @@ pub struct Config {
     pub cleaner_bytes_per_second: f64,
     /// `keelson.scrub.bytes.per.second`; 0 is off.
     pub scrub_bytes_per_second: u64,
+    /// `keelson.shutdown.withdraw.ms`.
+    pub shutdown_withdraw_ms: u64,
     tail_memory_bytes: Option<u64>,
     /// `keelson.log.format`.
     pub log_format: LogFormat,
@@ -242,6 +244,7 @@ impl Config {
             cleaner_memory_bytes: 0,
             cleaner_bytes_per_second: 0.0,
             scrub_bytes_per_second: 0,
+            shutdown_withdraw_ms: 0,
             tail_memory_bytes: None,
             log_format: LogFormat::Text,
             log_level: Level::INFO,

@@ -146,6 +146,7 @@ async fn start(config: Config, args: &StartArgs) -> anyhow::Result<()> {
     tracing::info!(signal = name, "stopping");
     base.shared.set_ready(false);
     ready.remove().await;
+    withdraw(broker.config.shutdown_withdraw_ms, &mut signals).await;
     kafka_stopping.cancel();
     kafka.await.context("the Kafka port")?;
     ticking.await.context("the tick")?;
@@ -158,6 +159,18 @@ async fn start(config: Config, args: &StartArgs) -> anyhow::Result<()> {
     http_task.await.context("the HTTP server")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Serves on while load balancers learn that this broker is not ready any more. A client that is sent to the address of
+/// a broker that is gone waits for as long as it lets a connection take, which is longer than a restart.
+async fn withdraw(ms: u64, signals: &mut Signals) {
+    if ms == 0 {
+        return;
+    }
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_millis(ms)) => {}
+        name = signals.wait() => tracing::info!(signal = name, "stopping at once"),
+    }
 }
 
 async fn listen(address: &Listener, key: &str) -> anyhow::Result<TcpListener> {
