@@ -7,7 +7,8 @@ use bytes::Buf;
 use kafka_protocol::messages::{ApiVersionsRequest, FetchRequest, ProduceRequest};
 use keelson_tests::records::{fresh_batch, payload};
 use keelson_tests::wire::Wire;
-use keelson_tests::{Broker, wait_until};
+use keelson_tests::{Broker, BrokerSetup, http, wait_until};
+use rustix::process::Signal;
 
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -159,4 +160,24 @@ fn sigterm_ends_it_within_seconds_whoever_waits() {
     broker.restart();
     let mut wire = Wire::connect(broker.bootstrap());
     assert_eq!(wire.read_all("orders", 1, 0).expect("readable").len(), 1);
+}
+
+#[test]
+fn a_broker_that_is_told_to_stop_serves_on_until_it_is_withdrawn() {
+    let mut broker = BrokerSetup::new()
+        .set("keelson.shutdown.withdraw.ms", 600_000)
+        .start();
+    let mut wire = Wire::connect(broker.bootstrap());
+    wire.create_topic("orders", 1, &[]);
+    broker.signal(Signal::TERM);
+    wait_until("it says that it is not ready", WITHIN, || {
+        http::get(broker.http(), "/readyz").is_ok_and(|answer| answer.status == 503)
+    });
+    // Old connections and new ones: a Service may go on sending for a while.
+    for wire in [&mut wire, &mut Wire::connect(broker.bootstrap())] {
+        wire.produce("orders", 0, fresh_batch(&[&payload(64, 1, 0)]))
+            .expect("stored");
+    }
+    // The second signal does not wait.
+    broker.stop();
 }

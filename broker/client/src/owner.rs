@@ -3,6 +3,8 @@
 //! Owns the bootstrap list, the one connection, and the order of calls: one at a time, in the order they came. Reconnects
 //! when the connection is gone; repeats nothing, since a repeated call may have its effect twice.
 
+use std::io;
+
 use bytes::Bytes;
 use keelson_protocol::api::ApiSpec;
 use tokio::sync::{mpsc, oneshot};
@@ -36,7 +38,13 @@ impl Owner {
             if call.reply.is_closed() {
                 continue; // Nobody waits any more: a call that was not sent has no effect.
             }
-            let result = self.serve(&mut connection, &call).await;
+            let result = match self.connected(connection.take()).await {
+                Ok(open) => self.serve(open, &mut connection, &call).await,
+                Err(error) => {
+                    self.refuse_waiting(&error);
+                    Err(error)
+                }
+            };
             if let Err(error) = &result
                 && error.broker().is_none()
             {
@@ -47,15 +55,19 @@ impl Owner {
         }
     }
 
+    async fn connected(&self, kept: Option<Connection>) -> Result<Connection, Error> {
+        match kept.filter(|connection| !connection.is_stale()) {
+            Some(connection) => Ok(connection),
+            None => self.connect().await,
+        }
+    }
+
     async fn serve(
         &self,
+        mut connection: Connection,
         slot: &mut Option<Connection>,
         call: &Call,
     ) -> Result<(i16, Bytes), Error> {
-        let mut connection = match slot.take().filter(|connection| !connection.is_stale()) {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
         let result = connection
             .call(call.spec, &*call.encode, &self.options)
             .await;
@@ -64,6 +76,17 @@ impl Owner {
             *slot = Some(connection);
         }
         result
+    }
+
+    /// Who waited while no connection could be made shares that outcome. One try after the other for each of them would
+    /// add up to minutes where a connection takes seconds to fail.
+    fn refuse_waiting(&mut self, error: &Error) {
+        for _ in 0..CALLS_MAX {
+            let Ok(call) = self.calls.try_recv() else {
+                return;
+            };
+            drop(call.reply.send(Err(shared(error))));
+        }
     }
 
     async fn connect(&self) -> Result<Connection, Error> {
@@ -78,5 +101,23 @@ impl Owner {
             given: String::new(),
             reason: "is empty",
         }))
+    }
+}
+
+/// The failure of one try to connect, for another call.
+fn shared(error: &Error) -> Error {
+    match error {
+        Error::Connect { address, source } => Error::Connect {
+            address: address.clone(),
+            source: io::Error::new(source.kind(), source.to_string()),
+        },
+        Error::Malformed { api, reason } => Error::Malformed {
+            api,
+            reason: reason.clone(),
+        },
+        other => Error::Connect {
+            address: "any bootstrap server".to_owned(),
+            source: io::Error::other(other.to_string()),
+        },
     }
 }
