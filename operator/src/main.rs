@@ -4,6 +4,7 @@
 //! and `local` are the two places where objects live.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod allocator;
 mod external;
 mod group;
 mod health;
@@ -21,9 +22,6 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
-
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Keeps topics and consumer groups of a Keelson cluster as they are described.
 #[derive(Parser)]

@@ -15,6 +15,7 @@ mod scope;
 mod topics;
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -28,8 +29,9 @@ use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::{controller, watcher};
-use kube::{Client, Config as KubeConfig, ResourceExt};
+use kube::runtime::{WatchStreamExt, controller, reflector, watcher};
+use kube::{Client, Config as KubeConfig, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +53,8 @@ const WATCH_SECONDS: u32 = 120;
 const LOG_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Pause between two tries to reach the API server at the start.
 const START_PAUSE: Duration = Duration::from_secs(2);
+/// The annotation of client-side `kubectl apply`.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Pause between two rounds of letting objects go while the namespace is being deleted.
 const RELEASE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -249,12 +253,30 @@ where
     }
 }
 
+/// Of every object a copy is kept, without what nothing here reads: its `managedFields`, which as a tree of small maps
+/// took more memory than all the rest, and the manifest that `kubectl apply` puts into an annotation.
+fn controller<K>(api: Api<DeserializeGuard<K>>) -> Controller<DeserializeGuard<K>>
+where
+    K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let objects = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS))
+        .default_backoff()
+        .modify(|it| {
+            it.meta_mut().managed_fields = None;
+            it.annotations_mut().remove(LAST_APPLIED);
+        })
+        .reflect(writer)
+        .applied_objects();
+    Controller::for_stream(objects, reader)
+}
+
 async fn control_topics(context: Arc<Context>, namespace: Option<String>) {
     let news = log_news(context.log.subscribe());
-    Controller::new(
-        api::<keelson_crds::Topic>(&context.client, namespace.as_deref()),
-        watcher::Config::default().timeout(WATCH_SECONDS),
-    )
+    controller(api::<keelson_crds::Topic>(
+        &context.client,
+        namespace.as_deref(),
+    ))
     .with_config(Config::default().concurrency(CONCURRENCY))
     .reconcile_all_on(news)
     .run(
@@ -272,10 +294,10 @@ async fn control_topics(context: Arc<Context>, namespace: Option<String>) {
 }
 
 async fn control_groups(context: Arc<Context>, namespace: Option<String>) {
-    Controller::new(
-        api::<keelson_crds::ConsumerGroup>(&context.client, namespace.as_deref()),
-        watcher::Config::default().timeout(WATCH_SECONDS),
-    )
+    controller(api::<keelson_crds::ConsumerGroup>(
+        &context.client,
+        namespace.as_deref(),
+    ))
     .with_config(Config::default().concurrency(CONCURRENCY))
     .run(
         groups::reconcile,
