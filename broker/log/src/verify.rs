@@ -482,7 +482,7 @@ impl Pass<'_> {
             file: log.to_owned(),
             position: 0,
             partition: Some(view.partition),
-            offsets: Some((view.entry.base_offset, view.end_offset - 1)),
+            offsets: Some((view.entry.base_offset, view.end_offset.saturating_sub(1))),
             reason: Reason::MissingFile,
             source: Source::Segment,
         })

@@ -519,16 +519,10 @@ impl Files {
             file.sync_data()?;
             at += step;
         }
-        self.adopt(
-            manifest,
-            &temporary,
-            file.as_ref(),
-            self.new_head(generation)?,
-        )
+        self.adopt(manifest, &temporary, file.as_ref(), generation)
     }
 
-    /// False: somebody has shortened the file since it was made, and it is gone instead. Under a new head, what it lacks
-    /// would be taken for groups that cannot be read.
+    /// False: somebody has shortened the file, and it is gone: a head says that what is behind it is whole.
     fn recycle_file(
         &self,
         manifest: &mut Manifest,
@@ -550,12 +544,7 @@ impl Files {
             self.state.lock().no_room = false;
             return Ok(false);
         }
-        self.adopt(
-            manifest,
-            &temporary,
-            file.as_ref(),
-            self.new_head(generation)?,
-        )?;
+        self.adopt(manifest, &temporary, file.as_ref(), generation)?;
         Ok(true)
     }
 
@@ -565,8 +554,9 @@ impl Files {
         manifest: &mut Manifest,
         temporary: &Path,
         file: &dyn DiskFile,
-        head: FileHead,
+        generation: u64,
     ) -> io::Result<()> {
+        let head = self.new_head(generation)?;
         file.write_at(&head.encode(), 0, Durability::Synced)?;
         self.disk.rename(temporary, &self.path(head.generation))?;
         self.disk.sync_dir(&self.dir)?;
