@@ -81,6 +81,8 @@ REFUSED = [
     (("extraObjects[0].kind=ConfigMap",), "extraObjects"),
     (("broker.listeners.external.enabled=true", "broker.listeners.external.type=NodePort"), "nodePort is not set"),
     (("broker.listeners.external.enabled=true", "operator.enabled=false"), "nobody tells the broker"),
+    (("broker.listeners.external.enabled=true", "broker.listeners.external.type=NodePort", "broker.listeners.external.nodePort=31000",
+      "broker.listeners.external.loadBalancerSourceRanges={10.0.0.0/8}"), "no effect with type NodePort"),
     (("broker.listeners.external.advertisedHost=0.0.0.0",), "advertisedHost"),
     (("broker.listeners.external.port=9092",), "port"),
     (("broker.listeners.external.typ=NodePort",), "typ"),
