@@ -1,25 +1,33 @@
 //! Calls about consumer groups and offsets.
 //!
-//! Owns how each call becomes a request and its answer a struct. Never commits.
+//! Owns how each call becomes a request and its answer a struct. Commits only from outside a group, which the coordinator
+//! allows while the group has no members.
 
 use std::collections::BTreeMap;
 
 use bytes::{Buf, Bytes};
+use keelson_protocol::BatchHeader;
+use keelson_protocol::kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use keelson_protocol::kafka_protocol::messages::list_offsets_request::{
     ListOffsetsPartition, ListOffsetsTopic,
+};
+use keelson_protocol::kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use keelson_protocol::kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use keelson_protocol::kafka_protocol::messages::offset_fetch_response::OffsetFetchResponse;
 use keelson_protocol::kafka_protocol::messages::{
-    ApiKey, BrokerId, DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest,
-    ListGroupsRequest, ListOffsetsRequest, OffsetFetchRequest,
+    ApiKey, BrokerId, DeleteGroupsRequest, DescribeGroupsRequest, FetchRequest,
+    FindCoordinatorRequest, ListGroupsRequest, ListOffsetsRequest, OffsetCommitRequest,
+    OffsetFetchRequest,
 };
+use uuid::Uuid;
 
 use crate::admin::{only, port, refused, text};
 use crate::connection::malformed;
 use crate::{
     AdminClient, BrokerError, CommittedOffset, Coordinator, Error, GroupDescription, GroupListing,
-    GroupMember, ListedOffset, OffsetSpec,
+    GroupMember, ListedOffset, NewOffset, OffsetSpec,
 };
 
 const TIMESTAMP_LATEST: i64 = -1;
@@ -27,6 +35,12 @@ const TIMESTAMP_EARLIEST: i64 = -2;
 const NO_OFFSET: i64 = -1;
 /// First version of OffsetFetch that asks for several groups.
 const OFFSET_FETCH_GROUPS_VERSION: i16 = 8;
+/// First version of Fetch that names topics by id only.
+const FETCH_IDS_VERSION: i16 = 13;
+/// Generation and epochs of somebody who has none.
+const NONE: i32 = -1;
+/// The coordinator's own retention, where a version has a field for it.
+const DEFAULT_RETENTION: i64 = -1;
 
 impl AdminClient {
     /// All groups that the broker coordinates.
@@ -139,6 +153,89 @@ impl AdminClient {
         };
         let answer = self.call(ApiKey::OffsetFetch, request).await?;
         committed(group, answer)
+    }
+
+    /// Commits offsets of a group from outside of it, in one request. Refused while the group has members
+    /// (UNKNOWN_MEMBER_ID). The first error of any partition is the call's error; the other partitions are committed.
+    pub async fn offset_commit(&self, group: &str, offsets: &[NewOffset]) -> Result<(), Error> {
+        let id = text(group);
+        let mut by_topic: BTreeMap<String, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
+        for it in offsets {
+            let partition = OffsetCommitRequestPartition::default()
+                .with_partition_index(it.partition)
+                .with_committed_offset(it.offset)
+                .with_committed_leader_epoch(NONE)
+                .with_committed_metadata(Some(text(&it.metadata)));
+            by_topic
+                .entry(it.topic.clone())
+                .or_default()
+                .push(partition);
+        }
+        let request = move |_| {
+            let topics = by_topic.iter().map(|(name, partitions)| {
+                OffsetCommitRequestTopic::default()
+                    .with_name(text(name).into())
+                    .with_partitions(partitions.clone())
+            });
+            OffsetCommitRequest::default()
+                .with_group_id(id.clone().into())
+                .with_generation_id_or_member_epoch(NONE)
+                .with_retention_time_ms(DEFAULT_RETENTION)
+                .with_topics(topics.collect())
+        };
+        let answer = self.call(ApiKey::OffsetCommit, request).await?;
+        for topic in &answer.topics {
+            for partition in &topic.partitions {
+                let subject = format!("{group} {}-{}", &*topic.name, partition.partition_index);
+                refused("OffsetCommit", subject, partition.error_code, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest timestamp, in ms, of the batch that holds an offset; `None` if there is no record at it or behind it.
+    ///
+    /// Asks for as little as Fetch allows, which is the whole batch.
+    pub async fn batch_timestamp(
+        &self,
+        (topic, topic_id): (&str, Uuid),
+        partition: i32,
+        offset: i64,
+    ) -> Result<Option<i64>, Error> {
+        let subject = format!("{topic}-{partition} at {offset}");
+        let name = text(topic);
+        let request = move |version| {
+            let wanted = FetchPartition::default()
+                .with_partition(partition)
+                .with_current_leader_epoch(NONE)
+                .with_fetch_offset(offset)
+                .with_log_start_offset(-1)
+                .with_partition_max_bytes(1);
+            let topic = FetchTopic::default().with_partitions(vec![wanted]);
+            let topic = if version >= FETCH_IDS_VERSION {
+                topic.with_topic_id(topic_id)
+            } else {
+                topic.with_topic(name.clone().into())
+            };
+            FetchRequest::default()
+                .with_replica_id(BrokerId(-1))
+                .with_max_wait_ms(0)
+                .with_min_bytes(0)
+                .with_max_bytes(1)
+                .with_session_epoch(NONE)
+                .with_topics(vec![topic])
+        };
+        let answer = self.call(ApiKey::Fetch, request).await?;
+        refused("Fetch", subject.clone(), answer.error_code, None)?;
+        let found = only("Fetch", answer.responses)?;
+        let found = only("Fetch", found.partitions)?;
+        refused("Fetch", subject, found.error_code, None)?;
+        match found.records.filter(|bytes| !bytes.is_empty()) {
+            None => Ok(None),
+            Some(bytes) => BatchHeader::parse(&bytes)
+                .map(|header| Some(header.max_timestamp))
+                .map_err(|error| malformed("Fetch", error)),
+        }
     }
 
     /// An offset of each of these partitions: earliest, latest, or by timestamp.

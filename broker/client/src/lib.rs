@@ -1,7 +1,7 @@
 //! A small admin client for Kafka brokers, used by the operator and the command line.
 //!
 //! Owns one connection to a cluster and what admin calls look like as plain structs. Never a judge in tests (real
-//! clients are), never on the data path: it neither produces nor consumes.
+//! clients are), never on the data path: it produces nothing, and of records it reads no more than the header of a batch.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), keelson_client::Error> {
@@ -24,7 +24,7 @@ pub use admin::AdminClient;
 pub use error::{BrokerError, Error};
 pub use types::{
     AlterOp, Broker, ClusterMetadata, CommittedOffset, ConfigEntry, ConfigSource, Coordinator,
-    CreatedTopic, GroupDescription, GroupListing, GroupMember, ListedOffset, NewTopic, OffsetSpec,
-    Options, Partition, Resource, Topic,
+    CreatedTopic, GroupDescription, GroupListing, GroupMember, ListedOffset, NewOffset, NewTopic,
+    OffsetSpec, Options, Partition, Resource, Topic,
 };
 pub use uuid::Uuid;

@@ -249,6 +249,19 @@ pub struct CommittedOffset {
     pub metadata: String,
 }
 
+/// An offset to commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewOffset {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The next offset to read.
+    pub offset: i64,
+    /// A note that stays with it until the next commit.
+    pub metadata: String,
+}
+
 /// Which offset to look up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OffsetSpec {
