@@ -40,6 +40,15 @@ impl Kind {
         Self::ALL.iter().copied().find(|it| it.as_str() == name)
     }
 
+    /// The finalizer of an object of this kind with `deletionPolicy: Delete`; no other object carries one.
+    #[must_use]
+    pub fn finalizer(self) -> &'static str {
+        match self {
+            Self::Topic => crate::FINALIZER,
+            Self::ConsumerGroup => crate::GROUP_FINALIZER,
+        }
+    }
+
     /// Name of the generated file.
     #[must_use]
     pub fn file_name(self) -> &'static str {
@@ -252,6 +261,12 @@ fn limits(schema: &Value, value: &Value, say: &mut impl FnMut(String)) {
         if !regex.is_match(text) {
             say(format!("{text:?} does not match {pattern}"));
         }
+    }
+    if let (Some("date-time"), Some(text)) =
+        (schema.get("format").and_then(Value::as_str), value.as_str())
+        && text.parse::<k8s_openapi::jiff::Timestamp>().is_err()
+    {
+        say(format!("{text:?} is no time as RFC 3339 writes it"));
     }
 }
 

@@ -83,6 +83,10 @@ pub enum ConditionType {
     Deleting,
     /// The group is no further behind than it may be.
     LagWithinObjective,
+    /// A reset was asked for and has not ended.
+    ResetPending,
+    /// The last reset was carried out.
+    ResetSucceeded,
 }
 
 impl ConditionType {
@@ -97,6 +101,8 @@ impl ConditionType {
             Self::LogHealthy => "LogHealthy",
             Self::Deleting => "Deleting",
             Self::LagWithinObjective => "LagWithinObjective",
+            Self::ResetPending => "ResetPending",
+            Self::ResetSucceeded => "ResetSucceeded",
         }
     }
 
@@ -104,10 +110,14 @@ impl ConditionType {
     #[must_use]
     pub fn bad_status(self) -> ConditionStatus {
         match self {
-            Self::Ready | Self::Synced | Self::LogHealthy | Self::LagWithinObjective => {
-                ConditionStatus::False
+            Self::Ready
+            | Self::Synced
+            | Self::LogHealthy
+            | Self::LagWithinObjective
+            | Self::ResetSucceeded => ConditionStatus::False,
+            Self::Drifted | Self::Conflict | Self::Deleting | Self::ResetPending => {
+                ConditionStatus::True
             }
-            Self::Drifted | Self::Conflict | Self::Deleting => ConditionStatus::True,
         }
     }
 }

@@ -18,8 +18,9 @@ pub use condition::{
     Condition, ConditionStatus, ConditionType, MESSAGE_BYTES_MAX, find, same_but_for_time, set,
 };
 pub use group::{
-    ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatus, GroupTopicStatus, LagObjective,
-    TopicName,
+    ConsumerGroup, ConsumerGroupSpec, ConsumerGroupStatus, GroupTopicStatus, InitialOffsets,
+    InitialPolicy, LagObjective, LastReset, PartitionReset, RESET_PARTITIONS_MAX, Reset,
+    ResetOffset, ResetTo, TopicName,
 };
 pub use reason::{Reason, reasons_markdown};
 pub use topic::{
@@ -35,7 +36,12 @@ pub const GROUP: &str = "keelson.dev";
 pub const VERSION: &str = "v1alpha1";
 /// `apiVersion` as a manifest spells it.
 pub const API_VERSION: &str = "keelson.dev/v1alpha1";
-/// The finalizer of a Topic with `deletionPolicy: Delete`; no other object carries one.
+/// The finalizer of a Topic with `deletionPolicy: Delete`.
 pub const FINALIZER: &str = "keelson.dev/delete-topic";
+/// The finalizer of a ConsumerGroup with `deletionPolicy: Delete`.
+pub const GROUP_FINALIZER: &str = "keelson.dev/delete-group";
+/// The annotation in which the operator keeps, of a ConsumerGroup's earlier resets, what `status.lastReset` has no room
+/// for: the request ids that were used, and how to undo the last one that moved anything.
+pub const RESETS_ANNOTATION: &str = "keelson.dev/resets";
 /// The topic config that names the object a topic belongs to.
 pub const OWNER_CONFIG: &str = "keelson.owner";

@@ -88,16 +88,40 @@ reasons! {
     NotDeleting,
     /// The topic is being deleted.
     DeletingTopic,
+    /// The group is being deleted.
+    DeletingGroup,
     /// The object is held until the broker can be reached or the time for it is up.
     DeletionHeld,
+    /// The object is held until the group has no members.
+    GroupNotEmpty,
     /// The lag is within the objective.
     LagWithinObjective,
     /// The lag is over the objective.
     LagAboveObjective,
     /// The spec has no lag objective.
     NoObjective,
-    /// The lag is not known, since committed offsets or topics are missing.
+    /// The lag is not known, since committed offsets, topics or the ages of records are missing.
     LagUnknown,
+    /// The spec asks for no reset.
+    NoReset,
+    /// The reset waits until the group has no members.
+    WaitingForEmptyGroup,
+    /// The reset is recorded and being carried out.
+    ResetRunning,
+    /// The offsets of the group were reset.
+    OffsetsReset,
+    /// The reset was a dry run: its offsets are recorded, and nothing was committed.
+    DryRun,
+    /// The deadline of the reset passed before the group had no members.
+    DeadlinePassed,
+    /// What the reset asks for cannot be; the reason stands in the message.
+    ResetImpossible,
+    /// The reset ended half way, and is not taken up again; what is known of it stands in the message.
+    ResetInterrupted,
+    /// A reset with this requestId ended before; another one needs another.
+    RequestIdUsed,
+    /// A reset is carried out only where the record of it is kept: in Kubernetes.
+    NoRecordKept,
     /// The topic was created.
     TopicCreated,
     /// The topic existed before and now belongs to this object.
@@ -110,9 +134,15 @@ reasons! {
     TopicDeleted,
     /// The object was let go, and the topic was left as it is.
     TopicRetained,
+    /// Offsets were committed for a group that had none.
+    OffsetsProvisioned,
+    /// The group was deleted.
+    GroupDeleted,
+    /// The object was let go, and the group was left as it is.
+    GroupRetained,
     /// The object was let go, since the cluster is gone.
     ClusterGone,
-    /// The object was let go without deleting the topic, since the brokers stayed unreachable.
+    /// The object was let go and nothing was deleted, since the brokers stayed unreachable.
     DeletionGivenUp,
     /// The Kubernetes API refused or failed a request.
     KubernetesError,

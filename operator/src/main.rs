@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod allocator;
+mod deletion;
 mod external;
 mod group;
 mod health;
@@ -51,7 +52,7 @@ enum Command {
     Apply(Apply),
     /// Prints Topic manifests of the topics that exist.
     Import(Import),
-    /// Takes the finalizer off all Topics of a cluster and leaves the topics as they are: before an uninstall.
+    /// Takes the finalizer off all objects of a cluster and leaves topics and groups as they are: before an uninstall.
     Release(Release),
     /// The CustomResourceDefinitions.
     Crd {

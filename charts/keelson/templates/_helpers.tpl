@@ -115,13 +115,11 @@ annotations: {{- toYaml . | nindent 2 }}
 
 {{- /* What reconciling takes, as RBAC rules. */ -}}
 {{- define "keelson.reconcileRules" -}}
-# Resources are read, never created or deleted. A Topic is patched for its finalizer only; the rest is status.
+# Resources are read, never created or deleted. They are patched for the finalizer, and a ConsumerGroup for the annotation
+# in which earlier resets are remembered; the rest is status.
 - apiGroups: [keelson.dev]
-  resources: [topics]
+  resources: [topics, consumergroups]
   verbs: [get, list, watch, patch]
-- apiGroups: [keelson.dev]
-  resources: [consumergroups]
-  verbs: [get, list, watch]
 - apiGroups: [keelson.dev]
   resources: [topics/status, consumergroups/status]
   verbs: [get, patch]

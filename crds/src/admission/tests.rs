@@ -262,36 +262,212 @@ fn a_name_too_long_for_kafka_needs_a_topic_name() {
     assert!(verdict(Kind::ConsumerGroup, &long(json!({})), None).contains("set spec.groupId"));
 }
 
+#[track_caller]
+fn check_group(spec: Value, expected: &str) {
+    let found = verdict(Kind::ConsumerGroup, &group(spec.clone()), None);
+    let right = match expected {
+        "ok" => found == "ok",
+        words => found.contains(words),
+    };
+    assert!(right, "{spec}: {found}");
+}
+
 #[test]
 fn groups() {
-    let ok = |spec| verdict(Kind::ConsumerGroup, &group(spec), None);
-    assert_eq!(ok(json!({})), "ok");
-    assert_eq!(
-        ok(json!({ "groupId": "any id / at all", "lagObjective": { "maxRecords": 0 } })),
-        "ok"
+    check_group(json!({}), "ok");
+    check_group(
+        json!({ "groupId": "any id / at all", "lagObjective": { "maxRecords": 0 } }),
+        "ok",
     );
-    assert!(ok(json!({ "lagObjective": {} })).contains("maxRecords: is required"));
-    assert!(ok(json!({ "lagObjective": { "maxRecords": -1 } })).contains("must be at least 0"));
-    assert!(
-        ok(json!({ "topics": [{ "name": "a" }, { "name": "a" }] })).contains("duplicate entry")
+    check_group(json!({ "lagObjective": { "maxSeconds": 60 } }), "ok");
+    check_group(
+        json!({ "lagObjective": {} }),
+        "maxRecords or maxSeconds is needed",
     );
-    assert!(ok(json!({ "topics": [{}] })).contains("spec.topics[0].name: is required"));
-    check_change(
-        Kind::ConsumerGroup,
+    for field in ["maxRecords", "maxSeconds"] {
+        check_group(
+            json!({ "lagObjective": { field: -1 } }),
+            "must be at least 0",
+        );
+    }
+    check_group(
+        json!({ "topics": [{ "name": "a" }, { "name": "a" }] }),
+        "duplicate entry",
+    );
+    check_group(
+        json!({ "topics": [{}] }),
+        "spec.topics[0].name: is required",
+    );
+    check_group(json!({ "deletionPolicy": "Delete", "paused": true }), "ok");
+    check_group(
+        json!({ "deletionPolicy": "Never" }),
+        "must be one of Retain",
+    );
+    let change = |old, new, expected| check_change(Kind::ConsumerGroup, old, new, expected);
+    let immutable = "groupId is immutable";
+    change(
         json!({ "groupId": "a" }),
         json!({ "groupId": "b" }),
-        "groupId is immutable",
+        immutable,
     );
-    check_change(
-        Kind::ConsumerGroup,
-        json!({}),
-        json!({ "groupId": "b" }),
-        "groupId is immutable",
+    change(json!({}), json!({ "groupId": "b" }), immutable);
+}
+
+#[test]
+fn where_a_group_starts() {
+    let with =
+        |topics: Value, initial: Value| json!({ "topics": topics, "initialOffsets": initial });
+    let (topics, time) = (json!([{ "name": "a" }]), "2026-11-28T18:00:00Z");
+    check_group(with(topics.clone(), json!({ "policy": "Earliest" })), "ok");
+    check_group(with(topics.clone(), json!({ "policy": "Latest" })), "ok");
+    let timed = json!({ "policy": "Timestamp", "timestamp": time });
+    check_group(with(topics.clone(), timed), "ok");
+    let needs = "initialOffsets needs topics";
+    check_group(with(json!([]), json!({ "policy": "Earliest" })), needs);
+    check_group(json!({ "initialOffsets": { "policy": "Latest" } }), needs);
+    let goes = "timestamp goes with policy Timestamp";
+    check_group(with(topics.clone(), json!({ "policy": "Timestamp" })), goes);
+    let surplus = json!({ "policy": "Latest", "timestamp": time });
+    check_group(with(topics.clone(), surplus), goes);
+    check_group(with(topics.clone(), json!({})), "policy: is required");
+    check_group(with(topics, json!({ "policy": "Now" })), "must be one of");
+}
+
+#[test]
+fn times_are_as_rfc_3339_writes_them() {
+    let deadline =
+        |text: &str| json!({ "reset": { "requestId": "a", "to": "Latest", "deadline": text } });
+    for time in [
+        "2026-11-28T18:00:00Z",
+        "2026-11-28T18:00:00.123456789+02:00",
+        "2024-02-29T00:00:00-11:30",
+    ] {
+        check_group(deadline(time), "ok");
+    }
+    for time in [
+        "2026-11-28",
+        "2026-11-28T18:00:00",
+        "2026-11-28 18:00:00Z",
+        "28.11.2026",
+        "tomorrow",
+        "1764352800000",
+        "",
+    ] {
+        check_group(deadline(time), "does not match");
+    }
+    for time in ["2026-13-28T18:00:00Z", "2026-02-30T18:00:00Z"] {
+        check_group(deadline(time), "no time as RFC 3339 writes it");
+    }
+}
+
+#[test]
+fn resets_at_creation() {
+    let reset = |it: Value| {
+        let mut reset = json!({ "requestId": "2026-11-28.a:1" });
+        let fields = reset.as_object_mut().unwrap();
+        fields.extend(it.as_object().unwrap().clone());
+        json!({ "reset": reset })
+    };
+    let time = "2026-11-28T18:00:00Z";
+    let offset = json!({ "topic": "a", "partition": 0, "offset": 7 });
+    for it in [
+        json!({ "to": "Earliest" }),
+        json!({ "to": "Latest", "topics": [{ "name": "a" }], "dryRun": true, "deadline": time }),
+        json!({ "to": "Timestamp", "timestamp": time }),
+        json!({ "to": "Offsets", "offsets": [offset] }),
+        json!({ "to": "ShiftBy", "shiftBy": -3 }),
+        json!({ "to": "Previous" }),
+    ] {
+        check_group(reset(it), "ok");
+    }
+    for (it, words) in [
+        (json!({}), "spec.reset.to: is required"),
+        (json!({ "to": "Beginning" }), "must be one of Earliest"),
+        (json!({ "to": "Timestamp" }), "timestamp goes with"),
+        (
+            json!({ "to": "Latest", "timestamp": time }),
+            "timestamp goes",
+        ),
+        (json!({ "to": "Offsets" }), "offsets goes with"),
+        (
+            json!({ "to": "Latest", "offsets": [offset] }),
+            "offsets goes",
+        ),
+        (
+            json!({ "to": "Offsets", "offsets": [] }),
+            "at least 1 entries",
+        ),
+        (json!({ "to": "ShiftBy" }), "shiftBy goes with"),
+        (
+            json!({ "to": "Previous", "shiftBy": 1 }),
+            "shiftBy goes with",
+        ),
+        (
+            json!({ "to": "Latest", "topics": [] }),
+            "at least 1 entries",
+        ),
+        (
+            json!({ "to": "Offsets", "offsets": [offset], "topics": [{ "name": "a" }] }),
+            "topics does not go with",
+        ),
+        (
+            json!({ "to": "Offsets", "offsets": [offset, offset] }),
+            "duplicate entry",
+        ),
+        (
+            json!({ "to": "Offsets", "offsets": [{ "topic": "a", "partition": -1, "offset": 0 }] }),
+            "must be at least 0",
+        ),
+        (
+            json!({ "to": "Offsets", "offsets": [{ "topic": "a", "partition": 0 }] }),
+            "offset: is required",
+        ),
+    ] {
+        check_group(reset(it), words);
+    }
+    let many: Vec<Value> = (0..257)
+        .map(|it| json!({ "topic": "a", "partition": it, "offset": 0 }))
+        .collect();
+    let many = json!({ "to": "Offsets", "offsets": many });
+    check_group(reset(many), "at most 256");
+    let named = |id: &str| json!({ "reset": { "requestId": id, "to": "Latest" } });
+    check_group(named(""), "at least 1 characters");
+    check_group(named("a b"), "does not match");
+    check_group(named("-a"), "does not match");
+    check_group(named(&"a".repeat(65)), "at most 64");
+    check_group(
+        json!({ "reset": { "to": "Latest" } }),
+        "requestId: is required",
     );
 }
 
 #[test]
-fn fields_of_later_versions_are_unknown_not_ignored() {
+fn a_reset_is_changed_by_another_request_id() {
+    let change = |old, new, expected| check_change(Kind::ConsumerGroup, old, new, expected);
+    let reset = |id: &str, to: &str, dry: bool| json!({ "reset": { "requestId": id, "to": to, "dryRun": dry } });
+    let refused = "a reset is changed by giving it another requestId";
+    change(reset("a", "Latest", true), reset("a", "Latest", true), "ok");
+    change(
+        reset("a", "Latest", true),
+        reset("b", "Earliest", false),
+        "ok",
+    );
+    change(reset("a", "Latest", true), json!({}), "ok");
+    change(json!({}), reset("a", "Latest", true), "ok");
+    change(
+        reset("a", "Latest", true),
+        reset("a", "Latest", false),
+        refused,
+    );
+    change(
+        reset("a", "Latest", true),
+        reset("a", "Earliest", true),
+        refused,
+    );
+}
+
+#[test]
+fn fields_that_do_not_exist_are_unknown_not_ignored() {
     let names = |kind, object: &Value| -> Vec<String> {
         unknown_fields(kind, object)
             .into_iter()
@@ -307,18 +483,13 @@ fn fields_of_later_versions_are_unknown_not_ignored() {
         names(Kind::Topic, &odd),
         ["spec.clusterRef.namespace", "spec.partition"]
     );
-    for later in ["initialOffsets", "reset", "deletionPolicy", "paused"] {
-        let object = group(json!({ later: {} }));
+    for odd in ["reset", "initialOffsets", "lagObjective"] {
+        let object = group(json!({ odd: { "when": "now" } }));
         assert_eq!(
             names(Kind::ConsumerGroup, &object),
-            [format!("spec.{later}")]
+            [format!("spec.{odd}.when")]
         );
     }
-    let seconds = group(json!({ "lagObjective": { "maxRecords": 1, "maxSeconds": 1 } }));
-    assert_eq!(
-        names(Kind::ConsumerGroup, &seconds),
-        ["spec.lagObjective.maxSeconds"]
-    );
     let cased = unknown_fields(Kind::Topic, &topic(json!({ "topicname": "x" })));
     assert_eq!(
         cased[0].to_string(),

@@ -1,7 +1,7 @@
 //! A cluster in memory, for tests of fetch and apply.
 //!
 //! Owns just the rules that the operator leans on: names are unique, owners are not overwritten, partitions only grow,
-//! ids are never reused.
+//! ids are never reused; offsets are committed from outside only while a group has no members.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use uuid::Uuid;
 
 use super::{
-    BrokerAddress, CallError, ConfigChange, ConfigFact, GroupFacts, Kafka, Mode, NewTopic,
-    TopicFacts,
+    BrokerAddress, CallError, ConfigChange, ConfigFact, GroupFacts, GroupOffset, GroupQuery, Kafka,
+    Mode, NewTopic, PartitionOffsets, TopicFacts,
 };
 
 /// See the module.
@@ -22,6 +22,9 @@ pub(crate) struct FakeKafka {
 #[derive(Default)]
 struct State {
     topics: BTreeMap<String, TopicFacts>,
+    groups: BTreeMap<String, FakeGroup>,
+    /// First offset and end of each partition that is not empty.
+    logs: BTreeMap<(String, i32), (i64, i64)>,
     next_id: u128,
     /// Every call fails with it while it is there.
     away: Option<CallError>,
@@ -30,7 +33,39 @@ struct State {
     calls: Vec<String>,
 }
 
+/// A group: how many members it has, and what was committed, with its note.
+#[derive(Default)]
+pub(crate) struct FakeGroup {
+    pub(crate) members: usize,
+    pub(crate) committed: BTreeMap<(String, i32), (i64, String)>,
+}
+
 impl FakeKafka {
+    /// A topic whose partitions hold these offsets.
+    pub(crate) fn have_topic(&self, name: &str, logs: &[(i64, i64)]) {
+        let mut state = self.state.lock().unwrap();
+        let facts = TopicFacts {
+            partitions: i32::try_from(logs.len()).unwrap(),
+            ..TopicFacts::default()
+        };
+        state.topics.insert(name.to_owned(), facts);
+        for (partition, log) in logs.iter().enumerate() {
+            let key = (name.to_owned(), i32::try_from(partition).unwrap());
+            state.logs.insert(key, *log);
+        }
+    }
+
+    /// Somebody else changes a group, or makes it.
+    pub(crate) fn tamper_group<T>(&self, id: &str, change: impl FnOnce(&mut FakeGroup) -> T) -> T {
+        let mut state = self.state.lock().unwrap();
+        change(state.groups.entry(id.to_owned()).or_default())
+    }
+
+    /// True if there is such a group.
+    pub(crate) fn has_group(&self, id: &str) -> bool {
+        self.state.lock().unwrap().groups.contains_key(id)
+    }
+
     pub(crate) fn fail_with(&self, error: Option<CallError>) {
         self.state.lock().unwrap().away = error;
     }
@@ -82,6 +117,30 @@ fn explicit(value: &str) -> ConfigFact {
     ConfigFact {
         value: Some(value.into()),
         explicit: true,
+    }
+}
+
+/// Records are one millisecond apart: the record at offset 7 is of the time 7.
+fn place(
+    group: &FakeGroup,
+    log: Option<&(i64, i64)>,
+    key: (String, i32),
+    query: &GroupQuery,
+) -> PartitionOffsets {
+    let (start, end) = log.copied().unwrap_or((0, 0));
+    let committed = group.committed.get(&key);
+    PartitionOffsets {
+        partition: key.1,
+        committed: committed.map(|it| it.0),
+        note: committed.map(|it| it.1.clone()).unwrap_or_default(),
+        start,
+        end,
+        next_ms: committed.map(|it| it.0.max(start)).filter(|it| *it < end),
+        at: query
+            .times
+            .iter()
+            .map(|ms| (*ms, (*ms).clamp(start, end)))
+            .collect(),
     }
 }
 
@@ -189,13 +248,68 @@ impl Kafka for FakeKafka {
         })
     }
 
-    async fn group(&self, _: &str, _: &[String]) -> Result<GroupFacts, CallError> {
-        self.order(String::new(), Mode::ValidateOnly, |_| {
-            Ok(GroupFacts {
-                state: "Dead".into(),
+    async fn group(&self, id: &str, query: &GroupQuery) -> Result<GroupFacts, CallError> {
+        self.order(String::new(), Mode::ValidateOnly, |state| {
+            let none = FakeGroup::default();
+            let group = state.groups.get(id);
+            let mut facts = GroupFacts {
+                state: match group {
+                    None => "Dead".into(),
+                    Some(group) if group.members == 0 => "Empty".into(),
+                    Some(_) => "Stable".into(),
+                },
                 ..GroupFacts::default()
-            })
+            };
+            let group = group.unwrap_or(&none);
+            facts.members = group.members;
+            let mut names = query.also.clone();
+            match query.scope.is_empty() {
+                true => names.extend(group.committed.keys().map(|it| it.0.clone())),
+                false => names.extend(query.scope.iter().cloned()),
+            }
+            for name in names {
+                match state.topics.get(&name) {
+                    None => facts.missing_topics.push(name),
+                    Some(topic) => {
+                        let places = (0..topic.partitions).map(|partition| {
+                            let key = (name.clone(), partition);
+                            place(group, state.logs.get(&key), key, query)
+                        });
+                        facts.offsets.insert(name.clone(), places.collect());
+                    }
+                }
+            }
+            Ok(facts)
         })
+    }
+
+    async fn commit(&self, group: &str, offsets: &[GroupOffset]) -> Result<(), CallError> {
+        self.order(format!("commit {group}"), Mode::Execute, |state| {
+            let group = state.groups.entry(group.to_owned()).or_default();
+            if group.members > 0 {
+                return Err(no("UNKNOWN_MEMBER_ID", "the group has members"));
+            }
+            for it in offsets {
+                let key = (it.topic.clone(), it.partition);
+                group.committed.insert(key, (it.offset, it.note.clone()));
+            }
+            Ok(())
+        })
+    }
+
+    async fn delete_group(&self, id: &str) -> Result<(), CallError> {
+        self.order(
+            format!("delete group {id}"),
+            Mode::Execute,
+            |state| match state.groups.get(id) {
+                None => Err(no("GROUP_ID_NOT_FOUND", "no such group")),
+                Some(group) if group.members > 0 => Err(no("NON_EMPTY_GROUP", "it has members")),
+                Some(_) => {
+                    state.groups.remove(id);
+                    Ok(())
+                }
+            },
+        )
     }
 
     async fn brokers(&self) -> Result<Vec<BrokerAddress>, CallError> {

@@ -3,7 +3,7 @@
 //! Owns the boundary between judgement and the wire: facts come in, orders go out, and every failure is one of three
 //! kinds. It holds no opinion about topics; `decide` has all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
 use keelson_crds::Reason;
@@ -61,20 +61,53 @@ pub(crate) struct GroupFacts {
     pub(crate) members: usize,
     /// Per topic and partition: where the group is and where the log is.
     pub(crate) offsets: BTreeMap<String, Vec<PartitionOffsets>>,
-    /// Topics of the scope that do not exist.
+    /// Topics that were asked for and do not exist.
     pub(crate) missing_topics: Vec<String>,
 }
 
 /// Where the group and the log are on one partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PartitionOffsets {
     pub(crate) partition: i32,
     /// The committed offset, if there is one.
     pub(crate) committed: Option<i64>,
+    /// The note that stands with it.
+    pub(crate) note: String,
     /// First offset of the log.
     pub(crate) start: i64,
     /// The offset after the last one.
     pub(crate) end: i64,
+    /// The newest timestamp, in ms, of the batch that the group reads next, if it can be known.
+    pub(crate) next_ms: Option<i64>,
+    /// The first offset at each time that was asked for, in ms; the end if there is none.
+    pub(crate) at: BTreeMap<i64, i64>,
+}
+
+impl PartitionOffsets {
+    /// The offset that the group reads next: what retention removed cannot be read.
+    pub(crate) fn next(&self) -> Option<i64> {
+        self.committed.map(|committed| committed.max(self.start))
+    }
+}
+
+/// What is asked about a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GroupQuery {
+    /// The topics that count; all with committed offsets if empty.
+    pub(crate) scope: Vec<String>,
+    /// More topics to look at.
+    pub(crate) also: BTreeSet<String>,
+    /// Times, in ms, whose offsets are wanted.
+    pub(crate) times: BTreeSet<i64>,
+}
+
+/// An offset to commit for a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupOffset {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) note: String,
 }
 
 /// A broker of the cluster.
@@ -128,13 +161,17 @@ impl CallError {
         }
     }
 
-    /// True if the topic was created, deleted or replaced between look and order: look again.
+    /// True if the topic was created, deleted or replaced, or the group found members or was deleted, between look and
+    /// order: look again.
     pub(crate) fn is_stale_view(&self) -> bool {
         match self {
             Self::Refused { error, .. } => [
                 "TOPIC_ALREADY_EXISTS",
                 "UNKNOWN_TOPIC_OR_PARTITION",
                 "UNKNOWN_TOPIC_ID",
+                "UNKNOWN_MEMBER_ID",
+                "NON_EMPTY_GROUP",
+                "GROUP_ID_NOT_FOUND",
             ]
             .contains(&error.as_str()),
             Self::Unreachable { .. } | Self::Unexpected { .. } => false,
@@ -173,12 +210,20 @@ pub(crate) trait Kafka: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), CallError>> + Send;
     /// Deletes the topic of this id, and no other.
     fn delete_topic(&self, id: Uuid) -> impl Future<Output = Result<(), CallError>> + Send;
-    /// A group with its offsets; `scope` names the topics that count, all with committed offsets if empty.
+    /// A group with its offsets.
     fn group(
         &self,
         id: &str,
-        scope: &[String],
+        query: &GroupQuery,
     ) -> impl Future<Output = Result<GroupFacts, CallError>> + Send;
+    /// Commits offsets of a group that has no members.
+    fn commit(
+        &self,
+        group: &str,
+        offsets: &[GroupOffset],
+    ) -> impl Future<Output = Result<(), CallError>> + Send;
+    /// Deletes a group that has no members, with its offsets.
+    fn delete_group(&self, id: &str) -> impl Future<Output = Result<(), CallError>> + Send;
     /// The brokers that the cluster has now.
     fn brokers(&self) -> impl Future<Output = Result<Vec<BrokerAddress>, CallError>> + Send;
 }

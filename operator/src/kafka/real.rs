@@ -1,18 +1,26 @@
 //! The real cluster, over the Kafka protocol.
 //!
-//! Owns the translation between the client's words and the operator's. It keeps nothing between two calls.
+//! Owns the translation between the client's words and the operator's. Between two calls it keeps nothing but the ages of
+//! batches that groups stand at, which do not change.
+//!
+//! How old the next batch of a group is, is asked for with Fetch: it is the number of the broker's metric
+//! `keelson_consumergroup_lag_seconds`, but does not depend on the HTTP port, on `keelson.metrics.partitions` or on reading
+//! the series of all other groups. Fetch gives no less than the batch, so a place is fetched once: a group that stands
+//! still, however far behind, costs nothing more, and one that moves costs a batch for each partition and look.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use keelson_client::{
-    AdminClient, AlterOp, BrokerError, Error, OffsetSpec, Options, Resource, Topic,
+    AdminClient, AlterOp, BrokerError, CommittedOffset, Error, NewOffset, OffsetSpec, Options,
+    Resource, Topic,
 };
 use uuid::Uuid;
 
 use super::{
-    BrokerAddress, CallError, ConfigChange, ConfigFact, GroupFacts, Kafka, Mode, NewTopic,
-    PartitionOffsets, TopicFacts,
+    BrokerAddress, CallError, ConfigChange, ConfigFact, GroupFacts, GroupOffset, GroupQuery, Kafka,
+    Mode, NewTopic, PartitionOffsets, TopicFacts,
 };
 use crate::lease::Leadership;
 
@@ -24,6 +32,8 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 const GROUP_TRIES_MAX: u32 = 10;
 /// Pause between two of them.
 const GROUP_PAUSE: Duration = Duration::from_millis(300);
+/// Batches whose age is remembered; then all are forgotten.
+const AGES_MAX: usize = 20_000;
 /// Kafka's name for "there is no such topic".
 const UNKNOWN_TOPIC: &str = "UNKNOWN_TOPIC_OR_PARTITION";
 
@@ -31,6 +41,8 @@ const UNKNOWN_TOPIC: &str = "UNKNOWN_TOPIC_OR_PARTITION";
 pub(crate) struct RealKafka {
     client: AdminClient,
     leadership: Option<Leadership>,
+    /// The newest timestamp of the batch at an offset, by topic, partition and offset.
+    ages: Mutex<HashMap<(Uuid, i32, i64), i64>>,
 }
 
 impl RealKafka {
@@ -45,6 +57,7 @@ impl RealKafka {
         Ok(Self {
             client: AdminClient::new(bootstrap, options)?,
             leadership: None,
+            ages: Mutex::default(),
         })
     }
 
@@ -199,10 +212,10 @@ impl Kafka for RealKafka {
         Ok(self.order()?.delete_topic_by_id(id).await?)
     }
 
-    async fn group(&self, id: &str, scope: &[String]) -> Result<GroupFacts, CallError> {
+    async fn group(&self, id: &str, query: &GroupQuery) -> Result<GroupFacts, CallError> {
         let mut tries = 1;
         loop {
-            match self.look_at_group(id, scope).await {
+            match self.look_at_group(id, query).await {
                 Err(error) if tries < GROUP_TRIES_MAX && is_coordinator_away(&error) => {
                     tries += 1;
                     tokio::time::sleep(GROUP_PAUSE).await;
@@ -210,6 +223,21 @@ impl Kafka for RealKafka {
                 result => return result,
             }
         }
+    }
+
+    async fn commit(&self, group: &str, offsets: &[GroupOffset]) -> Result<(), CallError> {
+        let new = |it: &GroupOffset| NewOffset {
+            topic: it.topic.clone(),
+            partition: it.partition,
+            offset: it.offset,
+            metadata: it.note.clone(),
+        };
+        let offsets: Vec<NewOffset> = offsets.iter().map(new).collect();
+        Ok(self.order()?.offset_commit(group, &offsets).await?)
+    }
+
+    async fn delete_group(&self, id: &str) -> Result<(), CallError> {
+        Ok(self.order()?.delete_group(id).await?)
     }
 
     async fn brokers(&self) -> Result<Vec<BrokerAddress>, CallError> {
@@ -235,8 +263,10 @@ fn is_coordinator_away(error: &CallError) -> bool {
     }
 }
 
+type Committed = BTreeMap<(String, i32), CommittedOffset>;
+
 impl RealKafka {
-    async fn look_at_group(&self, id: &str, scope: &[String]) -> Result<GroupFacts, CallError> {
+    async fn look_at_group(&self, id: &str, query: &GroupQuery) -> Result<GroupFacts, CallError> {
         // A cluster that had no group yet makes its coordinators when the first one is asked for.
         self.client.find_coordinator(id).await?;
         let mut facts = match self.client.describe_group(id).await {
@@ -253,19 +283,20 @@ impl RealKafka {
             },
             Err(error) => return Err(error.into()),
         };
-        let committed: BTreeMap<(String, i32), i64> = match self.client.offset_fetch(id).await {
+        let committed: Committed = match self.client.offset_fetch(id).await {
             Ok(list) => list
                 .into_iter()
-                .map(|it| ((it.topic, it.partition), it.offset))
+                .map(|it| ((it.topic.clone(), it.partition), it))
                 .collect(),
             Err(error) if error.broker_name() == Some("GROUP_ID_NOT_FOUND") => BTreeMap::new(),
             Err(error) => return Err(error.into()),
         };
-        let topics: BTreeSet<&str> = if scope.is_empty() {
-            committed.keys().map(|(topic, _)| topic.as_str()).collect()
+        let mut topics: BTreeSet<&str> = query.also.iter().map(String::as_str).collect();
+        if query.scope.is_empty() {
+            topics.extend(committed.keys().map(|(topic, _)| topic.as_str()));
         } else {
-            scope.iter().map(String::as_str).collect()
-        };
+            topics.extend(query.scope.iter().map(String::as_str));
+        }
         if topics.is_empty() {
             return Ok(facts);
         }
@@ -280,7 +311,11 @@ impl RealKafka {
             match existing(topic)? {
                 None => facts.missing_topics.push(name.to_owned()),
                 Some(topic) => {
-                    let offsets = self.offsets(topic, &committed).await?;
+                    let mut offsets = self.offsets(topic, &committed).await?;
+                    self.find_times(topic, &query.times, &mut offsets).await?;
+                    for it in &mut offsets {
+                        it.next_ms = self.next_ms(topic, it).await?;
+                    }
                     facts.offsets.insert(name.to_owned(), offsets);
                 }
             }
@@ -291,13 +326,9 @@ impl RealKafka {
     async fn offsets(
         &self,
         topic: &Topic,
-        committed: &BTreeMap<(String, i32), i64>,
+        committed: &Committed,
     ) -> Result<Vec<PartitionOffsets>, CallError> {
-        let partitions: Vec<(&str, i32)> = topic
-            .partitions
-            .iter()
-            .map(|it| (topic.name.as_str(), it.index))
-            .collect();
+        let partitions = partitions(topic);
         let starts = self.bounds(&partitions, OffsetSpec::Earliest).await?;
         let ends = self.bounds(&partitions, OffsetSpec::Latest).await?;
         let one = |(name, partition): &(&str, i32)| {
@@ -308,14 +339,69 @@ impl RealKafka {
                         message: format!("ListOffsets says nothing about {name}-{partition}"),
                     })
             };
+            let committed = committed.get(&((*name).to_owned(), *partition));
             Ok(PartitionOffsets {
                 partition: *partition,
-                committed: committed.get(&((*name).to_owned(), *partition)).copied(),
+                committed: committed.map(|it| it.offset),
+                note: committed.map(|it| it.metadata.clone()).unwrap_or_default(),
                 start: bound(&starts)?,
                 end: bound(&ends)?,
+                ..PartitionOffsets::default()
             })
         };
         partitions.iter().map(one).collect()
+    }
+
+    async fn find_times(
+        &self,
+        topic: &Topic,
+        times: &BTreeSet<i64>,
+        offsets: &mut [PartitionOffsets],
+    ) -> Result<(), CallError> {
+        for time in times {
+            let found = self
+                .bounds(&partitions(topic), OffsetSpec::Timestamp(*time))
+                .await?;
+            for it in offsets.iter_mut() {
+                let offset = found.get(&it.partition).copied().unwrap_or(it.end);
+                it.at.insert(*time, offset);
+            }
+        }
+        Ok(())
+    }
+
+    /// What cannot be fetched (a quarantined range, say) has no age; it is no failure of the look.
+    async fn next_ms(
+        &self,
+        topic: &Topic,
+        place: &PartitionOffsets,
+    ) -> Result<Option<i64>, CallError> {
+        let Some(offset) = place.next().filter(|offset| *offset < place.end) else {
+            return Ok(None);
+        };
+        let key = (topic.id, place.partition, offset);
+        let ages = || self.ages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = ages().get(&key) {
+            return Ok(Some(*found));
+        }
+        let name = (topic.name.as_str(), topic.id);
+        let found = match self
+            .client
+            .batch_timestamp(name, place.partition, offset)
+            .await
+        {
+            Ok(found) => found.filter(|ms| *ms >= 0),
+            Err(error) if error.broker().is_some() => None,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(found) = found {
+            let mut ages = ages();
+            if ages.len() >= AGES_MAX {
+                ages.clear();
+            }
+            ages.insert(key, found);
+        }
+        Ok(found)
     }
 
     async fn bounds(
@@ -330,4 +416,9 @@ impl RealKafka {
         }
         Ok(found)
     }
+}
+
+fn partitions(topic: &Topic) -> Vec<(&str, i32)> {
+    let one = |it: &keelson_client::Partition| (topic.name.as_str(), it.index);
+    topic.partitions.iter().map(one).collect()
 }

@@ -14,7 +14,8 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use keelson_crds::{
-    ConditionType, ConsumerGroup, ConsumerGroupStatus, Reason, Topic, TopicStatus, find,
+    ConditionStatus, ConditionType, ConsumerGroup, ConsumerGroupStatus, Reason, Topic, TopicStatus,
+    find,
 };
 
 use crate::group;
@@ -226,31 +227,86 @@ impl<K: Kafka> Folder<K> {
     }
 
     async fn group(&mut self, key: &Key, group: &ConsumerGroup) -> (String, bool) {
-        let scope: Vec<String> = group.spec.topics.iter().map(|it| it.name.clone()).collect();
-        let seen = self
-            .kafka
-            .group(group.spec.group_id(&key.name), &scope)
-            .await;
+        let desired = match group::Desired::new(&group.spec, &key.name) {
+            Ok(desired) => desired,
+            Err(words) => return (format!("not Ready (InvalidSpec): {words}"), false),
+        };
         let old = self.groups.remove(key).unwrap_or_default();
-        let status = group::build(&group.spec, &old, &seen, None, &Time(Timestamp::now()));
-        let mut line = ready_words(&status.conditions, &[]);
-        if let (Some(state), Some(lag)) = (&status.state, status.total_lag) {
-            let members = status.members.unwrap_or(0);
-            line = format!("{line}: {state}, {members} members, {lag} records behind");
-        }
-        if let Some(within) = find(&status.conditions, ConditionType::LagWithinObjective)
-            && within.reason != Reason::NoObjective.as_str()
-        {
-            line = format!(
-                "{line}; LagWithinObjective is {}: {}",
-                within.status.as_str(),
-                within.message
-            );
-        }
-        let ready = group::is_ready(&status);
+        // Nothing recorded here outlives this process, so no reset is carried out: each call would do it again.
+        let view = group::ObjectView::default();
+        let outcome = group::converge(&self.kafka, &Files, &desired, view, self.mode).await;
+        let status = group::build(&old, &outcome.verdict, None, &Time(Timestamp::now()));
+        let events = outcome.events.iter();
+        let done: Vec<&str> = events.map(|(_, words)| words.as_str()).collect();
+        let answer = match (&outcome.failure, self.mode) {
+            (Some((reason, message)), Mode::ValidateOnly) => (
+                format!("would fail ({}): {message}", reason.as_str()),
+                false,
+            ),
+            (None, Mode::ValidateOnly) if !done.is_empty() => {
+                (format!("would {}", done.join(", then ")), true)
+            }
+            (_, Mode::Execute | Mode::ValidateOnly) => group_words(&status, &done),
+        };
         self.groups.insert(key.clone(), status);
-        (line, ready)
+        answer
     }
+}
+
+/// Where a ConsumerGroup of a folder lives.
+struct Files;
+
+impl group::Surroundings for Files {
+    async fn gone(&self) -> Option<String> {
+        None
+    }
+
+    async fn add_finalizer(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn remember(&self, _: &group::Memory) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn record(&self, _: &group::Verdict) -> Result<(), String> {
+        Err("nothing is recorded here".to_owned())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// What is said about a group, and whether all that was asked for was done.
+fn group_words(status: &ConsumerGroupStatus, done: &[&str]) -> (String, bool) {
+    let mut line = ready_words(&status.conditions, done);
+    if let (Some(state), Some(lag)) = (&status.state, status.total_lag) {
+        let members = status.members.unwrap_or(0);
+        line = format!("{line}: {state}, {members} members, {lag} records behind");
+        if let Some(seconds) = status.max_lag_seconds {
+            line = format!("{line}, {seconds} seconds");
+        }
+    }
+    for (type_, silent) in [
+        (ConditionType::LagWithinObjective, Reason::NoObjective),
+        (ConditionType::ResetSucceeded, Reason::NoReset),
+    ] {
+        let told = find(&status.conditions, type_).filter(|it| it.reason != silent.as_str());
+        if let Some(it) = told {
+            let (name, status) = (type_.as_str(), it.status.as_str());
+            line = format!("{line}; {name} is {status} ({}): {}", it.reason, it.message);
+        }
+    }
+    for it in status.last_reset.iter().flat_map(|it| &it.partitions) {
+        let from = it
+            .from
+            .map_or_else(|| "none".to_owned(), |it| it.to_string());
+        line = format!("{line}; {}-{}: {from} → {}", it.topic, it.partition, it.to);
+    }
+    let undone = find(&status.conditions, ConditionType::ResetSucceeded)
+        .is_some_and(|it| it.status == ConditionStatus::False);
+    (line, group::is_ready(status) && !undone)
 }
 
 /// `Ready (AsDescribed): create topic a`, or `not Ready (BrokerRefused): INVALID_CONFIG: …`.

@@ -49,6 +49,8 @@ pub(super) struct Context {
     pub(super) external_services: bool,
     pub(super) failures: Mutex<HashMap<(Kind, String, String), u32>>,
     pub(super) turns: Turns,
+    /// When the status of an object was last written by this process.
+    pub(super) written: Mutex<HashMap<(Kind, String, String), Instant>>,
 }
 
 /// Permits for turns, by kind.
@@ -118,6 +120,25 @@ impl Context {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(key);
+        self.written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
+    }
+
+    /// The status of this object was written just now.
+    pub(super) fn wrote(&self, key: (Kind, String, String)) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.insert(key, Instant::now());
+    }
+
+    /// True if the status of this object was written since the last pause between looks: numbers that move on their own
+    /// can wait.
+    pub(super) fn wrote_lately(&self, key: &(Kind, String, String)) -> bool {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written
+            .get(key)
+            .is_some_and(|it| it.elapsed() < self.resync)
     }
 
     /// Why the cluster will never be back, if its StatefulSet is known to be gone.

@@ -108,6 +108,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         external_services: options.external_services,
         failures: Mutex::new(HashMap::new()),
         turns: Turns::default(),
+        written: Mutex::new(HashMap::new()),
         client: leaders,
     });
     ready.store(true, Ordering::Release);

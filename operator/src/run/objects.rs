@@ -5,7 +5,7 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use keelson_crds::{API_VERSION, Condition, FINALIZER, Kind, find};
+use keelson_crds::{API_VERSION, Condition, Kind, find};
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource};
@@ -139,6 +139,7 @@ pub(super) async fn set_finalizer(
     wish: Finalizer,
 ) -> Result<(), String> {
     let api = api(client, id.kind, &id.namespace);
+    let finalizer = id.kind.finalizer();
     for _ in 0..FINALIZER_TRIES_MAX {
         let found = match api.get(&id.name).await {
             Ok(found) => found,
@@ -150,15 +151,15 @@ pub(super) async fn set_finalizer(
             return Ok(());
         }
         let mut list = meta.finalizers.clone().unwrap_or_default();
-        let has = list.iter().any(|it| it == FINALIZER);
+        let has = list.iter().any(|it| it == finalizer);
         match wish {
             Finalizer::On if has => return Ok(()),
             Finalizer::On if meta.deletion_timestamp.is_some() => {
                 return Err("the object is being deleted".to_owned());
             }
-            Finalizer::On => list.push(FINALIZER.to_owned()),
+            Finalizer::On => list.push(finalizer.to_owned()),
             Finalizer::Off if !has => return Ok(()),
-            Finalizer::Off => list.retain(|it| it != FINALIZER),
+            Finalizer::Off => list.retain(|it| it != finalizer),
         }
         // Not by server-side apply, which refuses an object whose spec does not fit the schema of today: such a one
         // could never go.
@@ -174,6 +175,28 @@ pub(super) async fn set_finalizer(
     Err(format!(
         "the object changed {FINALIZER_TRIES_MAX} times while its finalizer was to be set"
     ))
+}
+
+/// Puts an annotation on an object.
+pub(super) async fn annotate(
+    client: &Client,
+    id: &ObjectId,
+    (key, value): (&str, &str),
+) -> Result<(), kube::Error> {
+    let patch =
+        Patch::Merge(json!({ "metadata": { "uid": id.uid, "annotations": { key: value } } }));
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    match api(client, id.kind, &id.namespace)
+        .patch(&id.name, &params, &patch)
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(error) if is_not_found(&error) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Something to tell.

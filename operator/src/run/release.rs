@@ -1,8 +1,8 @@
 //! Letting all objects go.
 //!
 //! Owns the case that nobody will be there to take finalizers off: the operator's own namespace is being deleted, or
-//! the release is uninstalled. Then they come off all objects of this cluster, in parallel, and topics stay as they
-//! are: their disks go with the release or outlive it, and neither is ours to say.
+//! the release is uninstalled. Then they come off all objects of this cluster, in parallel, and topics and groups stay as
+//! they are: their disks go with the release or outlive it, and neither is ours to say.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Namespace;
-use keelson_crds::{FINALIZER, Kind};
+use keelson_crds::Kind;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
@@ -35,22 +35,26 @@ const OPERATOR_END_WAIT_MAX: Duration = Duration::from_secs(90);
 /// Pause between two looks at it.
 const OPERATOR_END_PAUSE: Duration = Duration::from_millis(500);
 
-/// Takes the finalizer off every Topic of the cluster. Returns how many, and how many failed.
+/// Takes the finalizer off every object of the cluster. Returns how many, and how many failed.
 pub(super) async fn release_all(client: &Client, scope: &Scope, cluster: &str) -> (usize, usize) {
-    let apis: Vec<Api<DynamicObject>> = match scope {
-        Scope::Everywhere => vec![objects::api_everywhere(client, Kind::Topic)],
-        Scope::Namespaces(all) => all
-            .keys()
-            .map(|it| objects::api(client, Kind::Topic, it))
-            .collect(),
+    let apis = |kind| -> Vec<Api<DynamicObject>> {
+        match scope {
+            Scope::Everywhere => vec![objects::api_everywhere(client, kind)],
+            Scope::Namespaces(all) => all
+                .keys()
+                .map(|it| objects::api(client, kind, it))
+                .collect(),
+        }
     };
     let (mut held, mut failed) = (Vec::new(), 0);
-    for api in apis {
-        match list(&api, cluster).await {
-            Ok(found) => held.extend(found),
-            Err(error) => {
-                warn!("Topics to let go could not be listed: {error}");
-                failed += 1;
+    for kind in Kind::ALL {
+        for api in apis(*kind) {
+            match list(&api, *kind, cluster).await {
+                Ok(found) => held.extend(found),
+                Err(error) => {
+                    warn!("{}s to let go could not be listed: {error}", kind.as_str());
+                    failed += 1;
+                }
             }
         }
     }
@@ -61,7 +65,7 @@ pub(super) async fn release_all(client: &Client, scope: &Scope, cluster: &str) -
                     info!(
                         namespace = id.namespace,
                         name = id.name,
-                        "let go; the topic stays as it is"
+                        "let go; what it describes stays as it is"
                     );
                     true
                 }
@@ -82,7 +86,11 @@ pub(super) async fn release_all(client: &Client, scope: &Scope, cluster: &str) -
     (done, failed + results.len() - done)
 }
 
-async fn list(api: &Api<DynamicObject>, cluster: &str) -> Result<Vec<ObjectId>, kube::Error> {
+async fn list(
+    api: &Api<DynamicObject>,
+    kind: Kind,
+    cluster: &str,
+) -> Result<Vec<ObjectId>, kube::Error> {
     let mut found = Vec::new();
     let mut params = ListParams::default().limit(PAGE);
     loop {
@@ -93,13 +101,13 @@ async fn list(api: &Api<DynamicObject>, cluster: &str) -> Result<Vec<ObjectId>, 
                 .pointer("/spec/clusterRef/name")
                 .and_then(serde_json::Value::as_str);
             named.is_none_or(|name| name == cluster)
-                && it.finalizers().iter().any(|it| it == FINALIZER)
+                && it.finalizers().iter().any(|it| it == kind.finalizer())
         };
         found.extend(
             page.items
                 .iter()
                 .filter(ours)
-                .map(|it| ObjectId::new(Kind::Topic, &it.metadata)),
+                .map(|it| ObjectId::new(kind, &it.metadata)),
         );
         match page.metadata.continue_.filter(|it| !it.is_empty()) {
             Some(next) => params = params.continue_token(&next),
@@ -175,10 +183,10 @@ pub(crate) async fn command(
     let scope =
         Scope::new(all, namespaces, client.default_namespace()).map_err(anyhow::Error::msg)?;
     let (done, failed) = release_all(&client, &scope, cluster).await;
-    println!("{done} Topics were let go");
+    println!("{done} objects were let go");
     anyhow::ensure!(
         failed == 0,
-        "{failed} Topics could not be let go; see the log"
+        "{failed} objects could not be let go; see the log"
     );
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! out. It judges nothing.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -24,10 +24,10 @@ use super::objects::{
     self, Finalizer, Notice, ObjectId, is_bad, merge_status, publish, set_finalizer, transitions,
     write_status,
 };
+use crate::deletion::Deleting;
 use crate::kafka::Mode;
 use crate::topic::{
-    self, Deleting, Desired, Frame, HOLD_MAX, ObjectView, Outcome, Owner, Surroundings,
-    TopicUpdate, converge,
+    self, Desired, Frame, ObjectView, Outcome, Owner, Surroundings, TopicUpdate, converge,
 };
 
 const TYPES: [ConditionType; 6] = [
@@ -38,6 +38,9 @@ const TYPES: [ConditionType; 6] = [
     ConditionType::LogHealthy,
     ConditionType::Deleting,
 ];
+
+/// What says that an object cannot be understood.
+const INVALID: [ConditionType; 2] = [ConditionType::Ready, ConditionType::Synced];
 
 /// A failed request to Kubernetes; the broker's failures stand in the status instead.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +62,8 @@ pub(super) async fn reconcile(
         }
         Ok(topic) => topic,
         Err(invalid) => {
-            let failure = turn_invalid(&context, &id, &invalid.metadata, &invalid.error).await;
+            let failure =
+                turn_invalid(&context, &id, &invalid.metadata, (&invalid.error, &INVALID)).await;
             return finish(
                 &context,
                 key,
@@ -123,7 +127,7 @@ async fn turn(context: &Context, id: &ObjectId, object: &Topic) -> Result<Ended,
         let json = serde_json::to_value(object).map_err(|error| error.to_string())?;
         if let Err(problems) = check(Kind::Topic, &json, None) {
             let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            turn_invalid(context, id, &object.metadata, &words.join("; ")).await?;
+            turn_invalid(context, id, &object.metadata, (&words.join("; "), &INVALID)).await?;
             return Ok(Ended::Invalid);
         }
     }
@@ -142,9 +146,11 @@ async fn turn(context: &Context, id: &ObjectId, object: &Topic) -> Result<Ended,
         Mode::Execute,
     )
     .await;
-    tell(context, id, &outcome).await;
-    if deleting && outcome.release.is_some() {
-        return release(context, id, &outcome).await.map(|()| Ended::Well);
+    tell(context, id, &outcome.events).await;
+    if let Some(release) = outcome.release.as_ref().filter(|_| deleting) {
+        return let_go(context, id, release, &outcome.events)
+            .await
+            .map(|()| Ended::Well);
     }
     if outcome.release.is_some() {
         set_finalizer(&context.client, id, Finalizer::Off).await?;
@@ -162,14 +168,8 @@ fn view(object: &Topic, old: &TopicStatus) -> ObjectView {
     let applied = synced.is_some_and(|it| {
         it.status == ConditionStatus::True && it.observed_generation == object.metadata.generation
     });
-    let deleting = object.metadata.deletion_timestamp.as_ref().map(|since| {
-        let age = Timestamp::now().duration_since(since.0);
-        let until = since.0.checked_add(HOLD_MAX).unwrap_or(since.0);
-        Deleting {
-            age: Duration::try_from(age).unwrap_or_default(),
-            until: until.to_string(),
-        }
-    });
+    let asked = object.metadata.deletion_timestamp.as_ref();
+    let deleting = asked.map(|since| Deleting::since(since.0, Timestamp::now()));
     ObjectView {
         has_finalizer: object.finalizers().iter().any(|it| it == FINALIZER),
         finalizers_exist: true,
@@ -182,8 +182,9 @@ fn view(object: &Topic, old: &TopicStatus) -> ObjectView {
     }
 }
 
-async fn tell(context: &Context, id: &ObjectId, outcome: &Outcome) {
-    for (reason, note) in &outcome.events {
+/// Says what was done, in the log and as Events.
+pub(super) async fn tell(context: &Context, id: &ObjectId, events: &[(Reason, String)]) {
+    for (reason, note) in events {
         info!(
             namespace = id.namespace,
             name = id.name,
@@ -201,11 +202,13 @@ async fn tell(context: &Context, id: &ObjectId, outcome: &Outcome) {
 }
 
 /// Lets a deleted object go. The Event comes first: afterwards there is nothing to attach it to.
-async fn release(context: &Context, id: &ObjectId, outcome: &Outcome) -> Result<(), String> {
-    let Some((reason, message)) = &outcome.release else {
-        return Ok(());
-    };
-    if outcome.events.iter().all(|it| it.0 != *reason) {
+pub(super) async fn let_go(
+    context: &Context,
+    id: &ObjectId,
+    (reason, message): &(Reason, String),
+    told: &[(Reason, String)],
+) -> Result<(), String> {
+    if told.iter().all(|it| it.0 != *reason) {
         let warning = *reason == Reason::DeletionGivenUp;
         let notice = Notice {
             warning,
@@ -262,15 +265,16 @@ async fn report(
     Ok(())
 }
 
-/// An object that cannot be understood. It is reported, it stops nobody else, and it is not held: whatever its topic
-/// was, deleting by a spec that cannot be read would be a guess.
-async fn turn_invalid(
+/// An object that cannot be understood. It is reported, it stops nobody else, and it is not held: whatever it was about,
+/// deleting by a spec that cannot be read would be a guess.
+pub(super) async fn turn_invalid(
     context: &Context,
     id: &ObjectId,
     meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-    error: &str,
+    (error, types): (&str, &[ConditionType]),
 ) -> Result<(), String> {
-    let held = meta.finalizers.iter().flatten().any(|it| it == FINALIZER);
+    let mut finalizers = meta.finalizers.iter().flatten();
+    let held = finalizers.any(|it| it == id.kind.finalizer());
     if meta.deletion_timestamp.is_some() {
         if held {
             warn!(
@@ -282,18 +286,11 @@ async fn turn_invalid(
         }
         return Ok(());
     }
-    report_invalid(
-        context,
-        id,
-        meta.generation,
-        error,
-        &[ConditionType::Ready, ConditionType::Synced],
-    )
-    .await
+    report_invalid(context, id, meta.generation, error, types).await
 }
 
 /// Says InvalidSpec in these conditions and leaves the rest of the status as it is.
-pub(super) async fn report_invalid(
+async fn report_invalid(
     context: &Context,
     id: &ObjectId,
     generation: Option<i64>,

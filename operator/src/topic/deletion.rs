@@ -4,10 +4,11 @@
 //! its id; whatever else is found, it is left alone.
 
 use keelson_crds::ConditionStatus::{False, True};
-use keelson_crds::{ConditionType as Type, DeletionPolicy, Reason};
+use keelson_crds::{ConditionType as Type, Reason};
 
 use super::decide::{Action, Decision};
-use super::facts::{ClusterView, Deleting, Desired, HOLD_MAX, ObjectView, Owner, TopicView};
+use super::facts::{ClusterView, Deleting, Desired, ObjectView, Owner, TopicView};
+use crate::deletion::{Charge, Ruling, rule};
 
 /// An object without our finalizer is none of our business any more.
 pub(super) fn decide_deletion(
@@ -19,13 +20,21 @@ pub(super) fn decide_deletion(
     if !object.has_finalizer {
         return Decision::default();
     }
-    if desired.deletion_policy == DeletionPolicy::Retain {
-        return release(Reason::TopicRetained, "deletionPolicy is Retain".into());
-    }
-    match cluster {
-        ClusterView::Gone(message) => release(Reason::ClusterGone, message.clone()),
-        ClusterView::Unreachable(message) => unreachable(desired, deleting, message),
-        ClusterView::Reachable(topic) => reachable(desired, topic),
+    let charge = Charge {
+        what: &format!("topic {}", desired.topic),
+        policy: desired.deletion_policy,
+        retained: Reason::TopicRetained,
+    };
+    match rule(&charge, deleting, cluster) {
+        Ruling::Release(reason, message) => release(reason, message),
+        Ruling::Look(topic) => reachable(desired, topic),
+        Ruling::Hold { words, why } => {
+            let mut decision = Decision::default();
+            let verdict = &mut decision.verdict;
+            verdict.say(Type::Deleting, True, Reason::DeletionHeld, words);
+            verdict.say(Type::Ready, False, Reason::BrokerUnreachable, why);
+            decision
+        }
     }
 }
 
@@ -35,28 +44,6 @@ fn release(reason: Reason, message: String) -> Decision {
         actions,
         ..Decision::default()
     }
-}
-
-fn unreachable(desired: &Desired, deleting: &Deleting, message: &str) -> Decision {
-    let name = &desired.topic;
-    if deleting.age >= HOLD_MAX {
-        let minutes = HOLD_MAX.as_secs() / 60;
-        let words = format!(
-            "topic {name} was not deleted: no broker could be reached for {minutes} minutes: {message}"
-        );
-        return release(Reason::DeletionGivenUp, words);
-    }
-    let until = &deleting.until;
-    let words =
-        format!("topic {name} is not deleted yet: {message}; the object is let go at {until}");
-    let mut decision = Decision::default();
-    decision
-        .verdict
-        .say(Type::Deleting, True, Reason::DeletionHeld, words);
-    decision
-        .verdict
-        .say(Type::Ready, False, Reason::BrokerUnreachable, message);
-    decision
 }
 
 fn reachable(desired: &Desired, topic: &TopicView) -> Decision {

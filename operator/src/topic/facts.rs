@@ -3,7 +3,6 @@
 //! Owns the plain types of the judgement. No client, no clock, no Kubernetes object is in them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use keelson_crds::{
     AdoptionPolicy, ConditionStatus, ConditionType, ConfigPolicy, DeletionPolicy, DriftEntry,
@@ -11,10 +10,8 @@ use keelson_crds::{
 };
 use uuid::Uuid;
 
+pub(crate) use crate::deletion::Deleting;
 use crate::kafka::TopicFacts;
-
-/// How long a deletion waits for brokers that cannot be reached, before the object is let go and the topic stays.
-pub(crate) const HOLD_MAX: Duration = Duration::from_secs(600);
 
 /// The spec with its defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,24 +78,8 @@ pub(crate) struct ObjectView {
     pub(crate) known_id: Option<Uuid>,
 }
 
-/// A deletion under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Deleting {
-    /// For how long.
-    pub(crate) age: Duration,
-    /// When it is given up, for people.
-    pub(crate) until: String,
-}
-
 /// The cluster as far as it could be reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ClusterView {
-    Reachable(TopicView),
-    /// Nobody answers, and the cluster still has its StatefulSet. Or nobody could be asked.
-    Unreachable(String),
-    /// Nobody answers, and nobody ever will.
-    Gone(String),
-}
+pub(crate) type ClusterView = crate::deletion::ClusterView<TopicView>;
 
 /// The topic, if it exists.
 #[derive(Clone, Debug, PartialEq, Eq)]

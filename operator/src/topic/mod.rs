@@ -15,7 +15,7 @@ use tracing::debug;
 
 pub(crate) use converge::{Outcome, Surroundings, converge};
 pub(crate) use decide::{Action, decide};
-pub(crate) use facts::{Deleting, Desired, HOLD_MAX, ObjectView, Owner, TopicUpdate, TopicView};
+pub(crate) use facts::{Desired, ObjectView, Owner, TopicUpdate, TopicView};
 pub(crate) use status::{Frame, LogView, build, is_ready, same};
 
 use crate::kafka::{CallError, Kafka, Mode};

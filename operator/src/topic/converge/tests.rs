@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use keelson_crds::{AdoptionPolicy, DeletionPolicy};
 
 use super::*;
+use crate::deletion::Deleting;
 use crate::kafka::ConfigFact;
 use crate::kafka::fake::FakeKafka;
-use crate::topic::Deleting;
 
 #[derive(Default)]
 struct Place {

@@ -10,9 +10,10 @@ use keelson_crds::{
 use uuid::Uuid;
 
 use super::{Action, Decision, decide};
+use crate::deletion::HOLD_MAX;
 use crate::kafka::{ConfigFact, TopicFacts};
 use crate::topic::facts::{
-    ClusterView, Deleting, Desired, HOLD_MAX, ObjectView, Observed, Owner, TopicUpdate, TopicView,
+    ClusterView, Deleting, Desired, ObjectView, Observed, Owner, TopicUpdate, TopicView,
 };
 
 const ID: Uuid = Uuid::from_u128(7);
