@@ -307,6 +307,13 @@ impl Kube {
         );
         stuck["metadata"]["finalizers"] = json!(["keelson.dev/delete-topic"]);
         self.kubectl(&["apply", "--server-side", "-f", "-"], &stuck.to_string());
+        let group = object(
+            "ConsumerGroup",
+            "broken",
+            "aimless",
+            &json!({ "lagObjective": {} }),
+        );
+        self.kubectl(&["apply", "--server-side", "-f", "-"], &group.to_string());
     }
 
     /// A cluster-admin kubeconfig whose own namespace is `namespace`.

@@ -9,6 +9,7 @@ pub mod broker;
 pub mod consistency;
 pub mod differential;
 pub mod disk;
+pub mod groups;
 pub mod http;
 pub mod kafkaproxy;
 pub mod kube;

@@ -80,10 +80,18 @@ pub struct Stage {
 impl Stage {
     /// Starts a broker and creates both namespaces.
     pub fn new(cluster: &'static str) -> Self {
+        Self::with(cluster, &[])
+    }
+
+    /// The same with settings of the broker.
+    pub fn with(cluster: &'static str, settings: &[(&str, &str)]) -> Self {
         let listener = format!("PLAINTEXT://127.0.0.1:{}", kube::free_port());
-        let broker = BrokerSetup::new()
+        let setup = BrokerSetup::new()
             .set("listeners", listener)
-            .set("auto.create.topics.enable", "false")
+            .set("auto.create.topics.enable", "false");
+        let broker = settings
+            .iter()
+            .fold(setup, |setup, (key, value)| setup.set(key, value))
             .start();
         let namespace = format!("{cluster}-objects");
         for name in [cluster, namespace.as_str()] {

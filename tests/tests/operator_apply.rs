@@ -145,17 +145,43 @@ fn what_is_imported_is_adopted_as_it_is() {
 }
 
 #[test]
-fn nobody_there() {
+fn a_group_starts_where_told_and_is_reset_only_for_the_looks() {
+    let broker = Broker::start();
     let folder = broker::scratch_dir();
-    std::fs::write(folder.path().join("a.yaml"), format!("{TOPIC}spec: {{}}\n"))
-        .expect("a file can be written");
-    let (code, line) = apply(folder.path(), "127.0.0.1:1", &[]);
+    let group =
+        "apiVersion: keelson.dev/v1alpha1\nkind: ConsumerGroup\nmetadata: {name: billing}\n";
+    let run = |spec: &str, more: &[&str]| {
+        let text = format!("{TOPIC}spec: {{partitions: 2}}\n---\n{group}spec: {spec}\n");
+        std::fs::write(folder.path().join("all.yaml"), text).expect("a file can be written");
+        let (code, lines) = apply(folder.path(), broker.bootstrap(), more);
+        (code, lines.lines().last().unwrap_or_default().to_owned())
+    };
+    let start = "{topics: [{name: orders}], initialOffsets: {policy: Latest}}";
+    let (code, _) = run("{topics: [{name: orders}]}", &[]);
+    assert_eq!(code, 0);
+    let would = "ConsumerGroup default/billing: would commit where to start in 2 partitions";
+    assert_eq!(run(start, &["--dry-run"]), (0, would.to_owned()));
+    let (code, line) = run(start, &[]);
+    let done = "Ready (Observed): commit where to start in 2 partitions: Empty, 0 members, 0 records behind";
+    assert!(code == 0 && line.contains(done), "{code} {line}");
+    let (code, line) = run(start, &[]);
     assert!(
-        code == 1 && line.contains("not Ready (BrokerUnreachable)"),
+        code == 0 && line.contains("Ready (Observed): Empty"),
+        "{line}"
+    );
+    let reset = |dry: bool| {
+        format!(
+            "{{topics: [{{name: orders}}], reset: {{requestId: a, to: Earliest, dryRun: {dry}}}}}"
+        )
+    };
+    let (code, line) = run(&reset(true), &[]);
+    let shown = "ResetSucceeded is True (DryRun): would move 2 partitions; orders-0: 0 → 0; orders-1: 0 → 0";
+    assert!(code == 0 && line.contains(shown), "{code} {line}");
+    let (code, line) = run(&reset(false), &[]);
+    assert!(
+        code == 1 && line.contains("(NoRecordKept)"),
         "{code} {line}"
     );
-    let (code, _) = apply(Path::new("/nowhere/at/all"), "127.0.0.1:1", &[]);
-    assert_eq!(code, 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use keelson_tests::kube::{self, OPERATOR_WITHIN, Operator, condition, shared};
 use keelson_tests::records::{batch, payload};
 use keelson_tests::stage::{Stage, config, message, now_ms, tamper, topic};
 use keelson_tests::wire::Wire;
-use keelson_tests::{rdk, tools, wait_until};
+use keelson_tests::{tools, wait_until};
 use serde_json::{Value, json};
 
 #[path = "operator_kube/faults.rs"]
@@ -231,6 +231,10 @@ fn release_takes_only_our_finalizers_off() {
     let mut operator = stage.operator();
     stage.apply("orders", json!({ "deletionPolicy": "Delete" }));
     stage.ready("orders");
+    let policy = json!({ "deletionPolicy": "Delete" });
+    shared().apply("ConsumerGroup", &stage.namespace, "billing", &policy);
+    let billing = ("consumergroup", stage.namespace.as_str(), "billing");
+    shared().wait_condition(billing, "Ready", "True", "GroupAbsent");
     let another = json!({ "deletionPolicy": "Delete", "clusterRef": { "name": "another" } });
     stage.apply("theirs", another);
     let held = json!({ "metadata": { "finalizers": ["keelson.dev/delete-topic"] } }).to_string();
@@ -262,10 +266,13 @@ fn release_takes_only_our_finalizers_off() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "1 Topics were let go\n"
+        "2 objects were let go\n"
     );
     let get = |name| shared().get("topic", namespace, name).expect("it is there");
     assert_eq!(get("orders")["metadata"]["finalizers"], Value::Null);
+    let group = shared().get("consumergroup", namespace, "billing");
+    let group = group.expect("it is there");
+    assert_eq!(group["metadata"]["finalizers"], Value::Null);
     let theirs = get("theirs");
     assert_eq!(
         theirs["metadata"]["finalizers"],
@@ -541,51 +548,4 @@ fn damage_is_told_on_the_topic() {
             .sum("keelson_operator_cluster_wal_health", &labels)
             > 0.5
     });
-}
-
-#[test]
-fn a_group_is_observed_and_judged() {
-    let stage = Stage::new("groups");
-    let _operator = stage.operator();
-    stage.apply("orders", json!({ "partitions": 1 }));
-    stage.ready("orders");
-    let kube = shared();
-    kube.apply(
-        "ConsumerGroup",
-        &stage.namespace,
-        "billing",
-        &json!({ "lagObjective": { "maxRecords": 5 } }),
-    );
-    let at = ("consumergroup", stage.namespace.as_str(), "billing");
-    kube.wait_condition(at, "Ready", "True", "GroupAbsent");
-    let load = |from, to| rdk::Load {
-        stream: 1,
-        sequences: from..to,
-        bytes: 100,
-    };
-    rdk::produce(stage.broker.bootstrap(), "orders", &load(0, 10), &[]);
-    rdk::read_group(stage.broker.bootstrap(), "orders", "billing", 10);
-    kube.wait_condition(at, "LagWithinObjective", "True", "LagWithinObjective");
-    rdk::produce(stage.broker.bootstrap(), "orders", &load(10, 17), &[]);
-    let behind = kube.wait_condition(at, "LagWithinObjective", "False", "LagAboveObjective");
-    assert_eq!(behind["status"]["totalLag"], 7);
-    assert_eq!(
-        behind["status"]["topics"],
-        json!([{ "name": "orders", "partitions": 1, "lag": 7 }])
-    );
-    assert!(
-        message(&behind, "LagWithinObjective").contains("7 records behind, 5 are allowed"),
-        "{behind}"
-    );
-    let later = kube::object(
-        "ConsumerGroup",
-        &stage.namespace,
-        "later",
-        &json!({ "reset": { "to": "Earliest" } }),
-    );
-    let refused = kube.try_kubectl(
-        &["create", "--validate=strict", "-f", "-"],
-        &later.to_string(),
-    );
-    assert!(refused.is_err_and(|text| text.contains("unknown field \"spec.reset\"")));
 }

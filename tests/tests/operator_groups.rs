@@ -1,0 +1,511 @@
+//! ConsumerGroups against a real kube-apiserver and a real broker: observed, judged, started, reset once, deleted when
+//! empty. What was committed is asked of the broker by a client; no status is believed alone.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use keelson_tests::groups::{commit, committed, member};
+use keelson_tests::kube::{self, OPERATOR_WITHIN, Operator, shared};
+use keelson_tests::records::batch;
+use keelson_tests::stage::{Stage, message, now_ms};
+use keelson_tests::wire::Wire;
+use keelson_tests::{rdk, wait_until};
+use serde_json::{Value, json};
+
+const GROUP: &str = "billing";
+
+/// The object, as `kubectl` names it.
+fn at(stage: &Stage) -> (&str, &str, &str) {
+    ("consumergroup", stage.namespace.as_str(), GROUP)
+}
+
+fn apply(stage: &Stage, spec: Value) {
+    shared().apply("ConsumerGroup", &stage.namespace, GROUP, &spec);
+}
+
+#[track_caller]
+fn wait(stage: &Stage, type_: &str, status: &str, reason: &str) -> Value {
+    shared().wait_condition(at(stage), type_, status, reason)
+}
+
+/// A reset of `orders` with this request id; `more` are the fields of the target.
+fn reset(id: &str, more: Value) -> Value {
+    let mut reset = json!({ "requestId": id });
+    let fields = reset.as_object_mut().expect("an object");
+    fields.extend(more.as_object().expect("an object").clone());
+    json!({ "topics": [{ "name": "orders" }], "reset": reset })
+}
+
+/// A topic with so many records of today in each of two partitions.
+fn orders(stage: &Stage, records: usize) {
+    let mut wire = Wire::connect(stage.broker.bootstrap());
+    wire.create_topic("orders", 2, &[]);
+    let values = vec![b"v".as_slice(); records];
+    for partition in 0..2 {
+        let produced = wire.produce("orders", partition, batch(&values, now_ms()));
+        assert_eq!(produced, Ok(0));
+    }
+}
+
+fn offsets(stage: &Stage) -> Vec<i64> {
+    let found = committed(&stage.broker, GROUP, "orders", 2);
+    found.into_values().collect()
+}
+
+/// From and to of every partition of the last reset.
+fn moves(object: &Value) -> BTreeMap<i64, (Option<i64>, i64)> {
+    let list = object["status"]["lastReset"]["partitions"].as_array();
+    let number = |it: &Value| it.as_i64().expect("a number");
+    list.into_iter()
+        .flatten()
+        .map(|it| {
+            let from = it.get("from").map(number);
+            (number(&it["partition"]), (from, number(&it["to"])))
+        })
+        .collect()
+}
+
+fn resource_version(stage: &Stage) -> Value {
+    let (kind, namespace, name) = at(stage);
+    let object = shared().get(kind, namespace, name).expect("it is there");
+    object["metadata"]["resourceVersion"].clone()
+}
+
+fn events(stage: &Stage) -> String {
+    let path = "jsonpath={.items[*].reason}";
+    shared().kubectl(&["get", "events", "-n", &stage.namespace, "-o", path], "")
+}
+
+#[test]
+fn observed_and_judged() {
+    let stage = Stage::new("groups");
+    let namespaces = ["broken", stage.namespace.as_str()];
+    let _operator = Operator::start(stage.cluster, stage.cluster, &namespaces, &stage.broker);
+    let records = json!({ "lagObjective": { "maxRecords": 5 } });
+    apply(&stage, records.clone());
+    wait(&stage, "Ready", "True", "GroupAbsent");
+    wait(&stage, "LagWithinObjective", "Unknown", "GroupAbsent");
+    wait(&stage, "ResetPending", "False", "NoReset");
+    wait(&stage, "ResetSucceeded", "Unknown", "NoReset");
+    wait(&stage, "Deleting", "False", "NotDeleting");
+    let mut wire = Wire::connect(stage.broker.bootstrap());
+    wire.create_topic("orders", 1, &[]);
+    let load = |from, to| rdk::Load {
+        stream: 1,
+        sequences: from..to,
+        bytes: 100,
+    };
+    rdk::produce(stage.broker.bootstrap(), "orders", &load(0, 10), &[]);
+    rdk::read_group(stage.broker.bootstrap(), "orders", GROUP, 10);
+    wait(&stage, "LagWithinObjective", "True", "LagWithinObjective");
+    let still = resource_version(&stage);
+    rdk::produce(stage.broker.bootstrap(), "orders", &load(10, 17), &[]);
+    let behind = wait(&stage, "LagWithinObjective", "False", "LagAboveObjective");
+    assert_ne!(resource_version(&stage), still);
+    assert_eq!(behind["status"]["totalLag"], 7);
+    let topic = &behind["status"]["topics"][0];
+    assert_eq!(
+        (&topic["name"], &topic["lag"]),
+        (&json!("orders"), &json!(7))
+    );
+    let words = message(&behind, "LagWithinObjective");
+    assert!(words.contains("7 records behind, 5 are allowed"), "{words}");
+    apply(&stage, json!({ "paused": false }));
+    wait(&stage, "LagWithinObjective", "Unknown", "NoObjective");
+    wait(&stage, "Ready", "True", "Observed");
+    // A topic in scope whose records nobody has committed for.
+    wire.create_topic("clicks", 1, &[]);
+    assert_eq!(wire.produce("clicks", 0, batch(&[b"v"], now_ms())), Ok(0));
+    let clicks = json!({ "topics": [{ "name": "clicks" }], "lagObjective": { "maxRecords": 5 } });
+    apply(&stage, clicks);
+    wait(&stage, "LagWithinObjective", "Unknown", "LagUnknown");
+    shared().wait_condition(
+        ("consumergroup", "broken", "aimless"),
+        "Ready",
+        "False",
+        "InvalidSpec",
+    );
+}
+
+/// The age is that of the metric.
+#[test]
+fn lag_in_seconds() {
+    let stage = Stage::new("groupage");
+    let mut wire = Wire::connect(stage.broker.bootstrap());
+    wire.create_topic("orders", 2, &[]);
+    let hour = 3_600_000;
+    for age in [2 * hour, hour, 0] {
+        let old = batch(&[b"a", b"b"], now_ms() - age);
+        wire.produce("orders", 0, old).expect("produced");
+    }
+    commit(&stage.broker, GROUP, "orders", &[(0, 3, ""), (1, 0, "")]);
+    let operator = stage.operator();
+    apply(&stage, json!({ "lagObjective": { "maxSeconds": 3500 } }));
+    let found = wait(&stage, "LagWithinObjective", "False", "LagAboveObjective");
+    let words = message(&found, "LagWithinObjective");
+    assert!(
+        words.contains("3500 are allowed; the furthest on orders"),
+        "{words}"
+    );
+    let labels = [("consumergroup", GROUP), ("partition", "0")];
+    let metric = stage
+        .broker
+        .metrics()
+        .sum("keelson_consumergroup_lag_seconds", &labels);
+    let told = found["status"]["maxLagSeconds"].as_f64().expect("a number");
+    assert!((3600.0..=metric.floor()).contains(&told), "{told} {metric}");
+    assert_eq!(found["status"]["topics"][0]["maxLagSeconds"], told);
+    commit(&stage.broker, GROUP, "orders", &[(0, 6, "")]);
+    let found = wait(&stage, "LagWithinObjective", "True", "LagWithinObjective");
+    assert_eq!(found["status"]["maxLagSeconds"], 0);
+    // Nothing moves: nothing is written, however often the group is looked at.
+    let still = resource_version(&stage);
+    let looks = |operator: &Operator| {
+        let labels = [("kind", "ConsumerGroup")];
+        operator
+            .metrics()
+            .sum("keelson_operator_reconcile_total", &labels)
+    };
+    let before = looks(&operator);
+    wait_until("it is looked at again and again", OPERATOR_WITHIN, || {
+        looks(&operator) >= before + 3.0
+    });
+    assert_eq!(resource_version(&stage), still);
+}
+
+#[test]
+fn admission_refuses_what_does_not_go_together() {
+    let namespace = "groupadmission";
+    shared().kubectl(&["create", "namespace", namespace], "");
+    let dry = json!({ "reset": { "requestId": "a", "to": "Latest", "dryRun": true } });
+    shared().apply("ConsumerGroup", namespace, GROUP, &dry);
+    for (spec, words) in [
+        (json!({ "groupId": "b" }), "groupId is immutable"),
+        (
+            json!({ "initialOffsets": { "policy": "Latest" } }),
+            "initialOffsets needs topics",
+        ),
+        (json!({ "lagObjective": {} }), "maxRecords or maxSeconds"),
+        (
+            json!({ "reset": { "requestId": "a", "to": "Latest" } }),
+            "a reset is changed by giving it another requestId",
+        ),
+        (
+            json!({ "reset": { "requestId": "b", "to": "Timestamp" } }),
+            "timestamp goes with",
+        ),
+        (
+            json!({ "reset": { "requestId": "b", "to": "Latest", "deadline": "2026-02-30T00:00:00Z" } }),
+            "spec.reset.deadline",
+        ),
+        (
+            json!({ "reset": { "requestId": "b", "to": "Offsets" } }),
+            "offsets goes with",
+        ),
+        (
+            json!({ "reset": { "requestId": "b", "to": "ShiftBy" } }),
+            "shiftBy goes with",
+        ),
+    ] {
+        let manifest = kube::object("ConsumerGroup", namespace, GROUP, &spec).to_string();
+        let refused = shared().try_kubectl(
+            &["apply", "--server-side", "--field-manager=test", "-f", "-"],
+            &manifest,
+        );
+        assert!(
+            refused.as_ref().is_err_and(|text| text.contains(words)),
+            "{spec}: {refused:?}"
+        );
+    }
+    // The largest that may be is within the budget of the rules, also when it is changed.
+    let list: Vec<Value> = (0..256)
+        .map(|it| json!({ "topic": "t".repeat(249), "partition": it, "offset": it }))
+        .collect();
+    for id in ["large", "larger"] {
+        let reset = json!({ "requestId": id, "to": "Offsets", "offsets": list });
+        shared().apply(
+            "ConsumerGroup",
+            namespace,
+            GROUP,
+            &json!({ "reset": reset }),
+        );
+    }
+}
+
+#[test]
+fn a_new_group_starts_where_it_is_told() {
+    let stage = Stage::new("groupstart");
+    let _operator = stage.operator();
+    let start = |policy: &str| json!({ "topics": [{ "name": "orders" }], "initialOffsets": { "policy": policy } });
+    // The topic may come later than the object.
+    apply(&stage, start("Latest"));
+    wait(&stage, "Ready", "True", "GroupAbsent");
+    orders(&stage, 4);
+    wait(&stage, "Ready", "True", "Observed");
+    wait_until("an Event tells it", OPERATOR_WITHIN, || {
+        events(&stage).contains("OffsetsProvisioned")
+    });
+    // Each partition from its end at that moment, which may have been before the records came.
+    let found = offsets(&stage);
+    assert!(
+        found.len() == 2 && found.iter().all(|it| [0, 4].contains(it)),
+        "{found:?}"
+    );
+    commit(&stage.broker, GROUP, "orders", &[(0, 3, ""), (1, 3, "")]);
+    apply(&stage, start("Earliest"));
+    wait(&stage, "Ready", "True", "Observed");
+    assert_eq!(offsets(&stage), [3, 3], "a committed offset is left alone");
+}
+
+#[test]
+fn a_reset_waits_is_done_once_and_can_be_undone() {
+    let stage = Stage::new("groupreset");
+    orders(&stage, 10);
+    commit(&stage.broker, GROUP, "orders", &[(0, 8, ""), (1, 6, "")]);
+    let member = member(&stage.broker, "orders", GROUP);
+    let mut operator = stage.operator();
+    apply(&stage, reset("one", json!({ "to": "Earliest" })));
+    let waits = wait(&stage, "ResetPending", "True", "WaitingForEmptyGroup");
+    assert!(
+        message(&waits, "ResetPending").contains("the group is Stable with 1 members"),
+        "{waits}"
+    );
+    wait(&stage, "ResetSucceeded", "Unknown", "WaitingForEmptyGroup");
+    assert_eq!(offsets(&stage), [8, 6]);
+    // A dry run waits for nobody. It takes the place of the request that waits.
+    let dry = json!({ "to": "ShiftBy", "shiftBy": 3, "dryRun": true });
+    apply(&stage, reset("dry", dry));
+    let found = wait(&stage, "ResetSucceeded", "True", "DryRun");
+    let expected = BTreeMap::from([(0, (Some(8), 10)), (1, (Some(6), 9))]);
+    assert_eq!(moves(&found), expected, "clamped");
+    assert_eq!(offsets(&stage), [8, 6], "nothing is committed");
+    apply(&stage, reset("one", json!({ "to": "Earliest" })));
+    wait(&stage, "ResetPending", "True", "WaitingForEmptyGroup");
+    operator.kill9();
+    drop(member);
+    operator.restart();
+    let found = wait(&stage, "ResetSucceeded", "True", "OffsetsReset");
+    wait(&stage, "ResetPending", "False", "OffsetsReset");
+    let expected = BTreeMap::from([(0, (Some(8), 0)), (1, (Some(6), 0))]);
+    assert_eq!(moves(&found), expected);
+    assert_eq!(found["status"]["lastReset"]["requestId"], "one");
+    assert_eq!(offsets(&stage), [0, 0]);
+    // The same request again, after a restart, when the group has moved on: nothing happens.
+    commit(&stage.broker, GROUP, "orders", &[(0, 5, "")]);
+    operator.kill9();
+    operator.restart();
+    let mut again = reset("one", json!({ "to": "Earliest" }));
+    again["lagObjective"] = json!({ "maxRecords": 100 });
+    apply(&stage, again);
+    wait(&stage, "ResetSucceeded", "True", "OffsetsReset");
+    assert_eq!(offsets(&stage), [5, 0]);
+    apply(&stage, reset("undo", json!({ "to": "Previous" })));
+    wait_until("the reset is undone", OPERATOR_WITHIN, || {
+        offsets(&stage) == [8, 6]
+    });
+    let found = wait(&stage, "ResetSucceeded", "True", "OffsetsReset");
+    let expected = BTreeMap::from([(0, (Some(5), 8)), (1, (Some(0), 6))]);
+    wait_until("the undo is recorded", OPERATOR_WITHIN, || {
+        let (kind, namespace, name) = at(&stage);
+        let found = shared().get(kind, namespace, name).expect("it is there");
+        moves(&found) == expected
+    });
+    assert!(found["metadata"]["annotations"]["keelson.dev/resets"].is_string());
+    // An id of long ago is not taken again.
+    apply(&stage, reset("one", json!({ "to": "Latest" })));
+    wait(&stage, "ResetSucceeded", "False", "RequestIdUsed");
+    assert_eq!(offsets(&stage), [8, 6]);
+    let told = events(&stage);
+    assert!(told.contains("OffsetsReset"), "{told}");
+}
+
+#[test]
+fn what_cannot_be_reset_says_why() {
+    let stage = Stage::new("groupnever");
+    orders(&stage, 3);
+    let _operator = stage.operator();
+    let mut elsewhere = reset("a", json!({ "to": "Latest" }));
+    elsewhere["topics"] = json!([{ "name": "nowhere" }]);
+    apply(&stage, elsewhere);
+    let found = wait(&stage, "ResetSucceeded", "False", "ResetImpossible");
+    let words = message(&found, "ResetSucceeded");
+    assert!(words.contains("topic nowhere does not exist"), "{words}");
+    let mut paused = reset("b", json!({ "to": "Latest" }));
+    paused["paused"] = json!(true);
+    apply(&stage, paused);
+    wait(&stage, "ResetPending", "True", "Paused");
+    wait(&stage, "Ready", "True", "Paused");
+    let member = member(&stage.broker, "orders", GROUP);
+    let soon = now_ms() / 1000 + 2;
+    let soon = rfc3339(soon);
+    apply(
+        &stage,
+        reset("c", json!({ "to": "Earliest", "deadline": soon })),
+    );
+    let found = wait(&stage, "ResetSucceeded", "False", "DeadlinePassed");
+    assert_eq!(found["status"]["lastReset"]["result"], "DeadlinePassed");
+    assert!(moves(&found).is_empty());
+    drop(member);
+    assert!(offsets(&stage).is_empty(), "nothing was committed");
+}
+
+fn rfc3339(seconds: i64) -> String {
+    let args = ["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &format!("@{seconds}")];
+    let output = Command::new("date").args(args).output();
+    let text = output.expect("date can be started").stdout;
+    String::from_utf8(text).expect("text").trim().to_owned()
+}
+
+/// The operator was killed between two steps: the status and the notes that it leaves there are made by hand.
+#[test]
+fn killed_in_the_middle_of_a_reset() {
+    let stage = Stage::new("groupkill");
+    orders(&stage, 10);
+    let mut operator = stage.operator();
+    apply(&stage, json!({ "topics": [{ "name": "orders" }] }));
+    wait(&stage, "ResetPending", "False", "NoReset");
+    let half_way = |operator: &mut Operator, id: &str, notes: [(i64, &str); 2]| {
+        operator.kill9();
+        let notes = notes.map(|(offset, note)| {
+            let note = match note {
+                "" => String::new(),
+                stage => format!("keelson reset {id}: {stage}"),
+            };
+            (offset, note)
+        });
+        let list = [
+            (0, notes[0].0, notes[0].1.as_str()),
+            (1, notes[1].0, notes[1].1.as_str()),
+        ];
+        commit(&stage.broker, GROUP, "orders", &list);
+        apply(&stage, reset(id, json!({ "to": "Earliest" })));
+        let last = json!({
+            "requestId": id, "result": "ResetRunning", "startedAt": "2026-11-28T18:00:00Z", "finishedAt": null,
+            "partitions": [
+                { "topic": "orders", "partition": 0, "from": 8, "to": 0 },
+                { "topic": "orders", "partition": 1, "from": 6, "to": 0 },
+            ],
+        });
+        let patch = json!({ "status": { "lastReset": last } }).to_string();
+        let (kind, namespace, name) = at(&stage);
+        let args = [
+            "patch",
+            kind,
+            "-n",
+            namespace,
+            name,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &patch,
+        ];
+        shared().kubectl(&args, "");
+        operator.restart();
+    };
+    // Before the offsets were committed: it is carried on.
+    half_way(&mut operator, "before", [(8, "planned"), (6, "planned")]);
+    wait(&stage, "ResetSucceeded", "True", "OffsetsReset");
+    assert_eq!(offsets(&stage), [0, 0]);
+    // After that, and one partition has moved on: it is not done again.
+    half_way(&mut operator, "after", [(0, "done"), (3, "")]);
+    wait(&stage, "ResetSucceeded", "True", "OffsetsReset");
+    assert_eq!(offsets(&stage), [0, 3]);
+    // Nobody can know: it is not done again.
+    half_way(&mut operator, "lost", [(9, ""), (7, "")]);
+    let found = wait(&stage, "ResetSucceeded", "False", "ResetInterrupted");
+    assert_eq!(found["status"]["lastReset"]["result"], "ResetInterrupted");
+    assert_eq!(offsets(&stage), [9, 7]);
+}
+
+#[test]
+fn deleted_when_told_and_empty() {
+    let stage = Stage::new("groupdelete");
+    orders(&stage, 3);
+    commit(&stage.broker, GROUP, "orders", &[(0, 1, ""), (1, 1, "")]);
+    let member = member(&stage.broker, "orders", GROUP);
+    let _operator = stage.operator();
+    let delete = |paused: bool| json!({ "deletionPolicy": "Delete", "paused": paused });
+    apply(&stage, delete(false));
+    let finalizers = |expected: Value| {
+        let what = format!("the finalizers are {expected}");
+        wait_until(&what, OPERATOR_WITHIN, || {
+            let (kind, namespace, name) = at(&stage);
+            let found = shared().get(kind, namespace, name);
+            found.is_some_and(|it| it["metadata"]["finalizers"] == expected)
+        });
+    };
+    finalizers(json!(["keelson.dev/delete-group"]));
+    apply(&stage, json!({ "deletionPolicy": "Retain" }));
+    finalizers(Value::Null);
+    apply(&stage, delete(false));
+    finalizers(json!(["keelson.dev/delete-group"]));
+    let (kind, namespace, name) = at(&stage);
+    shared().delete(kind, namespace, name);
+    let held = wait(&stage, "Deleting", "True", "GroupNotEmpty");
+    assert!(
+        message(&held, "Deleting").contains("Stable with 1 members"),
+        "{held}"
+    );
+    apply(&stage, delete(true));
+    wait(&stage, "Deleting", "True", "Paused");
+    drop(member);
+    assert_eq!(offsets(&stage), [1, 1]);
+    apply(&stage, delete(false));
+    shared().wait_gone(kind, namespace, name);
+    assert!(
+        offsets(&stage).is_empty(),
+        "the group is gone with its offsets"
+    );
+    // With Retain nobody is held, and nothing is deleted.
+    commit(&stage.broker, GROUP, "orders", &[(0, 1, ""), (1, 1, "")]);
+    apply(&stage, json!({ "paused": false }));
+    wait(&stage, "Ready", "True", "Observed");
+    shared().delete(kind, namespace, name);
+    shared().wait_gone(kind, namespace, name);
+    assert_eq!(offsets(&stage), [1, 1]);
+}
+
+#[test]
+fn a_cluster_that_is_away_holds_and_one_that_is_gone_lets_go() {
+    let mut stage = Stage::new("groupaway");
+    stage.statefulset();
+    let _operator = stage.operator();
+    apply(
+        &stage,
+        json!({ "deletionPolicy": "Delete", "lagObjective": { "maxRecords": 5 } }),
+    );
+    wait(&stage, "Ready", "True", "GroupAbsent");
+    stage.broker.kill9();
+    wait(&stage, "Ready", "Unknown", "BrokerUnreachable");
+    wait(&stage, "LagWithinObjective", "Unknown", "BrokerUnreachable");
+    let (kind, namespace, name) = at(&stage);
+    shared().delete(kind, namespace, name);
+    let held = wait(&stage, "Deleting", "True", "DeletionHeld");
+    assert!(
+        message(&held, "Deleting").contains("is let go at"),
+        "{held}"
+    );
+    let set = format!("{}-broker", stage.cluster);
+    shared().kubectl(&["delete", "statefulset", "-n", stage.cluster, &set], "");
+    shared().wait_gone(kind, namespace, name);
+}
+
+/// The broker takes no note, so a reset gets no further than its first step.
+#[test]
+fn the_brokers_refusal_stands_in_its_own_words() {
+    let stage = Stage::with("grouprefused", &[("offset.metadata.max.bytes", "1")]);
+    orders(&stage, 3);
+    commit(&stage.broker, GROUP, "orders", &[(0, 1, ""), (1, 1, "")]);
+    let _operator = stage.operator();
+    apply(&stage, reset("a", json!({ "to": "Latest" })));
+    let found = wait(&stage, "Ready", "False", "BrokerRefused");
+    let words = message(&found, "Ready");
+    assert!(words.contains("OFFSET_METADATA_TOO_LARGE"), "{words}");
+    wait(&stage, "ResetPending", "True", "BrokerRefused");
+    assert_eq!(
+        found["status"].get("lastReset"),
+        None,
+        "nothing is recorded"
+    );
+    assert_eq!(offsets(&stage), [1, 1]);
+}
