@@ -381,7 +381,7 @@ impl Pass<'_> {
         log_start: i64,
     ) -> Result<(), VerifyError> {
         let gaps = view.gaps.iter().copied();
-        let lost = uncovered(gaps, next.max(log_start), view.end_offset.saturating_sub(1));
+        let lost = uncovered(gaps, next.max(log_start), view.end_offset - 1);
         if lost.is_empty() || !self.lists(view)? {
             return Ok(());
         }
@@ -482,7 +482,7 @@ impl Pass<'_> {
             file: log.to_owned(),
             position: 0,
             partition: Some(view.partition),
-            offsets: Some((view.entry.base_offset, view.end_offset.saturating_sub(1))),
+            offsets: Some((view.entry.base_offset, view.end_offset - 1)),
             reason: Reason::MissingFile,
             source: Source::Segment,
         })

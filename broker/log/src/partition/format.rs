@@ -318,7 +318,9 @@ fn is_possible(m: &Manifest) -> bool {
     let offsets = [m.log_start, m.next_offset].into_iter().chain(bases);
     numbers.into_iter().all(|number| number <= i64::MAX as u64)
         && lengths.into_iter().all(|length| length <= FILE_BYTES_MAX)
-        && offsets.into_iter().all(|offset| offset < i64::MAX)
+        && offsets
+            .into_iter()
+            .all(|offset| (0..i64::MAX).contains(&offset))
 }
 
 pub(crate) fn put_range(out: &mut Vec<u8>, range: &UnhealthyRange) {
