@@ -10,6 +10,8 @@ ALLOWED_CLUSTER_RULES = {  # (group, resource): verbs
     ("apps", "statefulsets"): {"get"},
     ("keelson.dev", "topics"): {"get", "list", "watch", "patch"},
     ("keelson.dev", "topics/status"): {"patch"},
+    ("keelson.dev", "consumergroups"): {"get", "list", "watch", "patch"},
+    ("keelson.dev", "consumergroups/status"): {"patch"},
 }
 
 
