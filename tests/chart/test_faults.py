@@ -37,6 +37,7 @@ class Scenario:
     def __init__(self, folder, prometheus, name, *settings):
         self.patient = faults.Patient(folder, prometheus, name, *settings)
         self.name, self.prometheus, self.asked = name, prometheus, set()
+        self.interval = INTERVAL
 
     def sees(self, title, expected, seconds=live.DEADLINE_S):
         """Waits until the panel shows exactly these legends, each with a value that is the number or satisfies the condition."""
@@ -59,7 +60,7 @@ class Scenario:
 
     def shows(self, title):
         self.asked.add(title)
-        return panels.shown(self.prometheus, PANELS[title], INTERVAL, instance=self.name)
+        return panels.shown(self.prometheus, PANELS[title], self.interval, instance=self.name)
 
 
 def wal(s):
@@ -91,6 +92,7 @@ def torn(s):
 
 def decoding(s):
     """A replay and a reader move what the errors are measured by."""
+    s.interval = "20s"  # each moves it once, and a client may take some seconds to come and go
     def decoded(**stages):
         idle = dict.fromkeys(("replay", "fetch", "scrub", "compaction", "replica"), 0)
         for title in ("Records decoded", "Bytes decoded"):
