@@ -185,12 +185,8 @@ pub(super) async fn annotate(
 ) -> Result<(), kube::Error> {
     let patch =
         Patch::Merge(json!({ "metadata": { "uid": id.uid, "annotations": { key: value } } }));
-    let params = PatchParams {
-        field_manager: Some(FIELD_MANAGER.to_owned()),
-        ..PatchParams::default()
-    };
     match api(client, id.kind, &id.namespace)
-        .patch(&id.name, &params, &patch)
+        .patch(&id.name, &merging(), &patch)
         .await
     {
         Ok(_) => Ok(()),
