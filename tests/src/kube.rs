@@ -345,6 +345,19 @@ impl Kube {
         path
     }
 
+    /// Applies an object that must be refused in these words.
+    #[track_caller]
+    pub fn refuses(&self, (kind, namespace, name): (&str, &str, &str), spec: &Value, words: &str) {
+        let refused = self.try_kubectl(
+            &["apply", "--server-side", "--field-manager=test", "-f", "-"],
+            &object(kind, namespace, name, spec).to_string(),
+        );
+        assert!(
+            refused.as_ref().is_err_and(|text| text.contains(words)),
+            "{spec}: {refused:?}"
+        );
+    }
+
     /// Runs kubectl; the text it printed, or what it complained about.
     pub fn try_kubectl(&self, args: &[&str], stdin: &str) -> Result<String, String> {
         let mut child = Command::new(binary("kubectl"))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use keelson_tests::groups::{commit, committed, member};
-use keelson_tests::kube::{self, OPERATOR_WITHIN, Operator, shared};
+use keelson_tests::kube::{OPERATOR_WITHIN, Operator, shared};
 use keelson_tests::records::batch;
 use keelson_tests::stage::{Stage, message, now_ms};
 use keelson_tests::wire::Wire;
@@ -207,15 +207,7 @@ fn admission_refuses_what_does_not_go_together() {
             "shiftBy goes with",
         ),
     ] {
-        let manifest = kube::object("ConsumerGroup", namespace, GROUP, &spec).to_string();
-        let refused = shared().try_kubectl(
-            &["apply", "--server-side", "--field-manager=test", "-f", "-"],
-            &manifest,
-        );
-        assert!(
-            refused.as_ref().is_err_and(|text| text.contains(words)),
-            "{spec}: {refused:?}"
-        );
+        shared().refuses(("ConsumerGroup", namespace, GROUP), &spec, words);
     }
     // The largest that may be is within the budget of the rules, also when it is changed.
     let list: Vec<Value> = (0..256)

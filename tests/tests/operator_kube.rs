@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use keelson_tests::disk::{self, Place};
-use keelson_tests::kube::{self, OPERATOR_WITHIN, Operator, condition, shared};
+use keelson_tests::kube::{OPERATOR_WITHIN, Operator, condition, shared};
 use keelson_tests::records::{batch, payload};
 use keelson_tests::stage::{Stage, config, message, now_ms, tamper, topic};
 use keelson_tests::wire::Wire;
@@ -126,15 +126,7 @@ fn admission_refuses_what_cannot_change() {
             "keelson.owner is set by the operator",
         ),
     ] {
-        let manifest = kube::object("Topic", namespace, "orders", &spec).to_string();
-        let refused = shared().try_kubectl(
-            &["apply", "--server-side", "--field-manager=test", "-f", "-"],
-            &manifest,
-        );
-        assert!(
-            refused.as_ref().is_err_and(|text| text.contains(words)),
-            "{spec}: {refused:?}"
-        );
+        shared().refuses(("Topic", namespace, "orders"), &spec, words);
     }
 }
 
