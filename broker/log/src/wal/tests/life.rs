@@ -86,6 +86,18 @@ fn a_file_that_was_shortened_is_not_recycled() {
         if group >= 12 {
             started.wal.set_checkpoint(checkpoint).unwrap();
         }
+        for path in disk.files(&Path::new(DIR).join("wal")) {
+            let is_next_life =
+                path.extension().is_some_and(|it| it == "wal") && !path.ends_with(file_name(1));
+            let length = disk
+                .contents(&path)
+                .map_or(FILE_BYTES, |it| it.len() as u64);
+            assert!(
+                !is_next_life || length == FILE_BYTES,
+                "{}: {length} bytes",
+                path.display()
+            );
+        }
     }
     assert!(shortened, "the first file was recycled before");
     drop(started);
