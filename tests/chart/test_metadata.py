@@ -52,8 +52,58 @@ class ArtifactHub(unittest.TestCase):
             self.assertRegex(link["url"], "^https://")
 
 
+def state_metrics_schema():
+    """What kube-state-metrics reads of its configuration, as far as the chart uses it; a key it does not know, it passes over.
+
+    https://github.com/kubernetes/kube-state-metrics/blob/main/pkg/customresourcestate/config_metrics_types.go"""
+    path = {"type": "array", "minItems": 1, "items": schemas.TEXT}
+    labels = {"type": "object", "minProperties": 1, "propertyNames": {"pattern": "^[a-z_]+$"}, "additionalProperties": path}
+    states = {"type": "array", "minItems": 2, "uniqueItems": True, "items": schemas.TEXT}
+    kinds = {
+        "Info": ("info", {"path": path, "labelsFromPath": labels}, ["labelsFromPath"]),
+        "Gauge": ("gauge", {"path": path, "labelsFromPath": labels, "valueFrom": path, "nilIsZero": {"type": "boolean"}}, ["path"]),
+        "StateSet": ("stateSet", {"path": path, "labelsFromPath": labels, "valueFrom": path, "labelName": schemas.TEXT, "list": states},
+                     ["path", "labelName", "list"])}
+    each = [schemas.strict({"type": {"const": kind}, key: schemas.strict(inner, needed)}, ["type", key])
+            for kind, (key, inner, needed) in kinds.items()]
+    metric = schemas.strict({"name": {"pattern": "^[a-z_]+$"}, "help": {"pattern": r"\.$"}, "each": {"oneOf": each}}, ["name", "help", "each"])
+    return schemas.strict({"kind": {"const": "CustomResourceStateMetrics"}, "spec": schemas.strict({"resources": {
+        "type": "array", "items": schemas.strict({
+            "groupVersionKind": schemas.strict(dict.fromkeys(("group", "version", "kind"), schemas.TEXT), ["group", "version", "kind"]),
+            "metricNamePrefix": schemas.TEXT, "errorLogV": {"type": "integer"}, "labelsFromPath": labels,
+            "metrics": {"type": "array", "items": metric}}, ["groupVersionKind", "metricNamePrefix", "labelsFromPath", "metrics"])}},
+        ["resources"])}, ["kind", "spec"])
+
+
 class KubeStateMetrics(unittest.TestCase):
     CONFIG = yaml.safe_load((chart.CHART / "files" / "kube-state-metrics.yaml").read_text())
+    # Fields that no family tells, with all that is in them, and why.
+    CONDITIONS = dict.fromkeys((f"status.conditions.{key}" for key in ("message", "lastTransitionTime", "observedGeneration")),
+                               "for people who read the object")
+    LEFT_OUT = {
+        "Topic": {
+            "spec.topicName": "status.topicName is it, also where it is the object's name",
+            **dict.fromkeys(("spec.config", "spec.replicationFactor"), "where the topic differs, status.drift says so"),
+            **dict.fromkeys(("spec.configPolicy", "spec.adoptionPolicy", "spec.driftPolicy", "spec.deletionPolicy"), "rules, no state"),
+            **CONDITIONS,
+        },
+        "ConsumerGroup": {
+            **dict.fromkeys(("spec.topics", "spec.initialOffsets", "spec.deletionPolicy"), "rules, no state"),
+            **dict.fromkeys(("spec.reset.timestamp", "spec.reset.offsets", "spec.reset.shiftBy", "spec.reset.topics", "spec.reset.deadline",
+                             "spec.reset.dryRun"), "parts of a request, which its id names"),
+            "status.lastReset.partitions": "up to 256 moves, to be read in the object",
+            "status.topics.partitions": "how many there are is in kafka_topic_partitions",
+            **CONDITIONS,
+        },
+    }
+
+    @staticmethod
+    def root(kind):
+        """The schema of a kind, with what Kubernetes adds to it."""
+        text, time = {"type": "string"}, {"type": "string", "format": "date-time"}
+        metadata = {"name": text, "namespace": text, "generation": {"type": "integer"}, "creationTimestamp": time, "deletionTimestamp": time}
+        schema = schemas.crd_schemas()[kind]
+        return {**schema, "properties": {**schema["properties"], "metadata": {"type": "object", "properties": metadata}}}
 
     @staticmethod
     def field(schema, path, where):
@@ -64,35 +114,62 @@ class KubeStateMetrics(unittest.TestCase):
             schema = schema["properties"][part]
         return schema
 
-    def test_every_path_leads_to_a_field(self):
-        kinds = set()
+    @staticmethod
+    def leaves(schema, path=()):
+        """Dotted paths of the fields that hold a value; maps count as one."""
+        schema = schema.get("items", schema)
+        if "properties" not in schema:
+            yield ".".join(path)
+        for key, inner in schema.get("properties", {}).items():
+            yield from KubeStateMetrics.leaves(inner, (*path, key))
+
+    def families(self):
+        """(where, schema of the kind, name, type, what is given for the type) of each family."""
         for resource in self.CONFIG["spec"]["resources"]:
-            gvk = resource["groupVersionKind"]
-            kinds.add(gvk["kind"])
-            root = dict(schemas.crd_schemas()[gvk["kind"]])
-            metadata = {"type": "object", "properties": {"name": {"type": "string"}, "namespace": {"type": "string"}, "generation": {"type": "integer"}}}
-            root["properties"] = {**root["properties"], "metadata": metadata}
-            names = []
-            for path in resource["labelsFromPath"].values():
-                self.field(root, path, gvk["kind"])
+            kind = resource["groupVersionKind"]["kind"]
             for metric in resource["metrics"]:
-                where = f"{gvk['kind']} {metric['name']}"
-                names.append(metric["name"])
-                kind = metric["each"]["type"]
-                each = metric["each"][kind[0].lower() + kind[1:]]
-                base = self.field(root, each.get("path", []), where)
-                base = base.get("items", base)
-                for path in each.get("labelsFromPath", {}).values():
-                    self.field(base, path, where)
-                value = self.field(base, each.get("valueFrom", []), where)
-                if kind == "Gauge":
-                    self.assertIn(value["type"], ("integer", "number"), where)
-                if kind == "StateSet":
-                    self.assertEqual(each["list"], value["enum"], where)
-                self.assertEqual(kind == "Info", metric["name"].endswith("info"), where)
-                self.assertTrue(metric["help"])
+                [inner] = [value for key, value in metric["each"].items() if key != "type"]
+                yield f"{kind} {metric['name']}", self.root(kind), metric["name"], metric["each"]["type"], inner
+
+    def test_it_reads_it(self):
+        jsonschema.validate(self.CONFIG, state_metrics_schema())
+        self.assertEqual(sorted((r["groupVersionKind"]["kind"], r["groupVersionKind"]["version"]) for r in self.CONFIG["spec"]["resources"]),
+                         sorted((c["kind"], c["version"]) for c in annotation("crds")))
+        for resource in self.CONFIG["spec"]["resources"]:
+            names = [metric["name"] for metric in resource["metrics"]]
             self.assertEqual(len(names), len(set(names)))
-        self.assertEqual(kinds, set(schemas.crd_schemas()))
+
+    def test_every_path_leads_to_a_field_of_the_right_type(self):
+        for resource in self.CONFIG["spec"]["resources"]:
+            kind = resource["groupVersionKind"]["kind"]
+            for path in resource["labelsFromPath"].values():
+                self.field(self.root(kind), path, kind)
+        for where, root, name, kind, each in self.families():
+            base = self.field(root, each.get("path", []), where)
+            base = base.get("items", base)
+            for path in each.get("labelsFromPath", {}).values():
+                self.assertIn(self.field(base, path, where)["type"], ("string", "integer"), f"{where}: {path}")
+            value = self.field(base, each.get("valueFrom", []), where)
+            if kind == "Gauge":  # a time becomes Unix time, a boolean 0 or 1
+                self.assertTrue(value["type"] in ("integer", "number", "boolean") or value.get("format") == "date-time", where)
+            if kind == "StateSet":
+                # Kafka's words have no enum, since a newer broker may have others; the field's description lists them.
+                words = value.get("enum") or re.findall(r"[A-Z][A-Za-z]+", value["description"].partition(": ")[2])
+                self.assertEqual(each["list"], words, where)
+                self.assertEqual(value["type"], "string", where)
+            self.assertEqual(kind == "Info", name.endswith("info"), where)
+
+    def test_every_field_is_told_or_left_out_for_a_reason(self):
+        told = {kind: set() for kind in schemas.crd_schemas()}
+        for where, _, _, kind, each in self.families():
+            values = [] if kind == "Info" else [each.get("valueFrom", [])]
+            told[where.split()[0]] |= {".".join(each.get("path", []) + path) for path in [*each.get("labelsFromPath", {}).values(), *values]}
+        for kind, left_out in self.LEFT_OUT.items():
+            fields = {path for path in self.leaves(self.root(kind)) if not path.startswith("metadata.")}
+            within = {out: {path for path in fields if f"{path}.".startswith(f"{out}.")} for out in left_out}
+            self.assertEqual([out for out, paths in within.items() if not paths], [], f"{kind}: no such field")
+            left = set().union(*within.values())
+            self.assertEqual((fields - told[kind] - left, told[kind] & left), (set(), set()), kind)
 
     def test_the_readme_names_every_family_and_label(self):
         text = (chart.CHART / "README.md").read_text()
