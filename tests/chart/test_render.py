@@ -260,7 +260,8 @@ class Render(unittest.TestCase):
                 found = dict(zip(chart.case_names(), pool.map(notes, chart.case_names())))
         for case, text in found.items():
             with self.subTest(case):
-                self.assertNotRegex(text, r"<no value>|nil|\{\{|\n\n\n| \n")
+                plain = re.sub(r" -o go-template='.*'", "", text)
+                self.assertNotRegex(plain, r"<no value>|nil|\{\{|\n\n\n| \n")
                 self.assertEqual("rollout status statefulset/demo-broker" in text, True)
                 self.assertEqual("helm -n streams test demo" in text, chart.case_values(case).get("test", {}).get("enabled", True))
                 for manifest in re.findall(r"<<EOF\n(.*?)\nEOF\n", text, re.S):
@@ -268,6 +269,13 @@ class Render(unittest.TestCase):
                     schemas.validate(topic)
                     self.assertEqual(topic["spec"]["clusterRef"]["name"], "demo")
         self.assertIn("demo-bootstrap.streams.svc.k8s.example.org:9092\n", found["everything"])
+        for case, line in (
+                ("external-name", "kafka.example.org:9094"),
+                ("external-node-port", """kubectl -n streams get pod demo-broker-0 -o jsonpath='{.status.hostIP}{":31092\\n"}'"""),
+                ("external-load-balancer", "kubectl -n streams get service demo-broker-0-external -o go-template="
+                 """'{{range .status.loadBalancer.ingress}}{{or .hostname .ip}}:9094{{"\\n"}}{{end}}'""")):
+            self.assertIn(f"\n\n{line}\n\n", found[case])
+            self.assertEqual([c for c, text in found.items() if line in text], [case])
         self.assertNotIn("<<EOF", found["minimal"])
         self.assertNotIn("No alerts", found["pod-monitor"])
         self.assertIn("No hook", found["openshift"])

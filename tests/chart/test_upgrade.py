@@ -21,7 +21,7 @@ def kept(o):
     if kind == "Deployment":
         return spec["selector"]
     if kind == "Service":
-        return {"clusterIP": spec.get("clusterIP"), "selector": spec["selector"], "ports": spec["ports"]}
+        return {"clusterIP": spec.get("clusterIP"), "selector": spec["selector"], "ports": spec["ports"], "loadBalancerClass": spec.get("loadBalancerClass")}
     if kind.endswith("RoleBinding"):
         return o["roleRef"]
     if kind == "ConfigMap":

@@ -150,8 +150,11 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- if and .enabled (eq .type "NodePort") (not .nodePort) -}}
 {{- fail "broker.listeners.external.nodePort is not set: with type NodePort clients are told the port, so that it must be known" -}}
 {{- end -}}
-{{- if and .enabled (eq .type "NodePort") .loadBalancerSourceRanges -}}
-{{- fail "broker.listeners.external.loadBalancerSourceRanges has no effect with type NodePort" -}}
+{{- $external := . -}}
+{{- range $key := list "loadBalancerClass" "loadBalancerSourceRanges" -}}
+{{- if and $external.enabled (eq $external.type "NodePort") (index $external $key) -}}
+{{- fail (printf "broker.listeners.external.%s has no effect with type NodePort" $key) -}}
+{{- end -}}
 {{- end -}}
 {{- if and .enabled (eq .type "LoadBalancer") (not .advertisedHost) (not $.Values.operator.enabled) -}}
 {{- fail "broker.listeners.external.advertisedHost is not set, and without the operator nobody tells the broker what address its load balancer got" -}}
