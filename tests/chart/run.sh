@@ -45,8 +45,14 @@ export LC_ALL=C.UTF-8 HELM_CONFIG_HOME="$cache/helm" HELM_CACHE_HOME="$cache/hel
 unset KUBECONFIG
 export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$root/tests/chart"
 run=("$venv/bin/python" -W ignore::ResourceWarning -m unittest -v)
-templates=("${run[@]}" test_metadata test_render test_upgrade test_effects test_values test_security)
-contents=("${run[@]}" test_rules test_dashboards test_image)
+# promtool syncs a database for each of some hundred cases: in memory, where there is room, that costs nothing.
+scratch="${TMPDIR:-/tmp}"
+if [[ -w /dev/shm ]] && (($(df --output=avail -k /dev/shm | tail -n 1) > 262144)); then
+  scratch=/dev/shm
+fi
+# Helm and promtool run for moments, on every core: with garbage collected seldom and on one thread they cost a third less.
+static=(env GOGC=400 GOMAXPROCS=1 TMPDIR="$scratch" "$venv/bin/python" -W ignore::ResourceWarning tests/chart/static.py
+  test_rules test_effects test_render test_values test_upgrade test_metadata test_security test_dashboards test_image)
 live=("${run[@]}" test_live)
 # Volumes are mounted where nobody else sees them, and are gone with the process.
 faults=(unshare --mount --propagation private "${run[@]}" test_faults)
@@ -70,9 +76,9 @@ case "${1:-}" in
   --live) both live faults ;;
   --faults) exec "${faults[@]}" ;;
   --pictures) exec unshare --mount --propagation private "$venv/bin/python" -W ignore::ResourceWarning tests/chart/pictures.py ;;
-  --static) both templates contents ;;
+  --static) exec "${static[@]}" ;;
   "")
-    both templates contents
+    "${static[@]}"
     both live faults
     ;;
   *) sed -n '2,9s/^# //p' "$0"; exit 2 ;;
