@@ -23,6 +23,8 @@ if [ "$ignored" != 0 ]; then
   echo "FAILED: $ignored ignored tests; a test either runs or goes" >&2
   exit 1
 fi
+step "the judge of the cluster test"
+python3 -B tests/kube/test_judge.py
 if [ -x tests/chart/run.sh ]; then
   step chart
   tests/chart/run.sh --static
