@@ -6,20 +6,23 @@
 #   KEELSON_NEXT_IMAGE    the image to upgrade to (default: the same one)
 #   KEELSON_CLIENT_IMAGE  with KUBECONFIG: the clients' image (tests/kube/client/build.sh makes an archive)
 #   KEELSON_API_STOP, KEELSON_API_START  with KUBECONFIG: commands that stop and start its API server; without them that is left out
+#   KEELSON_GROWING_CLASS  with KUBECONFIG: a storage class whose volumes grow while they are mounted; without it that is left out
 #   KEELSON_BINARIES      without KUBECONFIG: a folder with release binaries, instead of building them
-#   KEELSON_SCENARIOS     some of: first-day faults second-name damage uninstall namespaces rendering (then no report is written)
+#   KEELSON_SCENARIOS     some of: first-day faults second-name damage uninstall listeners volumes namespaces rendering (then no report is written)
 #   KEEP_CLUSTER=1        leaves everything as it is at the end
 set -uo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 root="$(cd "$here/../.." && pwd)"
 cd "$root" || exit 2
 export PATH="$BIN:$PATH" HELM_CACHE_HOME="$KUBE_BENCH_HOME/helm" HELM_CONFIG_HOME="$KUBE_BENCH_HOME/helm" HELM_DATA_HOME="$KUBE_BENCH_HOME/helm"
-all="first-day faults second-name damage uninstall namespaces rendering"
+all="first-day faults second-name damage uninstall listeners volumes namespaces rendering"
 scenarios="${KEELSON_SCENARIOS:-$all}"
+namespaces=(streams second edges home-{a..e} home-{a..e}-team rendering)
 version="$(sed -n 's/^appVersion: "\(.*\)"/\1/p' charts/keelson/Chart.yaml)"
 work="${CARGO_TARGET_DIR:-target}/cluster-test"
 rm -rf "$work" && mkdir -p "$work" || exit 2
 work="$(realpath "$work")"
+own="" growing_class="${KEELSON_GROWING_CLASS:-}"
 api_stop="${KEELSON_API_STOP:-}" api_start="${KEELSON_API_START:-}" api_pause="" api_resume="" dns_ttl="as long as this cluster has it"
 
 own_cluster() { # images from the binaries of this machine, one node
@@ -34,19 +37,36 @@ own_cluster() { # images from the binaries of this machine, one node
   "$here/client/build.sh" >&2 || return 1
   api_stop="$here/node.sh api-kill" api_start="$here/node.sh api-start"
   api_pause="$here/node.sh api-pause" api_resume="$here/node.sh api-resume"
-  dns_ttl="${KUBE_BENCH_DNS_TTL:-30} s, as kubeadm sets it"
+  dns_ttl="${KUBE_BENCH_DNS_TTL:-30} s, as kubeadm sets it" own=1 growing_class=bench-xfs
   KUBECONFIG="$("$here/up.sh" 1)" || return 1
   export KUBECONFIG
 }
 given_cluster() {
-  image="${KEELSON_IMAGE:?KUBECONFIG is set: name an image that the cluster can pull}" client_image="${KEELSON_CLIENT_IMAGE:?KUBECONFIG is set: name the image of the clients}"
-  next_image="${KEELSON_NEXT_IMAGE:-$image}"
-  kubectl get --raw /readyz >/dev/null
+  image="${KEELSON_IMAGE:-}" client_image="${KEELSON_CLIENT_IMAGE:-}" next_image="${KEELSON_NEXT_IMAGE:-${KEELSON_IMAGE:-}}"
+  if [[ -z "$image" || -z "$client_image" ]]; then
+    say "KUBECONFIG is set, so the test runs on that cluster, which has to be able to pull two images. \`make image\` and"
+    say "tests/kube/client/build.sh print the path of an archive of each; push them to a registry of that cluster, or load them into its nodes. Then:"
+    say "  KEELSON_IMAGE=REGISTRY/NAME:TAG KEELSON_CLIENT_IMAGE=REGISTRY/NAME:TAG make cluster-test"
+    say "Without KUBECONFIG a cluster is brought up on this machine."
+    return 1
+  fi
+  kubectl get --raw /readyz >/dev/null || return 1
+  local found
+  found="$(kubectl get namespaces --ignore-not-found -o name "${namespaces[@]}" | cut -d/ -f2 | paste -sd' ')"
+  [[ -z "$found" ]] || { say "an earlier run left namespaces of this test: kubectl delete namespace $found"; return 1; }
 }
-finish() { [[ -n "${KEEP_CLUSTER:-}" ]] || "$here/down.sh"; }
+finish() {
+  if [[ -z "${KEEP_CLUSTER:-}" ]]; then "$here/down.sh"; return; fi
+  say "The cluster goes on. Once more on it, if no namespace of the test is left:"
+  say "  KUBECONFIG=$KUBECONFIG KEELSON_IMAGE=$image KEELSON_NEXT_IMAGE=$next_image KEELSON_CLIENT_IMAGE=$client_image \\"
+  say "    KEELSON_API_STOP='$api_stop' KEELSON_API_START='$api_start' KEELSON_GROWING_CLASS=$growing_class make cluster-test"
+  say "Its end: tests/kube/down.sh"
+}
 description() {
   echo "Kubernetes $(kubectl version -o json | jq -r .serverVersion.gitVersion), $(kubectl get nodes -o json | jq -r '[.items[].status.nodeInfo | "\(.containerRuntimeVersion), kernel \(.kernelVersion)"] | unique | join("; ")'),"
   echo "$(kubectl get nodes -o name | wc -l) node(s) of $(kubectl get nodes -o jsonpath='{.items[0].status.capacity.cpu}') CPUs, Helm $(helm version --template '{{.Version}}')."
+  echo "Code: $(git describe --always --dirty --exclude '*' 2>/dev/null || echo "not from git")${own:+, binaries: $(basename "${KEELSON_BINARIES:-release}")}."
+  if [[ -n "$own" ]]; then echo "Load average of the machine, after each check: $(load_average)."; fi
 }
 
 for tool in kubectl helm jq; do command -v $tool >/dev/null || [[ -z "${KUBECONFIG:-}" ]] || die "$tool is missing"; done

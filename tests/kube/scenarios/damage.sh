@@ -1,30 +1,8 @@
 # One byte on the broker's disk is flipped while no broker runs. Uses the release of first-day.sh.
 ns=streams release=keelson
-on_volume() { # PYTHON: a pod with the broker's volume, while the broker does not run
-  k apply -f - <<T
-apiVersion: v1
-kind: Pod
-metadata: {name: surgeon}
-spec:
-  restartPolicy: Never
-  automountServiceAccountToken: false
-  securityContext: {runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532, fsGroupChangePolicy: OnRootMismatch, seccompProfile: {type: RuntimeDefault}}
-  containers:
-    - name: surgeon
-      image: $client_image
-      imagePullPolicy: IfNotPresent
-      command: [python3, /client/flip.py, /var/lib/keelson/data, to-be-damaged-]
-      volumeMounts: [{name: data, mountPath: /var/lib/keelson}, {name: client, mountPath: /client}]
-      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-  volumes: [{name: client, configMap: {name: client}}, {name: data, persistentVolumeClaim: {claimName: data-$release-broker-0}}]
-T
-  k wait --for=jsonpath='{.status.phase}'=Succeeded pod/surgeon --timeout=60s; local result=$?
-  k logs surgeon; k delete pod surgeon --timeout=60s
-  return $result
-}
 break_a_byte() {
-  k scale "statefulset/$release-broker" --replicas=0 && k wait --for=delete "pod/$release-broker-0" --timeout=90s && on_volume; local result=$?
-  k scale "statefulset/$release-broker" --replicas=1 && until_ok 60 k get pod "$release-broker-0" && k rollout status "statefulset/$release-broker" --timeout=120s || return 1
+  broker_stops && on_volume python3 /client/flip.py /var/lib/keelson/data to-be-damaged-; local result=$?
+  broker_starts || return 1
   return $result
 }
 decode_errors() { pod_http "$release-broker-0:9080" /metrics | awk '/^keelson_wal_decode_errors_total/ {s += $NF} END {print s}'; }

@@ -7,7 +7,6 @@ home_and_team() { # RELEASE: a release in the namespace RELEASE that also looks 
   namespace "$ns" && namespace "$team" && client_pod && install --set "crds.install=$(crds_missing)" --set "operator.watchNamespaces={$ns,$team}" --wait --timeout 180s || return 1
   topics_in "$ns" && topics_in "$team"
 }
-crds_missing() { if kubectl get crd topics.keelson.dev >/dev/null 2>&1; then echo false; else echo true; fi; }
 topics_in() { # NAMESPACE: twenty with Delete and one with Retain, all Ready
   local i
   for i in $(seq 20); do
@@ -29,7 +28,6 @@ left_in() { local it; for it in "$@"; do kubectl get namespace "$it" -o jsonpath
 topics_went() { # NAMESPACE: those with Delete are gone from the broker, the one with Retain is not
   until_ok 30 on_broker "$1.kept" && fails in_client "kcat -L -b $release-bootstrap:9092 -J | grep -oE '\"topic\":\"$1[.]t[0-9]+\"'"
 }
-scale_broker() { k scale "statefulset/$release-broker" --replicas="$1" && if [[ $1 == 0 ]]; then k wait --for=delete "pod/$release-broker-0" --timeout=90s; else until_ok 60 k get pod "$release-broker-0" && k rollout status "statefulset/$release-broker" --timeout=120s; fi; }
 held() { # NAMESPACE: its Topics say why they wait
   kubectl delete namespace "$1" --wait=false && ns="$1" until_has '^True DeletionHeld' 60 condition topic.keelson.dev/t1 Deleting && kubectl get namespace "$1"
 }
@@ -64,12 +62,12 @@ ok "both are deleted at once" gone home-c home-c-team
 
 release=home-d ns=home-d
 ok "again two namespaces" home_and_team home-d
-ok "the broker is away" scale_broker 0
+ok "the broker is away" broker_stops
 ok "the team's namespace is deleted meanwhile: it is held, with the reason on its Topics" held home-d-team
-ok "the broker comes back" scale_broker 1
+ok "the broker comes back" broker_starts
 ok "the team's namespace goes" ends home-d-team
 ok "its topics with Delete went, the one with Retain stayed" topics_went home-d-team
-ok "the release's namespace is deleted while the broker is away" eval 'scale_broker 0 && gone home-d'
+ok "the release's namespace is deleted while the broker is away" eval 'broker_stops && gone home-d'
 
 release=home-e ns=home-e
 ok "again two namespaces" home_and_team home-e
