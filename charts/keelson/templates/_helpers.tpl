@@ -146,6 +146,11 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- if gt (len .Release.Name) 40 -}}
 {{- fail (printf "the release name %q has more than 40 characters: pod and service names made from it would be too long" .Release.Name) -}}
 {{- end -}}
+{{- range $key := list "listeners" "advertised.listeners" "listener.security.protocol.map" "http.listen" "keelson.known.dir" "keelson.termination.message.path" -}}
+{{- if hasKey $.Values.broker.config $key -}}
+{{- fail (printf "broker.config: the chart sets %s itself%s" $key (contains "listener" $key | ternary "; broker.listeners.external adds a listener" "")) -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.broker.listeners.external -}}
 {{- if and .enabled (eq .type "NodePort") (not .nodePort) -}}
 {{- fail "broker.listeners.external.nodePort is not set: with type NodePort clients are told the port, so that it must be known" -}}
