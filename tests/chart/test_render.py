@@ -200,7 +200,8 @@ class Render(unittest.TestCase):
             return advertised.partition(",")[2], properties, container, rendered
 
         for case, want, port in (("external-node-port", "EXTERNAL://$(HOST_IP):31092", 9095), ("external-load-balancer", "", 9094),
-                                 ("external-name", "EXTERNAL://kafka.example.org:9094", 9094)):
+                                 ("external-name", "EXTERNAL://kafka.example.org:9094", 9094),
+                                 ("external-proxy", "EXTERNAL://kafka.example.org:9443", 9443)):
             with self.subTest(case):
                 advertised, properties, container, rendered = told(case)
                 self.assertEqual(advertised, want)
@@ -271,6 +272,7 @@ class Render(unittest.TestCase):
         self.assertIn("demo-bootstrap.streams.svc.k8s.example.org:9092\n", found["everything"])
         for case, line in (
                 ("external-name", "kafka.example.org:9094"),
+                ("external-proxy", "kafka.example.org:9443"),
                 ("external-node-port", """kubectl -n streams get pod demo-broker-0 -o jsonpath='{.status.hostIP}{":31092\\n"}'"""),
                 ("external-load-balancer", "kubectl -n streams get service demo-broker-0-external -o go-template="
                  """'{{range .status.loadBalancer.ingress}}{{or .hostname .ip}}:9094{{"\\n"}}{{end}}'""")):

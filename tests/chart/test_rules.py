@@ -100,10 +100,21 @@ class Rules(unittest.TestCase):
             file.flush()
             code, out = promtool("check", "rules", file.name)
         self.assertEqual(code, 0, out)
-        ours = list(alerts())
         theirs = [r for g in rendered["spec"]["groups"] for r in g["rules"]]
-        self.assertEqual([r["alert"] for r in ours], [r["alert"] for r in theirs])
+        text = chart.RULES.read_text().replace('job=~".+"', 'namespace="streams",job=~"demo-(broker-headless|operator)"')
+        self.assertEqual(rendered["spec"], yaml.safe_load(text.replace("docs/runbooks/", "https://runbooks.example.org/keelson/")))
         for rule in theirs:
             self.assertNotIn('job=~".+"', rule["expr"])
             self.assertIn('namespace="streams",job=~"demo-(broker-headless|operator)"', rule["expr"])
             self.assertEqual(rule["annotations"]["runbook_url"], f"https://runbooks.example.org/keelson/{rule['alert']}.md")
+
+    def test_alerts_get_labels_and_are_left_out_by_name(self):
+        rendered = chart.find(chart.case_objects("pod-monitor"), "PrometheusRule", "demo-keelson-streams")
+        values = chart.case_values("pod-monitor")["monitoring"]["prometheusRule"]
+        theirs = {r["alert"]: r for g in rendered["spec"]["groups"] for r in g["rules"]}
+        ours = {r["alert"]: r for r in alerts()}
+        self.assertEqual(set(theirs), set(ours) - set(values["disabledAlerts"]))
+        self.assertEqual(len(ours) - len(theirs), 2)
+        for name, rule in theirs.items():
+            self.assertEqual(rule["labels"], {**ours[name]["labels"], "team": "streams"})
+        self.assertTrue(all(g["rules"] for g in rendered["spec"]["groups"]))

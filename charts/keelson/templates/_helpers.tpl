@@ -155,10 +155,20 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- if and .enabled (eq .type "NodePort") (not .nodePort) -}}
 {{- fail "broker.listeners.external.nodePort is not set: with type NodePort clients are told the port, so that it must be known" -}}
 {{- end -}}
-{{- $external := . -}}
-{{- range $key := list "loadBalancerClass" "loadBalancerSourceRanges" -}}
-{{- if and $external.enabled (eq $external.type "NodePort") (index $external $key) -}}
-{{- fail (printf "broker.listeners.external.%s has no effect with type NodePort" $key) -}}
+{{- $ignored := dict -}}
+{{- if ne .type "LoadBalancer" -}}
+{{- $ignored = dict "loadBalancerClass" .loadBalancerClass "loadBalancerSourceRanges" .loadBalancerSourceRanges
+  "allocateLoadBalancerNodePorts" (not .allocateLoadBalancerNodePorts) -}}
+{{- end -}}
+{{- if eq .type "ClusterIP" -}}
+{{- $ignored = merge (dict "nodePort" .nodePort "externalTrafficPolicy" (ne .externalTrafficPolicy "Local")) $ignored -}}
+{{- if and .enabled (not .advertisedHost) -}}
+{{- fail "broker.listeners.external.advertisedHost is not set: with type ClusterIP nobody else knows what clients reach it by" -}}
+{{- end -}}
+{{- end -}}
+{{- range $key, $set := $ignored -}}
+{{- if and $.Values.broker.listeners.external.enabled $set -}}
+{{- fail (printf "broker.listeners.external.%s has no effect with type %s" $key $.Values.broker.listeners.external.type) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .enabled (eq .type "LoadBalancer") (not .advertisedHost) (not $.Values.operator.enabled) -}}
@@ -174,6 +184,9 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- fail (printf "operator.watchNamespaces has %q twice" .name) -}}
 {{- end -}}
 {{- $_ := set $seen .name true -}}
+{{- end -}}
+{{- if hasKey .Values.monitoring.prometheusRule.ruleLabels "severity" -}}
+{{- fail "monitoring.prometheusRule.ruleLabels has severity, which each alert has of its own" -}}
 {{- end -}}
 {{- if and .Values.monitoring.serviceMonitor.enabled .Values.monitoring.podMonitor.enabled -}}
 {{- fail "monitoring.serviceMonitor and monitoring.podMonitor exclude each other: everything would be scraped twice" -}}
