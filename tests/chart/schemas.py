@@ -11,8 +11,9 @@ from referencing import Registry, Resource
 
 import chart
 
-# From the oldest that Chart.yaml admits to the newest there is a schema for; as kubernetes-validate names its folders.
-VERSIONS = [v for v in kubernetes_validate.utils.all_versions() if tuple(map(int, v.split(".")[:2])) >= (1, 30)]
+# From the oldest that Chart.yaml admits to the newest there is a schema for. kubernetes-validate lists each of its folders, and
+# has two for a version.
+VERSIONS = [v for v in dict.fromkeys(kubernetes_validate.utils.all_versions()) if tuple(map(int, v.split(".")[:2])) >= (1, 30)]
 SCHEMAS = pathlib.Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
 
 
