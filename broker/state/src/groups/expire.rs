@@ -115,6 +115,8 @@ impl Group {
     /// Since when its offsets are unused; none while they are in use.
     fn unused_since(&self) -> Option<Since> {
         match self.state {
+            // What it holds is on its way out already.
+            GroupState::Dead => None,
             _ if self.protocol_type.is_none() && self.members.is_empty() => Some(Since::Commit),
             // An old record of the group does not say when it became empty.
             GroupState::Empty if self.state_since_ms < 0 => Some(Since::Commit),
@@ -122,8 +124,7 @@ impl Group {
             GroupState::Stable if self.subscribed_topics().is_some() => Some(Since::Commit),
             GroupState::Stable
             | GroupState::PreparingRebalance
-            | GroupState::CompletingRebalance
-            | GroupState::Dead => None,
+            | GroupState::CompletingRebalance => None,
         }
     }
 }

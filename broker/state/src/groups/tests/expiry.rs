@@ -112,6 +112,19 @@ fn offsets_of_an_empty_group_expire_when_it_was_empty_for_long_enough() {
 }
 
 #[test]
+fn what_is_on_its_way_out_is_not_taken_out_again() {
+    let mut bench = bench();
+    commit(&mut bench, "t", None, None);
+    bench.advance(RETENTION_MS);
+    assert_eq!(bench.state(), Some(GroupState::Dead));
+    let under_way = bench.persists.len();
+    bench.advance(3 * CHECK_MS);
+    assert_eq!(bench.persists.len(), under_way, "the log is slow");
+    bench.persist_all();
+    assert_eq!(bench.state(), None);
+}
+
+#[test]
 fn an_empty_group_without_offsets_goes_with_the_next_look() {
     let mut bench = bench();
     let member = stable(&mut bench, "consumer", subscription(&["t"]));
