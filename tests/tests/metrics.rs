@@ -32,6 +32,18 @@ const FAMILIES: &[(&str, &str, bool)] = &[
     ("keelson_disk_free_bytes", "gauge", false),
     ("keelson_disk_total_bytes", "gauge", false),
     ("keelson_tail_memory_bytes", "gauge", false),
+    ("keelson_transactional_ids", "gauge", true),
+    ("keelson_transaction_oldest_open_age_seconds", "gauge", true),
+    ("keelson_transaction_overdue_seconds", "gauge", true),
+    ("keelson_transactions_ended_total", "counter", true),
+    ("keelson_partitions_with_late_transactions", "gauge", true),
+    ("keelson_consumergroups", "gauge", true),
+    ("keelson_consumergroup_rebalances_total", "counter", true),
+    (
+        "keelson_consumergroup_expired_offsets_total",
+        "counter",
+        true,
+    ),
     ("keelson_kafka_request_duration_seconds", "histogram", false),
     ("keelson_kafka_requests_total", "counter", false),
     ("keelson_build_info", "gauge", false),
@@ -161,6 +173,8 @@ fn the_exporters_families_follow_topics_and_groups() {
             .count(),
         1
     );
+    assert_eq!(metrics.sum("keelson_consumergroups", &[]), 1.0);
+    assert!(metrics.sum("keelson_consumergroup_rebalances_total", &[]) >= 1.0);
     wire.produce("orders", 0, keelson_tests::records::fresh_batch(&[b"late"]))
         .expect("a record");
     assert_eq!(broker.metrics().sum("kafka_consumergroup_lag", &group), 1.0);

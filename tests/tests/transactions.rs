@@ -126,6 +126,14 @@ fn librdkafka_commits_and_aborts() {
     second.commit_transaction(WITHIN).expect("a commit");
     let seen = committed(broker.bootstrap());
     assert_eq!((seen.len(), seen.get("open")), (14, None), "{seen:?}");
+    let metrics = broker.metrics();
+    // Of an abort that comes before any partition was added the broker never hears.
+    for (outcome, count) in [("committed", 14.0), ("fenced", 1.0)] {
+        let labels = [("outcome", outcome)];
+        let ended = metrics.sum("keelson_transactions_ended_total", &labels);
+        assert_eq!(ended, count, "{outcome}");
+    }
+    assert_eq!(metrics.sum("keelson_transactional_ids", &[]), 1.0);
 }
 
 fn is_fatal(error: &KafkaError) -> bool {

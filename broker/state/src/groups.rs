@@ -9,6 +9,7 @@
 //! Every request that carries a token gets exactly one `Effect::Reply` with that token, also when a later request of
 //! the same member takes its place.
 
+mod census;
 mod commit;
 mod expire;
 mod group;
@@ -24,6 +25,7 @@ mod timers;
 mod types;
 mod view;
 
+pub use census::{GroupCensus, Happened};
 pub use machine::GroupCoordinator;
 pub use types::{
     CommitEntry, CommitRequest, DeleteOffsetsRequest, Effect, FailedBecause, GroupConfig,

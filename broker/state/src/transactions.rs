@@ -9,6 +9,7 @@
 //! as `Effect::WriteMarkers`, and only when these are in their partitions is the transaction complete. A machine that was
 //! replayed goes on where the log says it was. Every request gets exactly one `Effect::Reply`.
 
+mod census;
 mod end;
 mod init;
 mod load;
@@ -18,6 +19,7 @@ mod types;
 mod value;
 mod view;
 
+pub use census::{Ended, Outcome, TransactionCensus};
 pub use machine::TransactionCoordinator;
 pub use types::{
     AddRequest, Effect, EndRequest, InitRequest, Input, MarkersId, ProducerIds, Reply,

@@ -1,5 +1,6 @@
 //! Transactions against a broker on a real log: both versions of the protocol, restarts, what readers see.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,6 +31,8 @@ use keelson_protocol::{BatchHeader, ErrorCode, records};
 
 use super::common::text;
 use crate::broker::now_ms;
+use crate::metrics::coordinators;
+use crate::partitions::{AckGroup, Incoming};
 use crate::testing::{TestBroker, base_offset, name, produce_request};
 
 const SETS: &[&str] = &[
@@ -448,6 +451,50 @@ async fn a_transaction_that_takes_too_long_is_aborted() {
     }
     assert_eq!(answer, Err(fenced));
     assert_eq!(committed(&broker, 0).await, Vec::<String>::new());
+}
+
+/// The value of a series of `/metrics` that a coordinator counts.
+async fn counted(broker: &TestBroker, series: &str) -> String {
+    let mut text = String::new();
+    let counted = coordinators::Counted::now(&broker.broker).await;
+    coordinators::render(&broker.broker, &counted, &mut text);
+    let mut lines = text.lines().filter_map(|line| line.rsplit_once(' '));
+    let found = lines.find(|(name, _)| *name == series);
+    found.expect("it is always there").1.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_see_what_is_open_and_how_it_ended() {
+    let ongoing = "keelson_transactional_ids{state=\"Ongoing\"}";
+    let committed = "keelson_transactions_ended_total{outcome=\"committed\"}";
+    let late = "keelson_partitions_with_late_transactions";
+    let broker = broker().await;
+    let producer = init(&broker).await;
+    assert!(produce(&broker, 12, (producer, 0, 0), "a").await.is_ok());
+    assert_eq!(counted(&broker, ongoing).await, "1");
+    let age = counted(&broker, "keelson_transaction_oldest_open_age_seconds").await;
+    assert!((0.0..60.0).contains(&age.parse().unwrap()), "{age}");
+    assert_eq!(counted(&broker, late).await, "0");
+    assert!(end(&broker, 5, producer, true).await.is_ok());
+    assert_eq!(counted(&broker, ongoing).await, "0");
+    assert_eq!(counted(&broker, committed).await, "1");
+    // Something silent for longer than any coordinator lets it be.
+    let group = Arc::new(AckGroup::default());
+    let owner = broker.broker.partitions.partition("t", 1).unwrap();
+    let late_ms = i64::from(broker.broker.config.transaction_max_timeout_ms) + 300_000;
+    for (producer_id, silent_ms, seen) in [(7, late_ms - 60_000, "0"), (8, late_ms + 1, "1")] {
+        owner.permit(producer_id, 0);
+        let bytes = batch((producer_id, 0), 0, "forgotten");
+        let incoming = Incoming {
+            header: BatchHeader::parse(&bytes).unwrap(),
+            bytes,
+            pin: None,
+            leader_epoch: 0,
+            now_ms: now_ms() - silent_ms,
+        };
+        owner.append(incoming, 0, &group).unwrap();
+        assert_eq!(counted(&broker, late).await, seen, "{producer_id}");
+    }
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ pub(crate) mod shards;
 use std::sync::Arc;
 
 use keelson_state::groups::{
-    CommitRequest, CommittedOffset, DeleteOffsetsRequest, DescribedGroup, GroupCoordinator,
-    GroupError, HeartbeatRequest, JoinRequest, Joined, LeaveRequest, ListedGroup, SyncRequest,
-    Synced,
+    CommitRequest, CommittedOffset, DeleteOffsetsRequest, DescribedGroup, GroupCensus,
+    GroupCoordinator, GroupError, HeartbeatRequest, JoinRequest, Joined, LeaveRequest, ListedGroup,
+    SyncRequest, Synced,
 };
 use keelson_state::persist::FailedBecause;
 use keelson_state::producers::Marker;
@@ -107,6 +107,7 @@ enum Message {
     Describe(String, Back<Option<DescribedGroup>>),
     List(Back<Vec<ListedGroup>>),
     Snapshot(oneshot::Sender<Vec<GroupSnapshot>>),
+    Census(oneshot::Sender<GroupCensus>),
     TopicDeleted(Arc<str>),
     Loaded(load::LoadedShard<GroupCoordinator>),
 }
@@ -249,6 +250,13 @@ impl Coordinator {
             return Vec::new();
         }
         later.await.unwrap_or_default()
+    }
+
+    /// Numbers of all groups that are loaded; none when there is nobody who could count.
+    pub async fn census(&self) -> Option<GroupCensus> {
+        let (back, later) = oneshot::channel();
+        self.sender.try_send(Message::Census(back)).ok()?;
+        later.await.ok()
     }
 
     /// A topic is gone: its committed offsets go, too. Called from the metadata's thread, which may wait.

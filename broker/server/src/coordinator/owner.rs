@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use keelson_protocol::builder::BatchBuilder;
 use keelson_state::groups::{
-    Effect, FailedBecause, GroupConfig, GroupCoordinator, GroupError, Input, JoinRefused, Joined,
-    PersistId, Reply, StoredRecord, Synced, Token,
+    Effect, FailedBecause, GroupCensus, GroupConfig, GroupCoordinator, GroupError, Input,
+    JoinRefused, Joined, PersistId, Reply, StoredRecord, Synced, Token,
 };
 use keelson_state::metadata::CONSUMER_OFFSETS;
 use tokio::sync::{mpsc, oneshot};
@@ -302,6 +302,7 @@ impl Owner {
             }
             Message::List(back) => send(back, self.list()),
             Message::Snapshot(back) => send(back, self.snapshot()),
+            Message::Census(back) => send(back, self.census()),
             Message::EndTransaction(end) => self.end_transaction(broker, end),
             Message::TopicDeleted(topic) => self.topic_deleted(broker, &topic),
             Message::Loaded(loaded) => self.loaded(broker, loaded),
@@ -357,6 +358,14 @@ impl Owner {
         }
         groups.sort_by(|one, other| one.group.cmp(&other.group));
         groups
+    }
+
+    fn census(&self) -> GroupCensus {
+        let mut census = GroupCensus::default();
+        for (_, machine) in self.shards.ready() {
+            machine.count_into(&mut census);
+        }
+        census
     }
 
     fn topic_deleted(&mut self, broker: &Broker, topic: &str) {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::Broker;
 use crate::coordinator::GroupSnapshot;
-use crate::metrics::exporter;
+use crate::metrics::{coordinators, exporter};
 pub(crate) use time::rfc3339;
 
 /// Prometheus' text format.
@@ -135,11 +135,14 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Result<&'static str, Failu
 
 /// Rendering reads `/proc` and walks all partitions: work for a thread that may block.
 async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {
-    let groups = match shared.broker.get() {
-        Some(broker) if broker.config.metrics_partitions => broker.coordinator.snapshot().await,
-        Some(_) | None => Vec::new(),
-    };
-    let rendered = tokio::task::spawn_blocking(move || render(&shared, &groups)).await;
+    let (mut groups, mut counted) = (Vec::new(), coordinators::Counted::default());
+    if let Some(broker) = shared.broker.get() {
+        counted = coordinators::Counted::now(broker).await;
+        if broker.config.metrics_partitions {
+            groups = broker.coordinator.snapshot().await;
+        }
+    }
+    let rendered = tokio::task::spawn_blocking(move || render(&shared, &groups, &counted)).await;
     match rendered {
         Ok(Ok(text)) => Ok(([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()),
         Ok(Err(error)) => Err(internal(&error)),
@@ -155,9 +158,14 @@ fn internal(error: &dyn std::fmt::Display) -> Failure {
     }
 }
 
-fn render(shared: &Shared, groups: &[GroupSnapshot]) -> Result<String, prometheus::Error> {
+fn render(
+    shared: &Shared,
+    groups: &[GroupSnapshot],
+    counted: &coordinators::Counted,
+) -> Result<String, prometheus::Error> {
     let mut text = TextEncoder::new().encode_to_string(&shared.registry.gather())?;
     if let Some(broker) = shared.broker.get() {
+        coordinators::render(broker, counted, &mut text);
         exporter::render(broker, groups, &mut text);
     }
     Ok(text)

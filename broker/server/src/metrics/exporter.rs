@@ -18,14 +18,22 @@ pub(super) struct Family<'a> {
 
 impl<'a> Family<'a> {
     pub(super) fn new(out: &'a mut String, name: &'static str, help: &str) -> Self {
+        Self::of_kind(out, name, "gauge", help)
+    }
+
+    pub(super) fn counter(out: &'a mut String, name: &'static str, help: &str) -> Self {
+        Self::of_kind(out, name, "counter", help)
+    }
+
+    fn of_kind(out: &'a mut String, name: &'static str, kind: &str, help: &str) -> Self {
         put(
             out,
-            format_args!("# HELP {name} {help}\n# TYPE {name} gauge\n"),
+            format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"),
         );
         Self { out, name }
     }
 
-    fn plain(&mut self, value: i64) {
+    pub(super) fn plain(&mut self, value: impl std::fmt::Display) {
         put(self.out, format_args!("{} {value}\n", self.name));
     }
 

@@ -1,8 +1,10 @@
 //! The broker's own metric families, and the text of `/metrics`.
 //!
 //! Owns the names `keelson_kafka_*`, `keelson_fetch_*`, `keelson_build_info` and `keelson_last_exit_info`; the log owns
-//! its own. Handles are resolved once, never per request. Series per partition are rendered at scrape time.
+//! its own. Handles are resolved once, never per request. Series per partition, and what the coordinators count, are
+//! rendered at scrape time.
 
+pub mod coordinators;
 pub mod exporter;
 mod fetch_sessions;
 mod groups;

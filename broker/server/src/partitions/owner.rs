@@ -167,6 +167,14 @@ impl PartitionOwner {
         unstable
     }
 
+    /// When the producer of a transaction that is open here was last active, the one that was silent for longest.
+    pub fn oldest_open_ms(&self) -> Option<i64> {
+        if self.unstable.load(Ordering::Acquire) == NONE_UNSTABLE {
+            return None;
+        }
+        self.producers.lock().table.oldest_open_ms()
+    }
+
     /// Aborted transactions that have an offset in `from..to`, which must not be above the last stable offset.
     pub fn aborted_in(&self, from: i64, to: i64) -> Vec<AbortedTransaction> {
         self.producers.lock().table.aborted_in(from, to)

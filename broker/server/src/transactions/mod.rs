@@ -11,7 +11,7 @@ mod owner;
 use keelson_state::metadata::TRANSACTION_STATE;
 use keelson_state::transactions::{
     AddRequest, DescribedTransaction, EndRequest, InitRequest, ListFilter, ListedTransaction,
-    TopicPartition, TransactionCoordinator, TransactionError,
+    TopicPartition, TransactionCensus, TransactionCoordinator, TransactionError,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -66,6 +66,7 @@ enum Message {
     End(EndRequest, Back<(i64, i16)>),
     Describe(String, Back<Option<DescribedTransaction>>),
     List(ListFilter, Back<Vec<ListedTransaction>>),
+    Census(oneshot::Sender<TransactionCensus>),
     ProducerId(Result<i64, ChangeError>),
     Written(markers::Written),
     Loaded(LoadedShard<TransactionCoordinator>),
@@ -139,6 +140,13 @@ impl Transactions {
     ) -> impl Future<Output = Result<Vec<ListedTransaction>, TransactionsError>> + Send + use<>
     {
         answer(self.ask(|back| Message::List(filter, back)))
+    }
+
+    /// Numbers of all transactional ids that are loaded; none when there is nobody who could count.
+    pub async fn census(&self) -> Option<TransactionCensus> {
+        let (back, later) = oneshot::channel();
+        self.sender.try_send(Message::Census(back)).ok()?;
+        later.await.ok()
     }
 
     fn ask<T>(&self, message: impl FnOnce(Back<T>) -> Message) -> Asked<T> {

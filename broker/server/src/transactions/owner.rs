@@ -11,8 +11,8 @@ use keelson_state::metadata::TRANSACTION_STATE;
 use keelson_state::producers::Marker;
 use keelson_state::transactions::{
     AddRequest, Effect, FailedBecause, InitRequest, Input, ListFilter, ListedTransaction,
-    PersistId, ProducerIds, Reply, StoredRecord, Token, TopicPartition, TransactionConfig,
-    TransactionCoordinator, TransactionError,
+    PersistId, ProducerIds, Reply, StoredRecord, Token, TopicPartition, TransactionCensus,
+    TransactionConfig, TransactionCoordinator, TransactionError,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -247,6 +247,7 @@ impl Owner {
                 send(back, found);
             }
             Message::List(filter, back) => send(back, self.list(broker, &filter)),
+            Message::Census(back) => send(back, self.census()),
             Message::ProducerId(id) => self.producer_id(broker, id),
             Message::Written(written) => {
                 let input = Input::MarkersWritten(written.id, written.failed);
@@ -337,6 +338,14 @@ impl Owner {
         let mut listed: Vec<_> = listed.collect();
         listed.sort_by(|one, other| one.transactional_id.cmp(&other.transactional_id));
         Ok(listed)
+    }
+
+    fn census(&self) -> TransactionCensus {
+        let mut census = TransactionCensus::default();
+        for (_, machine) in self.shards.ready() {
+            machine.count_into(&mut census);
+        }
+        census
     }
 
     fn loaded(&mut self, broker: &Arc<Broker>, loaded: LoadedShard<TransactionCoordinator>) {

@@ -197,6 +197,9 @@ impl GroupCoordinator {
             }
         }
         let deletion = group.deletion.as_mut().expect("a deletion is under way");
+        if durable && deletion.token.is_none() {
+            self.happened.offsets_expired += keys.len() as u64;
+        }
         deletion.failed |= !durable;
         deletion.outstanding -= 1;
         if deletion.outstanding > 0 {

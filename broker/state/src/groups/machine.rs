@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::census::Happened;
 use super::group::{Group, OffsetKey};
 use super::timers::{Deadline, TimerKey, Timers};
 use super::types::{
@@ -73,6 +74,7 @@ pub(super) struct Context<'a> {
     pub(super) config: &'a GroupConfig,
     pub(super) timers: &'a mut Timers,
     pub(super) persists: &'a mut Persists,
+    pub(super) happened: &'a mut Happened,
     pub(super) out: &'a mut Vec<Effect>,
 }
 
@@ -139,6 +141,8 @@ pub struct GroupCoordinator {
     pub(super) member_bytes: usize,
     /// Offsets of transactions that have not ended, by producer id.
     pub(super) open: super::open::OpenTransactions,
+    /// What is counted as it happens.
+    pub(super) happened: Happened,
 }
 
 /// Splits a machine into one group's map and the context, so that both can be changed at once.
@@ -149,6 +153,7 @@ macro_rules! context {
             config: &$machine.config,
             timers: &mut $machine.timers,
             persists: &mut $machine.persists,
+            happened: &mut $machine.happened,
             out: $out,
         }
     };
@@ -172,6 +177,7 @@ impl GroupCoordinator {
             expiry_at_ms: None,
             member_bytes: 0,
             open: super::open::OpenTransactions::default(),
+            happened: Happened::default(),
         }
     }
 
@@ -295,7 +301,11 @@ impl GroupCoordinator {
                 self.dropped(&keys);
                 out.push(Effect::Reply(token, Reply::DeleteOffsets(Ok(results))));
             }
-            Pending::Expire { keys } | Pending::Drop { keys, .. } => self.dropped(&keys),
+            Pending::Expire { keys } => {
+                self.happened.offsets_expired += keys.len() as u64;
+                self.dropped(&keys);
+            }
+            Pending::Drop { keys, .. } => self.dropped(&keys),
         }
     }
 

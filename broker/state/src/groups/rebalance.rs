@@ -47,6 +47,7 @@ impl Group {
             timeout_ms
         };
         self.enter(cx, GroupState::PreparingRebalance);
+        cx.happened.rebalances += 1;
         cx.timers
             .arm(&mut self.join_deadline, cx.now_ms + wait_ms, || {
                 TimerKey::Join(self.id.clone())

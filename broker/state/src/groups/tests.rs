@@ -1,6 +1,7 @@
 //! Directed cases and random schedules of the group machine, on a virtual clock.
 
 mod cases;
+mod census;
 mod expiry;
 mod random;
 

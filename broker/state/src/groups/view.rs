@@ -6,7 +6,7 @@ use super::group::Group;
 use super::machine::GroupCoordinator;
 
 /// Where a group stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GroupState {
     /// No members; it may hold offsets.
     Empty,
@@ -21,6 +21,15 @@ pub enum GroupState {
 }
 
 impl GroupState {
+    /// Every state.
+    pub const ALL: [GroupState; 5] = [
+        GroupState::Empty,
+        GroupState::PreparingRebalance,
+        GroupState::CompletingRebalance,
+        GroupState::Stable,
+        GroupState::Dead,
+    ];
+
     /// Kafka's name of it.
     pub fn name(self) -> &'static str {
         match self {

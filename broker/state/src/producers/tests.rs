@@ -215,6 +215,22 @@ fn open_transactions_hold_the_stable_offset_back_until_their_markers_are_durable
 }
 
 #[test]
+fn of_open_transactions_the_one_whose_producer_is_silent_for_longest_is_told() {
+    let mut held = ProducerTable::new();
+    held.record(&batch(0, 0, 0), 9, 9, 1);
+    assert_eq!(held.oldest_open_ms(), None, "no transaction is open");
+    held.record(&of(1, 0, 0), 10, 10, 20);
+    held.record(&of(2, 0, 0), 11, 11, 30);
+    assert_eq!(held.oldest_open_ms(), Some(20));
+    held.record(&of(1, 0, 1), 12, 12, 40);
+    assert_eq!(held.oldest_open_ms(), Some(30));
+    held.record_marker(&end(2, 0, true), 13, 50);
+    assert_eq!(held.oldest_open_ms(), Some(40));
+    held.record_marker(&end(1, 0, false), 14, 60);
+    assert_eq!(held.oldest_open_ms(), None);
+}
+
+#[test]
 fn aborted_transactions_are_found_by_range() {
     let mut held = ProducerTable::new();
     // 1: 0..=4 aborted, 2: 1..=9 aborted, 3: 5..=6 committed, 1 again: 7..=8 aborted.

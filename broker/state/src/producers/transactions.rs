@@ -69,6 +69,12 @@ impl ProducerTable {
         !self.open.is_empty() || !self.ending.is_empty()
     }
 
+    /// When the producer of an open transaction was last active, the one that was silent for longest.
+    pub fn oldest_open_ms(&self) -> Option<i64> {
+        let open = self.open.values().filter_map(|id| self.producers.get(id));
+        open.map(|producer| producer.last_active_ms).min()
+    }
+
     /// Judges a marker. Changes nothing. Where ends bump the epoch (`bumps_epoch`), a marker with the epoch that the
     /// producer has already was written before, and must not end what the producer has begun since.
     pub fn check_marker(

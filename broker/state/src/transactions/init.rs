@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::machine::{Then, TransactionCoordinator, check_id};
+use super::machine::{Fenced, Then, TransactionCoordinator, check_id};
 use super::transaction::{Next, Transaction};
 use super::types::{
     Effect, InitRequest, ProducerIds, Reply, TRANSACTIONAL_IDS_MAX, TransactionError,
@@ -29,7 +29,14 @@ impl TransactionCoordinator {
         let id = request.transactional_id.as_str();
         match self.decide_init(now_ms, request, ids) {
             Ok(Begin::At(next)) => self.change(id, next, Then::Init(token), out),
-            Ok(Begin::Fence) => self.fence(now_ms, id, Some(token), out),
+            Ok(Begin::Fence) => {
+                // It was checked that this is its producer, if it says that it has one.
+                let fenced = match request.expected {
+                    Some(_) => Fenced::ByItself(token),
+                    None => Fenced::By(token),
+                };
+                self.fence(now_ms, id, fenced, out);
+            }
             Err(error) => out.push(Effect::Reply(token, Reply::Init(Err(error)))),
         }
     }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::census::{Ended, Outcome};
 use super::transaction::{Markers, Next, Transaction};
 use super::types::{
     AddRequest, Effect, Input, MarkersId, NAME_BYTES_MAX, PARTITIONS_PER_TRANSACTION_MAX,
@@ -23,11 +24,31 @@ pub(super) enum Then {
     /// Markers go out; the end is answered when they are written.
     End(Token),
     /// Markers go out; a beginning, if one asked for it, is told to come again.
-    Fence(Option<Token>),
+    Fence(Fenced),
     /// The end is answered.
     Complete,
     /// The transactional id is forgotten.
     Expire,
+}
+
+/// Why the coordinator aborts a transaction by itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fenced {
+    /// It took too long.
+    Late,
+    /// This beginning is of another producer.
+    By(Token),
+    /// This beginning is of its own producer, which gives it up so.
+    ByItself(Token),
+}
+
+impl Fenced {
+    fn token(self) -> Option<Token> {
+        match self {
+            Fenced::Late => None,
+            Fenced::By(token) | Fenced::ByItself(token) => Some(token),
+        }
+    }
 }
 
 /// A change under way.
@@ -50,6 +71,8 @@ pub struct TransactionCoordinator {
     markers: HashMap<MarkersId, Arc<str>>,
     last_persist: u64,
     last_markers: u64,
+    /// Transactions that were decided in this run, by outcome.
+    pub(super) ended: Ended,
 }
 
 impl TransactionCoordinator {
@@ -63,6 +86,7 @@ impl TransactionCoordinator {
             markers: HashMap::new(),
             last_persist: 0,
             last_markers: 0,
+            ended: Ended::default(),
         }
     }
 
@@ -186,6 +210,11 @@ impl TransactionCoordinator {
         let transaction = self.transactions.get_mut(&id);
         let transaction = transaction.expect("it stays while it changes");
         transaction.pending = false;
+        if transaction.value.state == TransactionState::Ongoing
+            && let Some(outcome) = outcome(&then, next.value.state)
+        {
+            self.ended.count(outcome);
+        }
         transaction.value = next.value;
         transaction.last_epoch = next.last_epoch;
         let current = (transaction.value.producer_id, transaction.value.epoch);
@@ -196,8 +225,8 @@ impl TransactionCoordinator {
                 transaction.ending = Some(token);
                 self.begin_markers(now_ms, &id, out);
             }
-            Then::Fence(token) => {
-                if let Some(token) = token {
+            Then::Fence(fenced) => {
+                if let Some(token) = fenced.token() {
                     let again = Err(TransactionError::ConcurrentTransactions);
                     out.push(Effect::Reply(token, Reply::Init(again)));
                 }
@@ -231,9 +260,9 @@ impl TransactionCoordinator {
             Then::Init(token) => out.push(Effect::Reply(token, Reply::Init(Err(error)))),
             Then::Add(token) => out.push(Effect::Reply(token, Reply::Add(Err(error)))),
             Then::End(token) => out.push(Effect::Reply(token, Reply::End(Err(error)))),
-            Then::Fence(token) => {
+            Then::Fence(fenced) => {
                 transaction.retry_ms = Some(now_ms + RETRY_MS);
-                if let Some(token) = token {
+                if let Some(token) = fenced.token() {
                     transaction.retry_ms = None;
                     out.push(Effect::Reply(token, Reply::Init(Err(error))));
                 }
@@ -326,15 +355,9 @@ impl TransactionCoordinator {
         self.change(id, next, Then::Complete, out);
     }
 
-    pub(super) fn fence(
-        &mut self,
-        now_ms: i64,
-        id: &str,
-        token: Option<Token>,
-        out: &mut Vec<Effect>,
-    ) {
-        let next = self.transactions[id].fenced(token.is_none(), now_ms);
-        self.change(id, next, Then::Fence(token), out);
+    pub(super) fn fence(&mut self, now_ms: i64, id: &str, fenced: Fenced, out: &mut Vec<Effect>) {
+        let next = self.transactions[id].fenced(fenced.token().is_none(), now_ms);
+        self.change(id, next, Then::Fence(fenced), out);
     }
 
     fn tick(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
@@ -377,7 +400,7 @@ impl TransactionCoordinator {
             return;
         }
         if transaction.value.state == TransactionState::Ongoing {
-            self.fence(now_ms, id, None, out);
+            self.fence(now_ms, id, Fenced::Late, out);
         } else {
             self.persist(id, None, Then::Expire, out);
         }
@@ -407,6 +430,18 @@ impl TransactionCoordinator {
         {
             self.timers.remove(&(armed, id.clone()));
         }
+    }
+}
+
+/// How a transaction ends that goes to this state, if it ends.
+fn outcome(then: &Then, state: TransactionState) -> Option<Outcome> {
+    match then {
+        Then::End(_) if state == TransactionState::PrepareCommit => Some(Outcome::Committed),
+        Then::End(_) => Some(Outcome::Aborted),
+        Then::Fence(Fenced::Late) => Some(Outcome::TimedOut),
+        Then::Fence(Fenced::By(_)) => Some(Outcome::Fenced),
+        Then::Fence(Fenced::ByItself(_)) => Some(Outcome::Aborted),
+        Then::Init(_) | Then::Add(_) | Then::Complete | Then::Expire => None,
     }
 }
 

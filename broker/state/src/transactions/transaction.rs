@@ -90,7 +90,7 @@ impl Transaction {
         }
         let value = &self.value;
         self.retry_ms.or(match value.state {
-            TransactionState::Ongoing => Some(value.start_ms + i64::from(value.timeout_ms)),
+            TransactionState::Ongoing => Some(self.times_out_ms()),
             TransactionState::Empty
             | TransactionState::CompleteCommit
             | TransactionState::CompleteAbort => {
@@ -101,6 +101,11 @@ impl Transaction {
             | TransactionState::Dead
             | TransactionState::PrepareEpochFence => None,
         })
+    }
+
+    /// When its open transaction has taken too long.
+    pub(super) fn times_out_ms(&self) -> i64 {
+        self.value.start_ms + i64::from(self.value.timeout_ms)
     }
 
     /// Whether the producer that a client says it is may go on here (KIP-360).

@@ -31,7 +31,7 @@ const TAG_NEXT_PRODUCER_ID: u32 = 1;
 const TAG_CLIENT_VERSION: u32 = 2;
 
 /// Where a transaction stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TransactionState {
     /// There is none since the producer was initialised.
     Empty,
