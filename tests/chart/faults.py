@@ -91,8 +91,11 @@ class Patient:
             "strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=" + inject.partition(":")[0], "-e", "inject=" + inject, *self.broker.command(http)])
         self.watch(http)
 
-    def strace(self, **inject):
-        return live.Strace(self.folder, str(self.broker.process.child.pid), inject)
+    def strace(self, thread=None, **inject):
+        return live.Strace(self.folder, str(self.broker.process.child.pid), inject, thread)
+
+    def resize(self, size):
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.folder / "data")], check=True)
 
     def end(self):
         self.broker.process.end(signal.SIGKILL)
@@ -168,6 +171,19 @@ def slow_disk(patient):
             done.set()
             thread.join()
             strace.end()
+
+
+@contextlib.contextmanager
+def held_flusher(patient, batches, batch_bytes):
+    """Everything else goes on, so the write-ahead log alone takes what is produced."""
+    strace = patient.strace(thread="flusher", **{FLUSH: "delay_enter=60000000"})
+    try:
+        subprocess.run([live.BINARIES / "keelson-bench", "--bootstrap-servers", patient.broker.kafka, "--topic", "load", "--create-topic",
+                        "--mode", "produce", "--message-count", str(batches), "--message-size", str(batch_bytes)],
+                       check=True, stdout=subprocess.DEVNULL, timeout=live.DEADLINE_S)
+        yield
+    finally:
+        strace.end()
 
 
 def slow_start(patient):

@@ -134,13 +134,18 @@ class Broker:
 
 
 class Strace(Process):
-    """What a slow or broken disk does to a running program: `inject` by system call, as strace takes it."""
+    """What a slow or broken disk does to a running program, or to one thread of it: `inject` by system call, as strace takes it."""
 
-    def __init__(self, folder, pid, inject):
+    def __init__(self, folder, pid, inject, thread=None):
         words = [word for calls, what in inject.items() for word in ("-e", f"inject={calls}:{what}")]
-        super().__init__(folder, "strace", ["strace", "-f", "-o", "/dev/null", "-e", "trace=" + ",".join(inject), *words, "-p", pid])
         tasks = pathlib.Path(f"/proc/{pid}/task")
-        wait("strace", lambda: not tasks.exists() or all("TracerPid:\t0\n" not in (t / "status").read_text() for t in tasks.iterdir()))
+        if thread is None:
+            who, traced = ["-f", "-p", pid], tasks.iterdir
+        else:
+            [task] = [t for t in tasks.iterdir() if (t / "comm").read_text().strip() == thread]
+            who, traced = ["-p", task.name], lambda: [task]
+        super().__init__(folder, "strace", ["strace", "-o", "/dev/null", "-e", "trace=" + ",".join(inject), *words, *who])
+        wait("strace", lambda: not tasks.exists() or all("TracerPid:\t0\n" not in (t / "status").read_text() for t in traced()))
 
 
 class ControlPlane:

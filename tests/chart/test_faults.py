@@ -150,6 +150,19 @@ def full(s):
     s.fires()
 
 
+def growing(s):
+    """The log has as many files as it needs, and more while flushes to segments do not keep up, where the volume has room."""
+    me = s.name
+    s.sees("Files of the write-ahead log", {me: 4})
+    s.sees("Size of the write-ahead log", {me: 64 * MIB})
+    s.patient.resize("4g")
+    with faults.held_flusher(s.patient, 45, 900_000):
+        s.sees("Memory that waits for segments", {me: over(32 * MIB)})
+        s.sees("Files of the write-ahead log", {me: between(5, 6)})
+        s.sees("Size of the write-ahead log", {me: between(80 * MIB, 96 * MIB)})
+    s.sees("Memory that waits for segments", {me: below(32 * MIB)})
+
+
 def failing(s):
     """The disk refuses a commit, and takes seconds over the note that the broker writes of it before it ends."""
     me = s.name
@@ -212,7 +225,7 @@ def lying(s):
     replay.shutdown()
 
 
-SCENARIOS = (wal, torn, decoding, segment, unchecked, full, failing, slow, stuck, lying)
+SCENARIOS = (wal, torn, decoding, segment, unchecked, full, growing, failing, slow, stuck, lying)
 
 
 class Faults(unittest.TestCase):
