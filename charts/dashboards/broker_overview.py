@@ -4,12 +4,14 @@ from board import (ANY_IS_BAD, BROKER, BROKER_STARTS, BROKER_VARIABLES, GREEN, N
 
 REQUESTS = "keelson_kafka_requests_total"
 LATENCY = "keelson_kafka_request_duration_seconds"
+# What holds the last stable offset back: a transaction whose client has not ended it, or whose markers are not all written.
+OPEN = "Ongoing|PrepareCommit|PrepareAbort"
 
 
 def board():
     b = Board("keelson-broker", "Keelson / Broker overview",
-              "Brokers, partitions, messages, requests and their latency, connections, processes.", BROKER_VARIABLES, [BROKER_STARTS])
-    for section in (overview, throughput, requests, connections):
+              "Brokers, partitions, messages, requests and their latency, transactions, connections, processes.", BROKER_VARIABLES, [BROKER_STARTS])
+    for section in (overview, throughput, requests, transactions, connections):
         section(b)
     process(b, BROKER, OF_BROKERS)
     return b
@@ -58,6 +60,28 @@ def requests(b):
     for api, words in (("Produce", "from the whole request to the answer, so the sync of the disk is in it with acks=1 and acks=all"),
                        ("Fetch", "fetch.max.wait.ms of waiting for records included")):
         b.graph(f"{api} latency", f"{api} requests: {words}.", "s", quantiles(LATENCY, f'{BROKER},api="{api}"'), width=12)
+
+
+def transactions(b):
+    b.row("Transactions")
+    b.graph("Open transactions", "Transactions that read_committed consumers wait for, by state. Ongoing: the client has not ended it. "
+            "PrepareCommit, PrepareAbort: decided, and not all markers written. Normal: these two for moments only.", "short",
+            [line(f'sum by (state) (keelson_transactional_ids{{{BROKER},state=~"{OPEN}"}})', "{{state}}")], stack=True)
+    b.graph("Oldest open transaction", "Time since it began; read_committed consumers see nothing that was written after it. The coordinator "
+            "aborts it when its timeout is over, 15 minutes at most. Normal: seconds.", "s",
+            per_broker("keelson_transaction_oldest_open_age_seconds"), thresholds=steps((None, GREEN), (900, RED)))
+    b.graph("Overdue transactions", "By how much the first one should have been over: aborted when its time was up, or all markers written "
+            "when it was decided. Normal: 0. Alert KeelsonTransactionOverdue from one minute.", "s",
+            per_broker("keelson_transaction_overdue_seconds"), thresholds=steps((None, GREEN), (60, RED)))
+    b.graph("Transactions ended", "Per second, by outcome. timed_out: the coordinator aborted it after its timeout. fenced: a new producer "
+            "with the same transactional id took over. Normal: next to none of these two.", "ops",
+            [rates("outcome", "keelson_transactions_ended_total", BROKER, "{{outcome}}")], stack=True)
+    b.graph("Transactional ids", "Ids that the coordinators keep, by the state of the last transaction; one goes after a week without use. "
+            "Steadily up: a client makes up a new id for each transaction.", "short",
+            [line(f"sum by (state) (keelson_transactional_ids{{{BROKER}}})", "{{state}}")], stack=True)
+    b.graph("Partitions with late transactions", "Partitions with a transaction that was silent for longer than transaction.max.timeout.ms and "
+            "five minutes: no coordinator ends it any more. Normal: 0. Alert KeelsonTransactionHanging.", "short",
+            per_broker("keelson_partitions_with_late_transactions"), thresholds=ANY_IS_BAD)
 
 
 def connections(b):

@@ -11,7 +11,7 @@ LATE = steps((None, GREEN), (300, YELLOW), (900, RED))
 def board():
     b = Board("keelson-groups", "Keelson / Consumer groups", "Lag of consumer groups in records and in time, what they read, and their members.",
               BROKER_VARIABLES + [TOPIC_VARIABLE, GROUP_VARIABLE], [BROKER_STARTS])
-    for section in (overview, lag, reading):
+    for section in (overview, lag, reading, coordination):
         section(b)
     return b
 
@@ -56,6 +56,17 @@ def reading(b):
             [line(f"bottomk(10, sum by (consumergroup, topic, partition) (rate(kafka_consumergroup_current_offset{{{GROUP}}}[{RATE}])))",
                   "{{consumergroup}} {{topic}} {{partition}}")])
     b.graph("Members by group", "Members of each group. 0 with lag: the application is down.", "short",
-            [line(f"sum by (consumergroup) ({MEMBERS})", "{{consumergroup}}")], width=12)
-    b.graph("Rebalances and joins", "Requests with which members enter a group, per second. Normal: next to none while the members stay the same.",
-            "reqps", [rates("api", "keelson_kafka_requests_total", BROKER + ',api=~"JoinGroup|SyncGroup|LeaveGroup"', "{{api}}")], width=12)
+            [line(f"sum by (consumergroup) ({MEMBERS})", "{{consumergroup}}")], width=24)
+
+
+def coordination(b):
+    b.row("All groups of the brokers")
+    b.graph("Groups by state", "Empty: no members, but offsets. PreparingRebalance: waits for members to join. CompletingRebalance: waits for "
+            "the leader's assignment. Stable: everybody works. Dead: being deleted. Normal: the rebalances pass.", "short",
+            [line(f"sum by (state) (keelson_consumergroups{{{BROKER}}})", "{{state}}")], stack=True, width=6)
+    b.graph("Rebalances", "Rebalances that began, per second. Normal: a few after members come or go. All the time: members are too slow for "
+            "max.poll.interval.ms or session.timeout.ms.", "ops", [rates("instance", "keelson_consumergroup_rebalances_total", BROKER, "{{instance}}")], width=6)
+    b.graph("Requests to join", "Requests with which members enter and leave groups, per second. Normal: next to none while the members stay the "
+            "same.", "reqps", [rates("api", "keelson_kafka_requests_total", BROKER + ',api=~"JoinGroup|SyncGroup|LeaveGroup"', "{{api}}")], width=6)
+    b.graph("Expired offsets", "Committed offsets that were removed per second, since nobody had used them for offsets.retention.minutes.", "ops",
+            [rates("instance", "keelson_consumergroup_expired_offsets_total", BROKER, "{{instance}}")], width=6)

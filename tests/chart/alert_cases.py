@@ -68,6 +68,8 @@ SYNCS = f'keelson_wal_fsync_duration_seconds_bucket{{{BROKER},le="%s"}}'
 FREE, TOTAL = f"keelson_disk_free_bytes{{{BROKER}}}", f"keelson_disk_total_bytes{{{BROKER}}}"
 PASS = f"keelson_log_scrub_last_full_pass_timestamp_seconds{{{BROKER}}}"
 LATE = f'keelson_consumergroup_lag_seconds{{{BROKER},consumergroup="g",topic="t",partition="0"}}'
+OVERDUE = f"keelson_transaction_overdue_seconds{{{BROKER}}}"
+HANGING = f"keelson_partitions_with_late_transactions{{{BROKER}}}"
 EXIT = f'keelson_last_exit_info{{{BROKER},reason="%s"}}'
 FAILED = f'keelson_operator_reconcile_errors_total{{{OPERATOR},kind="Topic",reason="BrokerUnreachable"}}'
 LEADER = f"keelson_operator_leader{{{OPERATOR}}}"
@@ -94,6 +96,8 @@ ALERTS = {
     "KeelsonConsumerGroupStalled": Alert({**group("lag_sum", 5), **group("current_offset_sum", lambda t: t)},
                                          {**group("lag_sum", 5), **group("current_offset_sum", 7)}, takes=28),
     "KeelsonConsumerLag": Alert({LATE: 30}, {LATE: 1000}, takes=7),
+    "KeelsonTransactionOverdue": Alert({OVERDUE: 0}, {OVERDUE: lambda t: 61 + 60 * t}, takes=3),
+    "KeelsonTransactionHanging": Alert({HANGING: 0}, {HANGING: 1}, takes=7),
     "KeelsonBrokerDown": Absence({HEALTH % "ok": 1}, {HEALTH % "ok": GONE}, takes=3),
     "KeelsonBrokerAbsent": Absence({HEALTH % "ok": 1}, {HEALTH % "ok": GONE}, takes=7,
                                    others={"a first sample that is already bad": [("bad", 40)]}),
