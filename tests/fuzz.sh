@@ -20,13 +20,18 @@ if [ ${#targets[@]} = 0 ]; then mapfile -t targets < <(sed -n 's/^ *name: "\(.*\
 # whole directory: nothing in it is compared with anything, and watching every comparison would take half of their time.
 declare -A guided_by=([wal_scan]=lines [recovery]=lines)
 
-# Only these builds are instrumented, so each has a target folder of its own; --target keeps build scripts out of it.
+# Only these builds are instrumented, so each has a target folder of its own; --target keeps build scripts out of it. A start
+# of the log decodes with code of ours alone: there, counting the lines of every dependency would only take time.
 build() { # lines | numbers
-  local flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  local passes="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
-  [ "$1" = lines ] || flags+=" -Cllvm-args=-sanitizer-coverage-trace-compares"
-  CARGO_TARGET_DIR=$TARGET/$1 RUSTFLAGS=$flags \
-    cargo build -p keelson-fuzz --features libfuzzer --profile fuzz --target "$host"
+  local compile=(cargo build -p keelson-fuzz --features libfuzzer --profile fuzz --target "$host")
+  export CARGO_TARGET_DIR=$TARGET/$1
+  if [ "$1" = lines ]; then
+    KEELSON_FUZZ_PASSES=$passes RUSTC_WORKSPACE_WRAPPER=$PWD/tests/fuzz/instrument.sh "${compile[@]}"
+  else
+    RUSTFLAGS="$passes -Cllvm-args=-sanitizer-coverage-trace-compares" "${compile[@]}"
+  fi
 }
 
 binary() { # target
@@ -38,10 +43,11 @@ for guide in $(for target in "${targets[@]}"; do echo "${guided_by[$target]:-num
 done
 
 fuzz() { # target [libFuzzer option ...]: one run over its working corpus
-  local target=$1 home=$TARGET/run/$1
+  local target=$1 home=$TARGET/run/$1 values=1
+  [ "${guided_by[$target]:-numbers}" = numbers ] || values=0
   shift
   KEELSON_FUZZ_TARGET=$target KEELSON_FUZZ_SEEDS=$home/seeds "$(binary "$target")" "$@" -artifact_prefix="$home/finding-" \
-    -timeout=60 -rss_limit_mb=1024 -max_len=16384 -use_value_profile=1 -print_final_stats=1 -verbosity=0 \
+    -timeout=60 -rss_limit_mb=1024 -max_len=16384 -use_value_profile=$values -print_final_stats=1 -verbosity=0 \
     "$home/corpus" "$home/seeds" >> "$home/log" 2>&1
 }
 

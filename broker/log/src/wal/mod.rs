@@ -14,6 +14,7 @@ mod sizing;
 mod source;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 mod witness;
 mod writer;
 

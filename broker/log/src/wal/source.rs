@@ -3,7 +3,6 @@
 //! Owns reading: windows over files, what the disk cannot read, and the search for the next header that verifies. Never
 //! decides what damage means, and never writes.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use super::format::{
     GROUP_MAGIC, GroupHeader, get_u64,
 };
 use super::found::FoundFile;
+use super::unreadable::Unreadable;
 
 /// Bytes that one read brings in: few calls over a long walk, little memory.
 const WINDOW_BYTES: u64 = 1 << 20;
@@ -112,8 +112,7 @@ pub(crate) struct Source {
     /// Whole blocks.
     window: AlignedBuf,
     window_at: Place,
-    /// Blocks that the disk could not read, or that a shortened file lacks, as (file, position).
-    unreadable: BTreeSet<Place>,
+    unreadable: Unreadable,
 }
 
 impl Source {
@@ -136,7 +135,7 @@ impl Source {
                 file: 0,
                 position: 0,
             },
-            unreadable: BTreeSet::new(),
+            unreadable: Unreadable::default(),
         }
     }
 
@@ -164,19 +163,16 @@ impl Source {
             position: place.position / block * block,
             ..place
         };
-        let end = Place {
-            position: place.position + length,
-            ..place
-        };
-        match self.unreadable.range(first..end).next() {
-            Some(_) => Reason::Io,
-            None => otherwise,
+        if self.unreadable.has_some(first, place.position + length) {
+            Reason::Io
+        } else {
+            otherwise
         }
     }
 
-    /// The first block at or behind `place`, also in a later file, that was needed and could not be read.
+    /// The first byte at or behind `place`, also in a later file, that was needed and could not be read.
     pub(crate) fn unreadable_from(&self, place: Place) -> Option<Place> {
-        self.unreadable.range(place..).next().copied()
+        self.unreadable.first_from(place)
     }
 
     /// Forgets what was read, since a writer may have gone on.
@@ -414,12 +410,12 @@ impl Source {
 
     /// Files have their full length before they have their name: one that ends early was shortened by somebody.
     fn missing(&mut self, read: u64, wanted: u64) {
-        for lost in (read..wanted).step_by(BLOCK_BYTES) {
-            self.unreadable.insert(Place {
-                position: self.window_at.position + lost,
-                ..self.window_at
-            });
-        }
+        let lost = Place {
+            position: self.window_at.position + read,
+            ..self.window_at
+        };
+        self.unreadable
+            .insert(lost, self.window_at.position + wanted);
     }
 
     /// An error on read is damage at that place, not the end of everything.
@@ -431,7 +427,8 @@ impl Source {
                 Err(error) => {
                     block.fill(0);
                     tracing::error!(%error, position, file = place.file, "a block of the WAL cannot be read");
-                    self.unreadable.insert(Place { position, ..place });
+                    let end = position + BLOCK_BYTES as u64;
+                    self.unreadable.insert(Place { position, ..place }, end);
                 }
             }
             position += BLOCK_BYTES as u64;
