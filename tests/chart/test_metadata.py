@@ -18,6 +18,13 @@ def annotation(name):
     return yaml.safe_load(META["annotations"][f"artifacthub.io/{name}"])
 
 
+def promql_errors(query):
+    """What promtool has against a query; nothing, if it is one."""
+    done = subprocess.run(["promtool", "check", "rules", "/dev/stdin"], capture_output=True, text=True,
+                          input=yaml.safe_dump({"groups": [{"name": "g", "rules": [{"record": "r", "expr": query}]}]}))
+    return done.stderr if done.returncode else ""
+
+
 class ArtifactHub(unittest.TestCase):
     """https://artifacthub.io/docs/topics/annotations/helm/"""
 
@@ -184,6 +191,14 @@ class KubeStateMetrics(unittest.TestCase):
                 labels = {*each.get("labelsFromPath", {}), *filter(None, [each.get("labelName")])}
                 self.assertEqual(set(re.findall(r"`(\w+)`", row.split(" | ")[1])), labels, name)
 
+    def test_the_queries_in_the_readme_ask_for_what_there_is(self):
+        families = {f"{resource['metricNamePrefix']}_{metric['name']}" for resource in self.CONFIG["spec"]["resources"] for metric in resource["metrics"]}
+        [block] = re.findall(r"```promql\n(.*?)```", (chart.CHART / "README.md").read_text(), re.S)
+        for query in block.splitlines():
+            self.assertEqual(promql_errors(query), "")
+            asked = set(re.findall(r"\bkube_\w+", query))
+            self.assertTrue(asked and asked <= families, query)
+
     def test_the_role_is_for_what_is_read(self):
         role = chart.find(chart.case_objects("pod-monitor"), "ClusterRole", "keelson:streams:demo-kube-state-metrics")
         plurals = {c["name"].split(".")[0] for c in annotation("crds")}
@@ -246,9 +261,7 @@ class Keda(unittest.TestCase):
 
     def test_the_query_asks_for_what_there_is(self):
         [query] = [t["metadata"]["query"] for t in self.triggers() if t["type"] == "prometheus"]
-        done = subprocess.run(["promtool", "check", "rules", "/dev/stdin"], capture_output=True, text=True,
-                              input=yaml.safe_dump({"groups": [{"name": "g", "rules": [{"record": "r", "expr": query}]}]}))
-        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(promql_errors(query), "")
         [(family, labels)] = re.findall(r"\b(kafka_\w+)\{([^}]*)\}", query)
         row = next(line for line in METRICS.splitlines() if f"`{family}`" in line)
         for label in re.findall(r"(\w+)=", labels):
