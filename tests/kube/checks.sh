@@ -132,9 +132,9 @@ other_broker() { local uid; uid="$(broker_uid)" && [[ -n "$uid" && "$uid" != "$1
 on_broker() { in_client "kcat -L -b $release-bootstrap:9092 -J" | grep -q "\"topic\":\"$1\""; } # TOPIC
 records() { in_client "timeout 60 kcat -C -b $release-bootstrap:9092 -t $1 -o beginning -e -q | sort -un | wc -l"; }
 has_records() { until_has "^$1\$" 60 records "$2"; } # NUMBER TOPIC: tried again, since a client may still know an old address
-left() { # of the release: all but the pod of `helm test`, which Helm keeps on purpose
+left() { # of the release, but for the pod of `helm test`, which Helm keeps on purpose, and what is known of the volume, which stays as that does
   kubectl get all,configmaps,roles,rolebindings,serviceaccounts,networkpolicies,poddisruptionbudgets,clusterroles,clusterrolebindings \
-    -A -l "app.kubernetes.io/instance=$release" -o name | grep -v "^pod/$release-test$"
+    -A -l "app.kubernetes.io/instance=$release" -o name | grep -vE "^(pod/$release-test|configmap/$release-broker-identity)$"
 }
 
 # ---- a load that runs through an event and is judged afterwards (client/load.py)
