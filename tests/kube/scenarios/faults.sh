@@ -36,6 +36,7 @@ same_pods() { # as before the API server went away
 
 section "Faults under load" "200 records/s by an idempotent producer of librdkafka with \`acks=all\` and a consumer group, both with its defaults but
 for \`reconnect.backoff.max.ms=1000\` (Java's default). Every acknowledged record is looked for afterwards, by place and content."
+ok "no fault, for comparison: what this machine does by itself" under_load calm unnoticed sleep 20
 ok "the broker's pod is deleted" under_load deletion $restart_pause_max pod_deletion
 ok "the broker's pod is evicted: its PodDisruptionBudget lets it through" under_load eviction $restart_pause_max eviction
 ok "the broker's pod is killed at once (--grace-period=0 --force)" under_load kill 60 pod_killed
