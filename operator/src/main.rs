@@ -14,6 +14,7 @@ mod kafka;
 mod lease;
 mod local;
 mod metrics;
+mod outcome;
 mod run;
 mod topic;
 

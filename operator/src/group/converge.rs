@@ -11,6 +11,7 @@ use keelson_crds::{ConditionStatus, ConditionType, Reason};
 use super::decide::{Decision, Step, Verdict, decide};
 use super::facts::{ClusterView, Desired, Memory, ObjectView, Observed};
 use crate::kafka::{CallError, Kafka, Mode};
+use crate::outcome::{Failure, Refusal};
 
 /// Looks per reconciliation: a time to look up, offsets to provision, a reset, its effect, and two for races.
 const LOOKS_MAX: usize = 6;
@@ -29,17 +30,8 @@ pub(crate) trait Surroundings: Sync {
     fn now(&self) -> Timestamp;
 }
 
-/// How a reconciliation ended.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) verdict: Verdict,
-    /// What was done (or, when validating, would be), as Events.
-    pub(crate) events: Vec<(Reason, String)>,
-    /// The object may go.
-    pub(crate) release: Option<(Reason, String)>,
-    /// Why it ended early.
-    pub(crate) failure: Option<(Reason, String)>,
-}
+/// How the reconciliation of a group ended.
+pub(crate) type Outcome = crate::outcome::Outcome<Verdict>;
 
 /// One reconciliation of one group, up to the status.
 pub(crate) async fn converge<K: Kafka, S: Surroundings>(
@@ -78,12 +70,6 @@ struct Turn<'a, K, S> {
     outcome: Outcome,
 }
 
-/// Who refused a step.
-enum Refusal {
-    Broker(CallError),
-    Kubernetes(String),
-}
-
 impl<K: Kafka, S: Surroundings> Turn<'_, K, S> {
     /// One look and what follows from it. True if the group has to be looked at again.
     async fn look(&mut self) -> bool {
@@ -92,14 +78,15 @@ impl<K: Kafka, S: Surroundings> Turn<'_, K, S> {
         let cluster = match self.kafka.group(&self.desired.group, &query).await {
             Ok(facts) => ClusterView::Reachable(facts),
             Err(CallError::Unreachable { message }) => {
-                self.outcome.failure = Some((Reason::BrokerUnreachable, message.clone()));
+                let failure = Failure::passing(Reason::BrokerUnreachable, &message);
+                self.outcome.failure = Some(failure);
                 match self.surroundings.gone().await {
                     Some(why) => ClusterView::Gone(format!("{why}; {message}")),
                     None => ClusterView::Unreachable(message),
                 }
             }
             Err(error @ (CallError::Refused { .. } | CallError::Unexpected { .. })) => {
-                self.fail(Verdict::default(), error.reason(), &error.to_string());
+                self.fail(Verdict::default(), (&error).into());
                 return false;
             }
         };
@@ -122,18 +109,12 @@ impl<K: Kafka, S: Surroundings> Turn<'_, K, S> {
         for step in &steps {
             match self.act(step, &verdict).await {
                 Ok(()) => changed |= step.changes_broker(),
-                Err(Refusal::Broker(error))
-                    if error.is_stale_view() && self.mode == Mode::Execute =>
-                {
+                Err(refusal) if refusal.is_stale_view() && self.mode == Mode::Execute => {
                     self.outcome.verdict = self.as_recorded(verdict);
                     return true;
                 }
-                Err(Refusal::Broker(error)) => {
-                    self.fail(verdict, error.reason(), &error.to_string());
-                    return false;
-                }
-                Err(Refusal::Kubernetes(message)) => {
-                    self.fail(verdict, Reason::KubernetesError, &message);
+                Err(refusal) => {
+                    self.fail(verdict, (&refusal).into());
                     return false;
                 }
             }
@@ -194,10 +175,12 @@ impl<K: Kafka, S: Surroundings> Turn<'_, K, S> {
         self.outcome.events.push((reason, step.to_string()));
     }
 
-    /// Neither ready nor judged, in the words of whoever refused.
-    fn fail(&mut self, verdict: Verdict, reason: Reason, message: &str) {
+    /// Neither ready nor judged, in the words of whoever refused. If the group was looked at, its deletion is under way as
+    /// decided; otherwise the object is held.
+    fn fail(&mut self, verdict: Verdict, failure: Failure) {
         let half_way = verdict.last != self.object.last && verdict.seen.is_some();
         let mut verdict = self.as_recorded(verdict);
+        let (reason, message) = (failure.reason, failure.message.as_str());
         let unknown = ConditionStatus::Unknown;
         let ready = ConditionStatus::False;
         verdict.say(ConditionType::Ready, ready, reason, message);
@@ -208,18 +191,15 @@ impl<K: Kafka, S: Surroundings> Turn<'_, K, S> {
         }
         if verdict.seen.is_none() {
             verdict.say(ConditionType::LagWithinObjective, unknown, reason, message);
+            let (deleting, why, words) =
+                match self.object.deleting.is_some() && self.object.has_finalizer {
+                    true => (ConditionStatus::True, Reason::DeletionHeld, message),
+                    false => (ConditionStatus::False, Reason::NotDeleting, ""),
+                };
+            verdict.say(ConditionType::Deleting, deleting, why, words);
         }
-        let deleting = match self.object.deleting.is_some() && self.object.has_finalizer {
-            true => (
-                ConditionStatus::True,
-                Reason::DeletionHeld,
-                message.to_owned(),
-            ),
-            false => (ConditionStatus::False, Reason::NotDeleting, String::new()),
-        };
-        verdict.conditions.insert(ConditionType::Deleting, deleting);
         self.outcome.verdict = verdict;
-        self.outcome.failure = Some((reason, message.to_owned()));
+        self.outcome.failure = Some(failure);
     }
 
     /// The verdict without what was to be said of a reset whose steps were not all taken: it holds what is recorded.

@@ -7,6 +7,8 @@
 mod converge;
 mod decide;
 mod facts;
+#[cfg(test)]
+mod fixture;
 mod lag;
 mod plan;
 mod reset;

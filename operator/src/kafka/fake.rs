@@ -28,6 +28,8 @@ struct State {
     next_id: u128,
     /// Every call fails with it while it is there.
     away: Option<CallError>,
+    /// Every order fails with it while it is there; looks go well.
+    refusing: Option<CallError>,
     /// The broker accepts these changes and forgets them.
     deaf: bool,
     calls: Vec<String>,
@@ -70,6 +72,10 @@ impl FakeKafka {
         self.state.lock().unwrap().away = error;
     }
 
+    pub(crate) fn fail_orders_with(&self, error: Option<CallError>) {
+        self.state.lock().unwrap().refusing = error;
+    }
+
     pub(crate) fn be_deaf(&self) {
         self.state.lock().unwrap().deaf = true;
     }
@@ -100,6 +106,9 @@ impl FakeKafka {
         }
         if mode == Mode::Execute {
             state.calls.push(call);
+            if let Some(error) = &state.refusing {
+                return Err(error.clone());
+            }
         }
         act(&mut state)
     }

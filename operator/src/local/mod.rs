@@ -22,6 +22,7 @@ use crate::group;
 use crate::health::{self, ClusterLog};
 use crate::kafka::real::RealKafka;
 use crate::kafka::{Kafka, Mode};
+use crate::outcome::Failure;
 use crate::topic::{self, Desired, Frame, ObjectView, Owner, Surroundings, TopicUpdate, converge};
 pub(crate) use import::import;
 use manifests::{Key, Manifests, Object};
@@ -211,10 +212,7 @@ impl<K: Kafka> Folder<K> {
                 (line, topic::is_ready(&status))
             }
             Mode::ValidateOnly => match &outcome.failure {
-                Some((reason, message)) => (
-                    format!("would fail ({}): {message}", reason.as_str()),
-                    false,
-                ),
+                Some(failure) => (would_fail(failure), false),
                 None if !done.is_empty() => (format!("would {}", done.join(", then ")), true),
                 None => (
                     ready_words(&status.conditions, &done),
@@ -239,10 +237,7 @@ impl<K: Kafka> Folder<K> {
         let events = outcome.events.iter();
         let done: Vec<&str> = events.map(|(_, words)| words.as_str()).collect();
         let answer = match (&outcome.failure, self.mode) {
-            (Some((reason, message)), Mode::ValidateOnly) => (
-                format!("would fail ({}): {message}", reason.as_str()),
-                false,
-            ),
+            (Some(failure), Mode::ValidateOnly) => (would_fail(failure), false),
             (None, Mode::ValidateOnly) if !done.is_empty() => {
                 (format!("would {}", done.join(", then ")), true)
             }
@@ -307,6 +302,14 @@ fn group_words(status: &ConsumerGroupStatus, done: &[&str]) -> (String, bool) {
     let undone = find(&status.conditions, ConditionType::ResetSucceeded)
         .is_some_and(|it| it.status == ConditionStatus::False);
     (line, group::is_ready(status) && !undone)
+}
+
+fn would_fail(failure: &Failure) -> String {
+    format!(
+        "would fail ({}): {}",
+        failure.reason.as_str(),
+        failure.message
+    )
 }
 
 /// `Ready (AsDescribed): create topic a`, or `not Ready (BrokerRefused): INVALID_CONFIG: …`.

@@ -22,7 +22,7 @@ use super::objects::{
     Finalizer, Notice, ObjectId, annotate, is_bad, publish, set_finalizer, transitions,
     write_status,
 };
-use super::topics::{ReconcileError, let_go, report_refusal, tell, turn_invalid};
+use super::turn::{Ended, ReconcileError, finish, let_go, report_refusal, tell, turn_invalid};
 use crate::deletion::Deleting;
 use crate::group::{self, Desired, Memory, ObjectView, Outcome, Surroundings, Verdict, converge};
 use crate::kafka::Mode;
@@ -61,46 +61,20 @@ pub(super) async fn reconcile(
             let said = (invalid.error.as_str(), &TYPES[..1]);
             turn_invalid(&context, &id, &invalid.metadata, said)
                 .await
-                .map(|()| Turn::failed(Reason::InvalidSpec))
+                .map(|()| (Ended::Invalid, PAUSE_MAX))
         }
     };
-    if !context.leads() {
-        return Ok(Action::await_change());
-    }
-    let failure = match &result {
-        Ok(turn) => turn.failure,
-        Err(_) => Some(Reason::KubernetesError),
-    };
-    context
-        .metrics
-        .reconciled(id.kind, begun.elapsed(), failure);
-    let turn = result.map_err(ReconcileError)?;
-    let pause = context.resync.min(turn.pause);
-    Ok(context.next_turn(key, failure, pause))
+    let result = result.map(|(ended, pause)| (ended, pause.min(context.resync)));
+    finish(&context, key, begun, result)
 }
 
-/// How a turn ended.
-struct Turn {
-    /// The failure that stands in the status, if there is one.
-    failure: Option<Reason>,
-    /// When to look again at the latest.
-    pause: Duration,
-}
-
-impl Turn {
-    fn failed(reason: Reason) -> Self {
-        Self {
-            failure: Some(reason),
-            pause: PAUSE_MAX,
-        }
-    }
-}
-
-async fn turn(context: &Context, id: &ObjectId, object: &ConsumerGroup) -> Result<Turn, String> {
-    let quiet = Turn {
-        failure: None,
-        pause: PAUSE_MAX,
-    };
+/// How it ended, and when to look again at the latest.
+async fn turn(
+    context: &Context,
+    id: &ObjectId,
+    object: &ConsumerGroup,
+) -> Result<(Ended, Duration), String> {
+    let quiet = (Ended::Well, PAUSE_MAX);
     let deleting = object.metadata.deletion_timestamp.is_some();
     let finalizer = id.kind.finalizer();
     let has_finalizer = object.finalizers().iter().any(|it| it == finalizer);
@@ -112,7 +86,7 @@ async fn turn(context: &Context, id: &ObjectId, object: &ConsumerGroup) -> Resul
         Err(words) => {
             let said = (words.as_str(), &TYPES[..1]);
             turn_invalid(context, id, &object.metadata, said).await?;
-            return Ok(Turn::failed(Reason::InvalidSpec));
+            return Ok((Ended::Invalid, PAUSE_MAX));
         }
     };
     let (group, prefix) = (&desired.group, context.scope.prefix(&id.namespace));
@@ -145,10 +119,9 @@ async fn turn(context: &Context, id: &ObjectId, object: &ConsumerGroup) -> Resul
         set_finalizer(&context.client, id, Finalizer::Off).await?;
     }
     place.report(&outcome).await?;
-    Ok(Turn {
-        failure: outcome.failure.as_ref().map(|it| it.0),
-        pause: pause(&desired, &outcome),
-    })
+    let ended = Ended::with(outcome.failure.as_ref());
+    let pause = pause(&desired, &outcome, Timestamp::now());
+    Ok((ended, pause))
 }
 
 /// The spec as it was judged at admission, or why it cannot be taken. An object that goes is not asked.
@@ -191,23 +164,25 @@ fn memory(object: &ConsumerGroup) -> Memory {
     })
 }
 
-/// A group that somebody waits for is looked at more often, and a deadline when it is reached.
-fn pause(desired: &Desired, outcome: &Outcome) -> Duration {
+/// A group that somebody waits for is looked at more often, unless a broker refused for good, and a deadline when it is
+/// reached.
+fn pause(desired: &Desired, outcome: &Outcome, now: Timestamp) -> Duration {
     let is_true = |type_: ConditionType| {
         let said = outcome.verdict.conditions.get(&type_);
         said.is_some_and(|it| it.0 == ConditionStatus::True)
     };
     let pending = is_true(ConditionType::ResetPending);
-    if !pending && !is_true(ConditionType::Deleting) {
-        return PAUSE_MAX;
-    }
+    let awaited = pending || is_true(ConditionType::Deleting);
+    let settled = outcome.failure.as_ref().is_some_and(|it| it.settled);
+    let pause = match awaited && !settled {
+        true => WAITING_PAUSE_MAX,
+        false => PAUSE_MAX,
+    };
     let deadline = desired.reset.as_ref().and_then(|it| it.deadline);
     let left = deadline
         .filter(|_| pending)
-        .and_then(|it| Duration::try_from(it.duration_since(Timestamp::now())).ok());
-    left.map_or(WAITING_PAUSE_MAX, |it| {
-        (it + DEADLINE_SLACK).min(WAITING_PAUSE_MAX)
-    })
+        .and_then(|it| Duration::try_from(it.duration_since(now)).ok());
+    left.map_or(pause, |it| (it + DEADLINE_SLACK).min(pause))
 }
 
 /// Where a ConsumerGroup of Kubernetes lives.
@@ -305,4 +280,50 @@ fn another_end(old: &ConsumerGroupStatus, new: &ConsumerGroupStatus) -> Option<N
         action: "Reset",
         note: format!("reset {}: {}", last.request_id, condition.message),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use keelson_crds::ConsumerGroupSpec;
+
+    use super::*;
+    use crate::outcome::Failure;
+
+    /// In seconds, for a reset with this deadline.
+    fn pause_of(deadline: Option<&str>, pending: bool, failure: Option<Failure>) -> f64 {
+        let reset = serde_json::json!({ "requestId": "a", "to": "Latest", "deadline": deadline });
+        let spec: ConsumerGroupSpec =
+            serde_json::from_value(serde_json::json!({ "reset": reset })).unwrap();
+        let mut outcome = Outcome {
+            failure,
+            ..Outcome::default()
+        };
+        let status = match pending {
+            true => ConditionStatus::True,
+            false => ConditionStatus::False,
+        };
+        let reason = Reason::WaitingForEmptyGroup;
+        let type_ = ConditionType::ResetPending;
+        outcome.verdict.say(type_, status, reason, "");
+        let desired = Desired::new(&spec, "g").unwrap();
+        pause(&desired, &outcome, Timestamp::UNIX_EPOCH).as_secs_f64()
+    }
+
+    #[test]
+    fn a_group_is_looked_at_when_somebody_waits_for_it() {
+        let soon = Some("1970-01-01T00:00:02Z");
+        let failed = |settled| {
+            Some(Failure {
+                settled,
+                ..Failure::passing(Reason::BrokerRefused, "no")
+            })
+        };
+        assert_eq!(pause_of(None, false, None), 15.0);
+        assert_eq!(pause_of(soon, false, None), 15.0, "it has ended");
+        assert_eq!(pause_of(None, true, None), 3.0);
+        assert_eq!(pause_of(soon, true, None), 2.05);
+        assert_eq!(pause_of(None, true, failed(false)), 3.0);
+        assert_eq!(pause_of(None, true, failed(true)), 15.0, "no hurry");
+        assert_eq!(pause_of(soon, true, failed(true)), 2.05, "but a deadline");
+    }
 }

@@ -13,6 +13,7 @@ mod objects;
 mod release;
 mod scope;
 mod topics;
+mod turn;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -322,7 +323,7 @@ async fn control_groups(context: Arc<Context>, namespace: Option<String>) {
 fn failed(
     kind: Kind,
     meta: &kube::api::ObjectMeta,
-    error: &topics::ReconcileError,
+    error: &turn::ReconcileError,
     context: &Context,
 ) -> Action {
     let id = objects::ObjectId::new(kind, meta);
@@ -344,7 +345,7 @@ fn note<K: kube::Resource>(
     (kind, context): (Kind, &Context),
     result: Result<
         (kube::runtime::reflector::ObjectRef<K>, Action),
-        controller::Error<topics::ReconcileError, watcher::Error>,
+        controller::Error<turn::ReconcileError, watcher::Error>,
     >,
 ) where
     K::DynamicType: Clone + std::fmt::Debug,

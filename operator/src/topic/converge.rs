@@ -8,6 +8,7 @@ use keelson_crds::{ConditionStatus, ConditionType, Reason};
 use super::facts::{ClusterView, Desired, ObjectView, Observed, Owner, TopicUpdate, Verdict};
 use super::{Action, decide, execute, fetch};
 use crate::kafka::{CallError, Kafka, Mode};
+use crate::outcome::{Failure, Refusal};
 
 /// Looks per reconciliation: one to see, one to see the effect, one more for a race with somebody else.
 const LOOKS_MAX: usize = 3;
@@ -22,19 +23,8 @@ pub(crate) trait Surroundings: Sync {
     fn add_finalizer(&self) -> impl Future<Output = Result<(), String>> + Send;
 }
 
-/// How a reconciliation ended.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) verdict: Verdict,
-    /// What was done (or, when validating, would be), as Events.
-    pub(crate) events: Vec<(Reason, String)>,
-    /// The object may go.
-    pub(crate) release: Option<(Reason, String)>,
-    /// Why it ended early.
-    pub(crate) failure: Option<(Reason, String)>,
-    /// The failure will stay what it is until somebody changes something: there is no hurry to try again.
-    pub(crate) settled: bool,
-}
+/// How the reconciliation of a topic ended.
+pub(crate) type Outcome = crate::outcome::Outcome<Verdict>;
 
 /// One reconciliation of one topic, up to the status.
 pub(crate) async fn converge<K: Kafka, S: Surroundings>(
@@ -50,7 +40,7 @@ pub(crate) async fn converge<K: Kafka, S: Surroundings>(
         let (cluster, failure) = match fetch(kafka, &desired.topic, classify).await {
             Ok(topic) => (ClusterView::Reachable(topic), None),
             Err(CallError::Unreachable { message }) => {
-                let failure = Some((Reason::BrokerUnreachable, message.clone()));
+                let failure = Some(Failure::passing(Reason::BrokerUnreachable, &message));
                 match surroundings.gone().await {
                     Some(why) => (ClusterView::Gone(format!("{why}; {message}")), failure),
                     None => (ClusterView::Unreachable(message), failure),
@@ -58,8 +48,7 @@ pub(crate) async fn converge<K: Kafka, S: Surroundings>(
             }
             Err(error @ (CallError::Refused { .. } | CallError::Unexpected { .. })) => {
                 outcome.verdict = failed(&object, &error);
-                outcome.failure = Some((error.reason(), error.to_string()));
-                outcome.settled = error.is_settled();
+                outcome.failure = Some((&error).into());
                 return outcome;
             }
         };
@@ -84,15 +73,14 @@ pub(crate) async fn converge<K: Kafka, S: Surroundings>(
             .await
             {
                 Ok(()) => changed |= action.changes_broker(),
-                Err(Refusal::Broker(error)) if error.is_stale_view() && mode == Mode::Execute => {
+                Err(refusal) if refusal.is_stale_view() && mode == Mode::Execute => {
                     changed = true;
                     break;
                 }
                 Err(refusal) => {
-                    outcome.settled = refusal.is_settled();
-                    let (reason, message) = refusal.words();
-                    outcome.verdict.fail(reason, &message);
-                    outcome.failure = Some((reason, message));
+                    let failure = Failure::from(&refusal);
+                    outcome.verdict.fail(failure.reason, &failure.message);
+                    outcome.failure = Some(failure);
                     return outcome;
                 }
             }
@@ -103,28 +91,6 @@ pub(crate) async fn converge<K: Kafka, S: Surroundings>(
     }
     not_converging(&mut outcome, object.deleting.is_some());
     outcome
-}
-
-/// Who refused an action.
-enum Refusal {
-    Broker(CallError),
-    Kubernetes(String),
-}
-
-impl Refusal {
-    fn is_settled(&self) -> bool {
-        match self {
-            Self::Broker(error) => error.is_settled(),
-            Self::Kubernetes(_) => false,
-        }
-    }
-
-    fn words(self) -> (Reason, String) {
-        match self {
-            Self::Broker(error) => (error.reason(), error.to_string()),
-            Self::Kubernetes(message) => (Reason::KubernetesError, message),
-        }
-    }
 }
 
 async fn act<K: Kafka, S: Surroundings>(
@@ -207,7 +173,7 @@ fn not_converging(outcome: &mut Outcome, deleting: bool) {
         format!("the broker accepted the changes, yet {seen}")
     };
     outcome.verdict.fail(Reason::NotConverging, &message);
-    outcome.failure = Some((Reason::NotConverging, message));
+    outcome.failure = Some(Failure::passing(Reason::NotConverging, message));
 }
 
 #[cfg(test)]

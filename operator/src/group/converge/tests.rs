@@ -10,13 +10,12 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::group::facts::{Start, Target, Wish};
+use crate::group::fixture::{self, GROUP, desired, wish};
 use crate::group::status::build;
 use crate::kafka::fake::FakeKafka;
 use crate::kafka::{
     BrokerAddress, ConfigChange, GroupFacts, GroupOffset, GroupQuery, NewTopic, TopicFacts,
 };
-
-const GROUP: &str = "g";
 
 /// Where the operator dies: before or after this many effects. Afterwards nothing has any effect.
 #[derive(Clone, Copy, Debug)]
@@ -232,30 +231,11 @@ impl Kafka for Mortal {
     }
 }
 
-fn desired() -> Desired {
-    Desired {
-        group: GROUP.into(),
-        scope: vec!["t".into()],
-        initial: None,
-        objective: None,
-        reset: None,
-        deletion_policy: DeletionPolicy::Retain,
-        paused: false,
-    }
-}
-
 fn asking(id: &str, target: Target) -> Desired {
-    let wish = Wish {
+    fixture::asking(Wish {
         id: id.into(),
-        target,
-        topics: Vec::new(),
-        deadline: None,
-        dry_run: false,
-    };
-    Desired {
-        reset: Some(wish),
-        ..desired()
-    }
+        ..wish(target)
+    })
 }
 
 /// Every place where the operator can die in one turn.
@@ -358,15 +338,53 @@ async fn deleted_once_it_is_empty() {
     let held = &outcome.verdict.conditions[&ConditionType::Deleting];
     assert_eq!(held.1, Reason::GroupNotEmpty);
     world.members(0);
+    // It could be looked at, and the order had no answer: the deletion is under way.
+    let odd = || CallError::Unexpected {
+        message: "odd".into(),
+    };
+    world.kafka.fail_orders_with(Some(odd()));
+    let outcome = go().await;
+    let held = &outcome.verdict.conditions[&ConditionType::Deleting];
+    assert_eq!(held.1, Reason::DeletingGroup);
+    world.kafka.fail_orders_with(None);
     let outcome = go().await;
     assert_eq!(outcome.release.unwrap().0, Reason::GroupDeleted);
     assert!(!world.kafka.has_group(GROUP));
-    world.kafka.fail_with(Some(CallError::Unexpected {
-        message: "odd".into(),
-    }));
+    world.kafka.fail_with(Some(odd()));
     let outcome = go().await;
     let held = &outcome.verdict.conditions[&ConditionType::Deleting];
     assert_eq!(held.1, Reason::DeletionHeld);
+}
+
+/// What is refused for good waits, whether it is the look or an order; all else is tried again soon.
+#[tokio::test]
+async fn only_what_is_refused_for_good_is_settled() {
+    let refused = |retriable| CallError::Refused {
+        error: "INVALID_GROUP_ID".into(),
+        message: "no".into(),
+        retriable,
+    };
+    let message = || "away".to_owned();
+    for (error, settled) in [
+        (refused(false), true),
+        (refused(true), false),
+        (CallError::Unreachable { message: message() }, false),
+        (CallError::Unexpected { message: message() }, false),
+    ] {
+        let world = World::new(&[(0, 10)]);
+        world.commit(0, 8);
+        let reset = asking("a", Target::Start(Start::Earliest));
+        world.kafka.fail_orders_with(Some(error.clone()));
+        let failure = world.turn(&reset, None).await.failure.unwrap();
+        assert_eq!((failure.reason, failure.settled), (error.reason(), settled));
+        world.kafka.fail_orders_with(None);
+        world.kafka.fail_with(Some(error.clone()));
+        let failure = world.turn(&reset, None).await.failure.unwrap();
+        assert_eq!((failure.reason, failure.settled), (error.reason(), settled));
+        world.kafka.fail_with(None);
+        assert_eq!(world.turn(&reset, None).await.failure, None);
+        assert_eq!(world.moved("a"), 1);
+    }
 }
 
 fn any_target(random: &mut StdRng) -> Target {

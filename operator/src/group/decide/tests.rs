@@ -9,41 +9,13 @@ use keelson_crds::{ConditionStatus, LagObjective, PartitionReset, ResetOffset};
 use super::*;
 use crate::deletion::HOLD_MAX;
 use crate::group::facts::{ObjectView, Start, Target, Wish};
+use crate::group::fixture::{asking, desired, wish};
 use crate::kafka::PartitionOffsets;
 
 const NOW: i64 = 1_000_000;
 
 fn now() -> Timestamp {
     Timestamp::from_second(NOW).unwrap()
-}
-
-fn desired() -> Desired {
-    Desired {
-        group: "g".into(),
-        scope: vec!["t".into()],
-        initial: None,
-        objective: None,
-        reset: None,
-        deletion_policy: DeletionPolicy::Retain,
-        paused: false,
-    }
-}
-
-fn wish(target: Target) -> Wish {
-    Wish {
-        id: "a".into(),
-        target,
-        topics: Vec::new(),
-        deadline: None,
-        dry_run: false,
-    }
-}
-
-fn asking(wish: Wish) -> Desired {
-    Desired {
-        reset: Some(wish),
-        ..desired()
-    }
 }
 
 fn late(seconds: i64) -> Option<Timestamp> {

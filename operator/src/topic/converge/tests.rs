@@ -92,7 +92,7 @@ async fn the_finalizer_comes_before_the_topic() {
     let outcome = run(&kafka, &place, &desired, live()).await;
     assert_eq!(
         outcome.failure,
-        Some((Reason::KubernetesError, "409".into()))
+        Some(Failure::passing(Reason::KubernetesError, "409"))
     );
     assert!(kafka.calls().is_empty(), "no finalizer, no topic");
     let place = Place::default();
@@ -124,6 +124,7 @@ async fn the_brokers_own_words() {
     );
     let message = &outcome.verdict.conditions[&ConditionType::Ready].2;
     assert_eq!(message, "INVALID_CONFIG: bad.key is not a topic config");
+    assert!(outcome.failure.unwrap().settled);
 }
 
 #[tokio::test]
@@ -223,7 +224,7 @@ async fn deleted_by_id_and_then_released() {
     }));
     let held = run(&kafka, &place, &desired, object.clone()).await;
     assert_eq!(
-        (held.release, held.failure.map(|it| it.0)),
+        (held.release, held.failure.map(|it| it.reason)),
         (None, Some(Reason::BrokerUnreachable))
     );
     let gone = Place {
