@@ -8,6 +8,8 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 # Most tests wait for a process of their own; more than four of them at once only make each other late.
 cores=$(nproc)
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((cores < 2 ? 2 : cores > 4 ? 4 : cores))}
+host=$(rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)
+export "CARGO_TARGET_${host}_RUNNER=$PWD/tests/runner.sh"
 started=$SECONDS
 step() { printf '\n== %s (at %d s)\n' "$1" "$((SECONDS - started))"; }
 

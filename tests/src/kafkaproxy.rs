@@ -1,12 +1,12 @@
 //! A way to a broker that fails as it is told, one request at a time.
 //!
 //! Owns the faults that a broker under test cannot be asked for: an answer that makes no sense, a change that is only
-//! pretended, a connection that ends before or after a request had its effect. It knows frames and API keys, and one byte
-//! of one request.
+//! pretended, a connection that ends before or after a request had its effect. It knows frames and API keys, whether words
+//! stand in a request, and one byte of one request.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kafka_protocol::messages::ApiKey;
 
@@ -28,12 +28,38 @@ pub enum KafkaFault {
     Pretend,
 }
 
-type Rule = Box<dyn FnMut(Api) -> KafkaFault + Send>;
+/// A request as the proxy saw it.
+#[derive(Debug, Clone)]
+pub struct KafkaAsked {
+    /// Which API.
+    pub api: Api,
+    frame: Vec<u8>,
+}
+
+impl KafkaAsked {
+    /// Whether a string of the request has these words in it.
+    pub fn says(&self, words: &str) -> bool {
+        let mut windows = self.frame.windows(words.len());
+        windows.any(|it| it == words.as_bytes())
+    }
+}
+
+type Rule = Box<dyn FnMut(&KafkaAsked) -> KafkaFault + Send>;
+
+struct State {
+    broker: String,
+    rule: Mutex<Rule>,
+    reached: Mutex<Vec<KafkaAsked>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// See the module.
 pub struct KafkaProxy {
     address: String,
-    rule: Arc<Mutex<Rule>>,
+    state: Arc<State>,
 }
 
 impl KafkaProxy {
@@ -41,16 +67,20 @@ impl KafkaProxy {
     pub fn start(broker: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
-        let rule: Arc<Mutex<Rule>> = Arc::new(Mutex::new(Box::new(|_| KafkaFault::Pass)));
-        let (serving, broker) = (Arc::clone(&rule), broker.to_owned());
+        let state = Arc::new(State {
+            broker: broker.to_owned(),
+            rule: Mutex::new(Box::new(|_| KafkaFault::Pass)),
+            reached: Mutex::default(),
+        });
+        let serving = Arc::clone(&state);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (rule, broker) = (Arc::clone(&serving), broker.clone());
+                let state = Arc::clone(&serving);
                 // A connection that breaks is what this is for.
-                std::thread::spawn(move || drop(serve(&rule, client, &broker)));
+                std::thread::spawn(move || drop(serve(&state, client)));
             }
         });
-        Self { address, rule }
+        Self { address, state }
     }
 
     /// Where it listens.
@@ -58,9 +88,19 @@ impl KafkaProxy {
         &self.address
     }
 
-    /// What becomes of requests from now on.
-    pub fn rule(&self, rule: impl FnMut(Api) -> KafkaFault + Send + 'static) {
-        *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(rule);
+    /// What becomes of requests from now on, by their API.
+    pub fn rule(&self, mut rule: impl FnMut(Api) -> KafkaFault + Send + 'static) {
+        self.rule_on(move |asked| rule(asked.api));
+    }
+
+    /// The same, by all that the proxy sees of them.
+    pub fn rule_on(&self, rule: impl FnMut(&KafkaAsked) -> KafkaFault + Send + 'static) {
+        *lock(&self.state.rule) = Box::new(rule);
+    }
+
+    /// The requests that the broker got so far.
+    pub fn reached(&self) -> Vec<KafkaAsked> {
+        lock(&self.state.reached).clone()
     }
 
     /// Everything passes again.
@@ -81,17 +121,20 @@ pub fn is_order(api: Api) -> bool {
     .any(|it| *it as i16 == api)
 }
 
-fn serve(rule: &Mutex<Rule>, mut client: TcpStream, broker: &str) -> std::io::Result<()> {
-    let mut upstream = TcpStream::connect(broker)?;
+fn serve(state: &State, mut client: TcpStream) -> std::io::Result<()> {
+    let mut upstream = TcpStream::connect(&state.broker)?;
     upstream.set_nodelay(true)?;
     client.set_nodelay(true)?;
     loop {
         let mut request = frame(&mut client)?;
-        let api = i16::from_be_bytes([request[4], request[5]]);
-        let fault = rule.lock().unwrap_or_else(PoisonError::into_inner)(api);
+        let asked = KafkaAsked {
+            api: i16::from_be_bytes([request[4], request[5]]),
+            frame: request.clone(),
+        };
+        let fault = lock(&state.rule)(&asked);
         match fault {
             KafkaFault::Cut => return Ok(()),
-            KafkaFault::Pretend if api == ApiKey::IncrementalAlterConfigs as i16 => {
+            KafkaFault::Pretend if asked.api == ApiKey::IncrementalAlterConfigs as i16 => {
                 assert_eq!(
                     request[6..8],
                     [0, 1],
@@ -103,6 +146,7 @@ fn serve(rule: &Mutex<Rule>, mut client: TcpStream, broker: &str) -> std::io::Re
             }
             KafkaFault::Pass | KafkaFault::Lose | KafkaFault::Garble | KafkaFault::Pretend => {}
         }
+        lock(&state.reached).push(asked);
         upstream.write_all(&request)?;
         let mut answer = frame(&mut upstream)?;
         match fault {

@@ -17,6 +17,7 @@ pub mod load;
 pub mod operator;
 pub mod python;
 pub mod rdk;
+pub mod reaper;
 pub mod records;
 pub mod stage;
 pub mod strace;

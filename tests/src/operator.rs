@@ -44,7 +44,7 @@ impl OperatorSetup {
             bootstrap: broker.bootstrap().to_owned(),
             http_port: port.to_owned(),
             kubeconfig: shared().kubeconfig(own_namespace),
-            resync_seconds: 2,
+            resync_seconds: 1,
             external_services: false,
         }
     }

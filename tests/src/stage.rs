@@ -88,7 +88,9 @@ impl Stage {
         let listener = format!("PLAINTEXT://127.0.0.1:{}", kube::free_port());
         let setup = BrokerSetup::new()
             .set("listeners", listener)
-            .set("auto.create.topics.enable", "false");
+            .set("auto.create.topics.enable", "false")
+            // A member that comes alone has its partitions at once.
+            .set("group.initial.rebalance.delay.ms", "0");
         let broker = settings
             .iter()
             .fold(setup, |setup, (key, value)| setup.set(key, value))
@@ -112,6 +114,15 @@ impl Stage {
     /// The same operator before it starts.
     pub fn setup(&self) -> OperatorSetup {
         OperatorSetup::new(self.cluster, self.cluster, &[&self.namespace], &self.broker)
+    }
+
+    /// Kills an operator. Its lease goes with it: how long the next one respects it is another test.
+    pub fn bury(&self, operator: &mut Operator) {
+        operator.kill9();
+        let lease = format!("{}-operator", self.cluster);
+        if shared().get("lease", self.cluster, &lease).is_some() {
+            shared().delete("lease", self.cluster, &lease);
+        }
     }
 
     /// The StatefulSet that says that the cluster still exists. No controller acts on it here.
@@ -151,7 +162,7 @@ impl Stage {
             .is_some_and(|it| it["reason"] == reason)
     }
 
-    /// Waits for an Event about a Topic.
+    /// Waits for an Event about an object of this name.
     #[track_caller]
     pub fn event(&self, name: &str, reason: &str) {
         let what = format!("an Event {reason} about {name}");

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use keelson_tests::disk::{self, Place};
-use keelson_tests::kube::{OPERATOR_WITHIN, Operator, condition, shared};
+use keelson_tests::kube::{OPERATOR_WITHIN, condition, shared};
 use keelson_tests::records::{batch, payload};
 use keelson_tests::stage::{Stage, config, message, now_ms, tamper, topic};
 use keelson_tests::wire::Wire;
@@ -14,6 +14,10 @@ use serde_json::{Value, json};
 
 #[path = "operator_kube/faults.rs"]
 mod faults;
+#[path = "operator_kube/groups.rs"]
+mod groups;
+#[path = "operator_kube/identity.rs"]
+mod identity;
 #[path = "operator_kube/kills.rs"]
 mod kills;
 #[path = "operator_kube/lease.rs"]
@@ -277,15 +281,6 @@ fn release_takes_only_our_finalizers_off() {
     );
 }
 
-/// Its lease goes with it: how long the next one respects it is tested elsewhere.
-fn die_and_restart(operator: &mut Operator) {
-    operator.kill9();
-    if shared().get("lease", "killed", "killed-operator").is_some() {
-        shared().delete("lease", "killed", "killed-operator");
-    }
-    operator.restart();
-}
-
 #[test]
 fn the_operator_is_killed_in_the_middle() {
     const TOPICS: usize = 12;
@@ -298,7 +293,8 @@ fn the_operator_is_killed_in_the_middle() {
             json!({ "partitions": 1, "deletionPolicy": "Delete" }),
         );
         if at % 3 == 2 {
-            die_and_restart(&mut operator);
+            stage.bury(&mut operator);
+            operator.restart();
         }
     }
     let ids: Vec<Value> = (0..TOPICS)
@@ -314,7 +310,8 @@ fn the_operator_is_killed_in_the_middle() {
     for at in 0..TOPICS {
         shared().delete("topic", &stage.namespace, &name(at));
         if at % 3 == 2 {
-            die_and_restart(&mut operator);
+            stage.bury(&mut operator);
+            operator.restart();
         }
     }
     for at in 0..TOPICS {

@@ -141,6 +141,15 @@ fn where_nothing_changes_nothing_is_written() {
         .start();
     stage.apply("well", json!({ "partitions": 1 }));
     stage.ready("well");
+    // The more objects, the more looks in a second.
+    let others: Vec<String> = (0..6).map(|at| format!("other{at}")).collect();
+    for name in &others {
+        stage.apply(name, json!({ "partitions": 1 }));
+    }
+    for name in &others {
+        stage.ready(name);
+        stage.wait(name, "LogHealthy", "True", "LogHealthy");
+    }
     stage.apply("conflict", json!({ "topicName": "well" }));
     stage.apply("refused", json!({ "replicationFactor": 3 }));
     stage.wait("conflict", "Conflict", "True", "OwnedByAnother");
@@ -166,7 +175,8 @@ fn where_nothing_changes_nothing_is_written() {
     };
     quiet("all is well, or refused");
     stage.broker.kill9();
-    for name in ["well", "conflict", "refused"] {
+    let first = ["well", "conflict", "refused"];
+    for name in first.into_iter().chain(others.iter().map(String::as_str)) {
         stage.wait(name, "Ready", "Unknown", "BrokerUnreachable");
     }
     // Events come right behind the status.
@@ -174,9 +184,11 @@ fn where_nothing_changes_nothing_is_written() {
         let reasons = shared().event_reasons(&stage.namespace, name);
         reasons.iter().any(|it| it == "BrokerUnreachable")
     };
-    wait_until("Events tell it", OPERATOR_WITHIN, || told("well"));
-    wait_until("the log is not known", OPERATOR_WITHIN, || {
-        stage.condition_is("well", "LogHealthy", "LogUnknown")
-    });
+    for name in others.iter().map(String::as_str).chain(["well"]) {
+        wait_until("Events tell it", OPERATOR_WITHIN, || told(name));
+        wait_until("the log is not known", OPERATOR_WITHIN, || {
+            stage.condition_is(name, "LogHealthy", "LogUnknown")
+        });
+    }
     quiet("the broker is away");
 }

@@ -1,5 +1,4 @@
-//! ConsumerGroups against a real kube-apiserver and a real broker: observed, judged, started, reset once, deleted when
-//! empty. What was committed is asked of the broker by a client; no status is believed alone.
+//! ConsumerGroups: observed, judged, started, reset once, deleted when empty. What was committed is asked of the broker by a client; no status is believed alone.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -11,6 +10,11 @@ use keelson_tests::stage::{Stage, message, now_ms};
 use keelson_tests::wire::Wire;
 use keelson_tests::{rdk, wait_until};
 use serde_json::{Value, json};
+
+#[path = "groups/kills.rs"]
+mod kills;
+#[path = "groups/trouble.rs"]
+mod trouble;
 
 const GROUP: &str = "billing";
 
@@ -71,16 +75,15 @@ fn resource_version(stage: &Stage) -> Value {
     object["metadata"]["resourceVersion"].clone()
 }
 
-fn events(stage: &Stage) -> String {
-    let path = "jsonpath={.items[*].reason}";
-    shared().kubectl(&["get", "events", "-n", &stage.namespace, "-o", path], "")
+#[track_caller]
+fn event(stage: &Stage, reason: &str) {
+    stage.event(GROUP, reason);
 }
 
 #[test]
 fn observed_and_judged() {
     let stage = Stage::new("groups");
-    let namespaces = ["broken", stage.namespace.as_str()];
-    let _operator = Operator::start(stage.cluster, stage.cluster, &namespaces, &stage.broker);
+    let _operator = stage.operator();
     let records = json!({ "lagObjective": { "maxRecords": 5 } });
     apply(&stage, records.clone());
     wait(&stage, "Ready", "True", "GroupAbsent");
@@ -119,12 +122,6 @@ fn observed_and_judged() {
     let clicks = json!({ "topics": [{ "name": "clicks" }], "lagObjective": { "maxRecords": 5 } });
     apply(&stage, clicks);
     wait(&stage, "LagWithinObjective", "Unknown", "LagUnknown");
-    shared().wait_condition(
-        ("consumergroup", "broken", "aimless"),
-        "Ready",
-        "False",
-        "InvalidSpec",
-    );
 }
 
 /// The age is that of the metric.
@@ -234,9 +231,7 @@ fn a_new_group_starts_where_it_is_told() {
     wait(&stage, "Ready", "True", "GroupAbsent");
     orders(&stage, 4);
     wait(&stage, "Ready", "True", "Observed");
-    wait_until("an Event tells it", OPERATOR_WITHIN, || {
-        events(&stage).contains("OffsetsProvisioned")
-    });
+    event(&stage, "OffsetsProvisioned");
     // Each partition from its end at that moment, which may have been before the records came.
     let found = offsets(&stage);
     assert!(
@@ -273,7 +268,7 @@ fn a_reset_waits_is_done_once_and_can_be_undone() {
     assert_eq!(offsets(&stage), [8, 6], "nothing is committed");
     apply(&stage, reset("one", json!({ "to": "Earliest" })));
     wait(&stage, "ResetPending", "True", "WaitingForEmptyGroup");
-    operator.kill9();
+    stage.bury(&mut operator);
     drop(member);
     operator.restart();
     let found = wait(&stage, "ResetSucceeded", "True", "OffsetsReset");
@@ -284,7 +279,7 @@ fn a_reset_waits_is_done_once_and_can_be_undone() {
     assert_eq!(offsets(&stage), [0, 0]);
     // The same request again, after a restart, when the group has moved on: nothing happens.
     commit(&stage.broker, GROUP, "orders", &[(0, 5, "")]);
-    operator.kill9();
+    stage.bury(&mut operator);
     operator.restart();
     let mut again = reset("one", json!({ "to": "Earliest" }));
     again["lagObjective"] = json!({ "maxRecords": 100 });
@@ -307,8 +302,7 @@ fn a_reset_waits_is_done_once_and_can_be_undone() {
     apply(&stage, reset("one", json!({ "to": "Latest" })));
     wait(&stage, "ResetSucceeded", "False", "RequestIdUsed");
     assert_eq!(offsets(&stage), [8, 6]);
-    let told = events(&stage);
-    assert!(told.contains("OffsetsReset"), "{told}");
+    event(&stage, "OffsetsReset");
 }
 
 #[test]
@@ -348,67 +342,6 @@ fn rfc3339(seconds: i64) -> String {
     String::from_utf8(text).expect("text").trim().to_owned()
 }
 
-/// The operator was killed between two steps: the status and the notes that it leaves there are made by hand.
-#[test]
-fn killed_in_the_middle_of_a_reset() {
-    let stage = Stage::new("groupkill");
-    orders(&stage, 10);
-    let mut operator = stage.operator();
-    apply(&stage, json!({ "topics": [{ "name": "orders" }] }));
-    wait(&stage, "ResetPending", "False", "NoReset");
-    let half_way = |operator: &mut Operator, id: &str, notes: [(i64, &str); 2]| {
-        operator.kill9();
-        let notes = notes.map(|(offset, note)| {
-            let note = match note {
-                "" => String::new(),
-                stage => format!("keelson reset {id}: {stage}"),
-            };
-            (offset, note)
-        });
-        let list = [
-            (0, notes[0].0, notes[0].1.as_str()),
-            (1, notes[1].0, notes[1].1.as_str()),
-        ];
-        commit(&stage.broker, GROUP, "orders", &list);
-        apply(&stage, reset(id, json!({ "to": "Earliest" })));
-        let last = json!({
-            "requestId": id, "result": "ResetRunning", "startedAt": "2026-11-28T18:00:00Z", "finishedAt": null,
-            "partitions": [
-                { "topic": "orders", "partition": 0, "from": 8, "to": 0 },
-                { "topic": "orders", "partition": 1, "from": 6, "to": 0 },
-            ],
-        });
-        let patch = json!({ "status": { "lastReset": last } }).to_string();
-        let (kind, namespace, name) = at(&stage);
-        let args = [
-            "patch",
-            kind,
-            "-n",
-            namespace,
-            name,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &patch,
-        ];
-        shared().kubectl(&args, "");
-        operator.restart();
-    };
-    // Before the offsets were committed: it is carried on.
-    half_way(&mut operator, "before", [(8, "planned"), (6, "planned")]);
-    wait(&stage, "ResetSucceeded", "True", "OffsetsReset");
-    assert_eq!(offsets(&stage), [0, 0]);
-    // After that, and one partition has moved on: it is not done again.
-    half_way(&mut operator, "after", [(0, "done"), (3, "")]);
-    wait(&stage, "ResetSucceeded", "True", "OffsetsReset");
-    assert_eq!(offsets(&stage), [0, 3]);
-    // Nobody can know: it is not done again.
-    half_way(&mut operator, "lost", [(9, ""), (7, "")]);
-    let found = wait(&stage, "ResetSucceeded", "False", "ResetInterrupted");
-    assert_eq!(found["status"]["lastReset"]["result"], "ResetInterrupted");
-    assert_eq!(offsets(&stage), [9, 7]);
-}
-
 #[test]
 fn deleted_when_told_and_empty() {
     let stage = Stage::new("groupdelete");
@@ -438,12 +371,22 @@ fn deleted_when_told_and_empty() {
         message(&held, "Deleting").contains("Stable with 1 members"),
         "{held}"
     );
+    // The way out.
+    apply(&stage, json!({ "deletionPolicy": "Retain" }));
+    event(&stage, "GroupRetained");
+    shared().wait_gone(kind, namespace, name);
+    assert_eq!(offsets(&stage), [1, 1]);
+    apply(&stage, delete(false));
+    finalizers(json!(["keelson.dev/delete-group"]));
+    shared().delete(kind, namespace, name);
+    wait(&stage, "Deleting", "True", "GroupNotEmpty");
     apply(&stage, delete(true));
     wait(&stage, "Deleting", "True", "Paused");
     drop(member);
     assert_eq!(offsets(&stage), [1, 1]);
     apply(&stage, delete(false));
     shared().wait_gone(kind, namespace, name);
+    event(&stage, "GroupDeleted");
     assert!(
         offsets(&stage).is_empty(),
         "the group is gone with its offsets"
@@ -454,50 +397,5 @@ fn deleted_when_told_and_empty() {
     wait(&stage, "Ready", "True", "Observed");
     shared().delete(kind, namespace, name);
     shared().wait_gone(kind, namespace, name);
-    assert_eq!(offsets(&stage), [1, 1]);
-}
-
-#[test]
-fn a_cluster_that_is_away_holds_and_one_that_is_gone_lets_go() {
-    let mut stage = Stage::new("groupaway");
-    stage.statefulset();
-    let _operator = stage.operator();
-    apply(
-        &stage,
-        json!({ "deletionPolicy": "Delete", "lagObjective": { "maxRecords": 5 } }),
-    );
-    wait(&stage, "Ready", "True", "GroupAbsent");
-    stage.broker.kill9();
-    wait(&stage, "Ready", "Unknown", "BrokerUnreachable");
-    wait(&stage, "LagWithinObjective", "Unknown", "BrokerUnreachable");
-    let (kind, namespace, name) = at(&stage);
-    shared().delete(kind, namespace, name);
-    let held = wait(&stage, "Deleting", "True", "DeletionHeld");
-    assert!(
-        message(&held, "Deleting").contains("is let go at"),
-        "{held}"
-    );
-    let set = format!("{}-broker", stage.cluster);
-    shared().kubectl(&["delete", "statefulset", "-n", stage.cluster, &set], "");
-    shared().wait_gone(kind, namespace, name);
-}
-
-/// The broker takes no note, so a reset gets no further than its first step.
-#[test]
-fn the_brokers_refusal_stands_in_its_own_words() {
-    let stage = Stage::with("grouprefused", &[("offset.metadata.max.bytes", "1")]);
-    orders(&stage, 3);
-    commit(&stage.broker, GROUP, "orders", &[(0, 1, ""), (1, 1, "")]);
-    let _operator = stage.operator();
-    apply(&stage, reset("a", json!({ "to": "Latest" })));
-    let found = wait(&stage, "Ready", "False", "BrokerRefused");
-    let words = message(&found, "Ready");
-    assert!(words.contains("OFFSET_METADATA_TOO_LARGE"), "{words}");
-    wait(&stage, "ResetPending", "True", "BrokerRefused");
-    assert_eq!(
-        found["status"].get("lastReset"),
-        None,
-        "nothing is recorded"
-    );
     assert_eq!(offsets(&stage), [1, 1]);
 }

@@ -1,75 +1,22 @@
 //! The operator is killed again and again, before and after single requests of its own, and the end is the same.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use keelson_tests::apiproxy::{ApiProxy, Fault};
-use keelson_tests::kafkaproxy::{KafkaFault, KafkaProxy};
 use keelson_tests::kube::shared;
+use keelson_tests::reaper::Reaper;
 use keelson_tests::stage::{Stage, config, topic};
 use keelson_tests::wait::try_wait_for;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 /// Replayed one at a time with `KEELSON_SEED`.
 const SEEDS: [u64; 2] = [1, 2];
 const ROUNDS: usize = 10;
 /// Requests of a life in which something is to be done, about.
-const REQUESTS: u32 = 40;
+const REQUESTS: i32 = 40;
 /// A life ends here if it asked for less than was expected.
 const LIFE: std::time::Duration = std::time::Duration::from_secs(4);
-
-/// The moment of the next death.
-#[derive(Debug, Default)]
-struct Moment {
-    victim: Option<Pid>,
-    requests_left: u32,
-    /// The request that it dies at has its effect, and only the answer is lost.
-    after: bool,
-}
-
-#[derive(Clone, Default)]
-struct Reaper(Arc<Mutex<Moment>>);
-
-/// What becomes of a request.
-enum Fate {
-    Pass,
-    Before,
-    After,
-}
-
-impl Reaper {
-    fn arm(&self, moment: Moment) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = moment;
-    }
-
-    fn struck(&self) -> bool {
-        let moment = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        moment.victim.is_none()
-    }
-
-    /// One more request. The victim dies while the proxy holds it.
-    fn next(&self) -> Fate {
-        let mut moment = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(victim) = moment.victim else {
-            return Fate::Pass;
-        };
-        if moment.requests_left > 0 {
-            moment.requests_left -= 1;
-            return Fate::Pass;
-        }
-        moment.victim = None;
-        // It may have ended by the test's own hand.
-        let _ = kill_process(victim, Signal::KILL);
-        if moment.after {
-            Fate::After
-        } else {
-            Fate::Before
-        }
-    }
-}
 
 fn spec(random: &mut StdRng) -> Value {
     json!({
@@ -122,48 +69,22 @@ fn lives(seed: u64, cluster: &'static str) {
     println!("KEELSON_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let stage = Stage::new(cluster);
-    let (api, kafka) = (
-        ApiProxy::start(),
-        KafkaProxy::start(stage.broker.bootstrap()),
-    );
-    let reaper = Reaper::default();
-    let (over_http, over_kafka) = (reaper.clone(), reaper.clone());
-    api.rule(move |_| match over_http.next() {
-        Fate::Pass => Fault::Pass,
-        Fate::Before => Fault::Cut,
-        Fate::After => Fault::Lose,
-    });
-    kafka.rule(move |_| match over_kafka.next() {
-        Fate::Pass => KafkaFault::Pass,
-        Fate::Before => KafkaFault::Cut,
-        Fate::After => KafkaFault::Lose,
-    });
-    let proxied = format!("{cluster}-proxied");
-    let mut operator = stage
-        .setup()
-        .bootstrap(kafka.address())
-        .through(cluster, &proxied, &api)
-        .prepare();
-    let lease = format!("{cluster}-operator");
+    let (reaper, mut operator) = Reaper::of(&stage);
     let mut wishes = BTreeMap::new();
     let mut deaths = 0;
     for at in 0..ROUNDS {
         step(&stage, &mut random, 2 * at, &mut wishes);
         operator.spawn();
-        reaper.arm(Moment {
-            victim: Some(operator.pid()),
-            requests_left: random.random_range(0..REQUESTS),
-            after: random.random_bool(0.5),
+        let mut left = random.random_range(0..REQUESTS);
+        reaper.arm(&operator, random.random_bool(0.5), move |_| {
+            left -= 1;
+            left < 0
         });
         step(&stage, &mut random, 2 * at + 1, &mut wishes);
         let struck = try_wait_for(LIFE, || reaper.struck().then_some(()));
         deaths += usize::from(struck.is_some());
-        operator.kill9();
-        reaper.arm(Moment::default());
-        // Nobody but the dead holds it; its end is tested elsewhere.
-        if shared().get("lease", cluster, &lease).is_some() {
-            shared().delete("lease", cluster, &lease);
-        }
+        reaper.disarm();
+        stage.bury(&mut operator);
     }
     assert!(deaths > ROUNDS / 2, "{deaths} deaths at requests");
     operator.restart();

@@ -246,6 +246,12 @@ fn a_broken_object_stops_nobody() {
         words.contains("spec.partitions: must be at least 1"),
         "{words}"
     );
+    shared().wait_condition(
+        ("consumergroup", "broken", "aimless"),
+        "Ready",
+        "False",
+        "InvalidSpec",
+    );
     // Kubernetes itself takes no status for this one; an Event tells it.
     wait_until("an Event tells of the untyped one", OPERATOR_WITHIN, || {
         let reasons = shared().event_reasons("broken", "untyped");

@@ -1,7 +1,7 @@
 //! Reasons that no other test has a use for, and the check that each one of the closed list is reached by some test.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::Path;
 
 use kafka_protocol::messages::ApiKey;
 use keelson_crds::Reason;
@@ -194,7 +194,7 @@ fn a_deletion_that_waits_is_told_and_ends() {
         shared().delete("topic", &stage.namespace, name);
         stage.wait(name, "Deleting", "True", "DeletionHeld");
     }
-    age_deletion(&stage.namespace, "old");
+    age_deletion("topics", &stage.namespace, "old");
     stage.event("old", "DeletionGivenUp");
     shared().wait_gone("topic", &stage.namespace, "old");
     assert!(shared().get("topic", &stage.namespace, "gone").is_some());
@@ -213,8 +213,8 @@ fn a_deletion_that_waits_is_told_and_ends() {
 }
 
 /// Makes an object look as if it had been deleted long ago: in etcd, since the API server lets nobody say so.
-fn age_deletion(namespace: &str, name: &str) {
-    let key = base64(format!("/registry/keelson.dev/topics/{namespace}/{name}").as_bytes());
+pub(crate) fn age_deletion(kinds: &str, namespace: &str, name: &str) {
+    let key = base64(format!("/registry/keelson.dev/{kinds}/{namespace}/{name}").as_bytes());
     let etcd = |path: &str, body: Value| -> Value {
         let call = ("POST", path);
         let answer = http::request(shared().etcd(), call, "application/json", &body.to_string())
@@ -269,47 +269,69 @@ fn unbase64(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Reasons of groups that no test waits for in a form that is found here: what is told of groups their own tests hold.
-const OF_GROUPS: [&str; 9] = [
-    "Observed",
-    "NoObjective",
-    "LagUnknown",
-    "DeletingGroup",
-    "ResetRunning",
-    "NoRecordKept",
-    "OffsetsProvisioned",
-    "GroupDeleted",
-    "GroupRetained",
-];
+/// Reasons that only one of the two kinds can have. All others both can.
+const OF_TOPICS: &str = "AsDescribed Applied PartitionsCannotShrink ReplicationFactorCannotChange NotConverging NoDrift \
+    DriftFound DriftCorrected TopicMissing TopicAbsent NoConflict OwnedByAnother DoesNotMatch AdoptionRefused LogHealthy \
+    LogDamaged LogReadOnly LogDegraded LogUnknown DeletingTopic TopicCreated TopicAdopted PartitionsAdded ConfigChanged \
+    TopicDeleted TopicRetained";
+const OF_GROUPS: &str = "Observed GroupAbsent DeletingGroup GroupNotEmpty LagWithinObjective LagAboveObjective NoObjective \
+    LagUnknown NoReset WaitingForEmptyGroup ResetRunning OffsetsReset DryRun DeadlinePassed ResetImpossible \
+    ResetInterrupted RequestIdUsed OffsetsProvisioned GroupDeleted GroupRetained";
+/// It says that objects are not those of a Kubernetes: `keelson-operator apply` gives it, and its tests reach it.
+const NOT_HERE: &str = "NoRecordKept";
+
+/// The reasons that a source waits for: of Topics, and of groups.
+fn waited_for(text: &str, is_of_groups: bool, reached: &mut [BTreeSet<String>; 2]) {
+    let waits =
+        Regex::new(r#"(?:"(?:True|False|Unknown)",\s*|\bevent\(\s*[^,]+,\s*)"([A-Za-z]+)""#)
+            .expect("a pattern");
+    for statement in text.split(';') {
+        let of_groups = is_of_groups || statement.contains("consumergroup");
+        let found = waits.captures_iter(statement).map(|it| it[1].to_owned());
+        reached[usize::from(of_groups)].extend(found);
+    }
+}
 
 /// A test that waits for a reason and passes has reached it; the sources tell which ones are waited for.
 #[test]
 fn every_reason_is_reached_by_a_test() {
-    let folder = tools::root().join("tests/tests");
-    let in_folder = |folder: PathBuf| -> Vec<PathBuf> {
-        let listing = std::fs::read_dir(&folder).expect("a folder of tests");
-        listing.flatten().map(|it| it.path()).collect()
-    };
-    let mut files: Vec<PathBuf> = in_folder(folder.clone());
-    files.retain(|it| {
-        it.file_name()
-            .is_some_and(|it| it.to_string_lossy().starts_with("operator_"))
-    });
-    let folders: Vec<PathBuf> = files.iter().filter(|it| it.is_dir()).cloned().collect();
-    files.extend(folders.into_iter().flat_map(in_folder));
-    let waits =
-        Regex::new(r#"(?:"(?:True|False|Unknown)",\s*|\.event\(\s*[^,]+,\s*)"([A-Za-z]+)""#)
-            .expect("a pattern");
-    let mut reached = BTreeSet::new();
-    for file in files.iter().filter(|it| it.is_file()) {
-        let text = std::fs::read_to_string(file).expect("a source");
-        reached.extend(waits.captures_iter(&text).map(|it| it[1].to_owned()));
+    let tests = tools::root().join("tests/tests");
+    let source = |path: &Path| std::fs::read_to_string(path).expect("a source");
+    let mut folders = vec![tests.join("operator_kube")];
+    let mut reached = [BTreeSet::new(), BTreeSet::new()];
+    waited_for(
+        &source(&tests.join("operator_kube.rs")),
+        false,
+        &mut reached,
+    );
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(&folder)
+            .expect("a folder of tests")
+            .flatten()
+        {
+            let path = path.path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => {
+                    let within = path.strip_prefix(&tests).expect("it lies there");
+                    let of_groups = within.to_string_lossy().contains("groups");
+                    waited_for(&source(&path), of_groups, &mut reached);
+                }
+            }
+        }
     }
-    let missing: Vec<&str> = Reason::ALL
-        .iter()
-        .map(|it| it.as_str())
-        .filter(|it| !OF_GROUPS.contains(it))
-        .filter(|it| !reached.contains(*it))
-        .collect();
-    assert!(missing.is_empty(), "reached by no test: {missing:?}");
+    let only = |list: &'static str| list.split_whitespace().collect::<BTreeSet<_>>();
+    let (topics, groups) = (only(OF_TOPICS), only(OF_GROUPS));
+    for (kind, others, reached) in [
+        ("Topic", &groups, &reached[0]),
+        ("group", &topics, &reached[1]),
+    ] {
+        let missing: Vec<&str> = Reason::ALL
+            .iter()
+            .map(|it| it.as_str())
+            .filter(|it| *it != NOT_HERE && !others.contains(it) && !reached.contains(*it))
+            .collect();
+        assert!(missing.is_empty(), "of a {kind}, by no test: {missing:?}");
+    }
+    assert!(source(&tests.join("operator_apply.rs")).contains(NOT_HERE));
 }
