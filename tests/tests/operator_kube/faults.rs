@@ -14,18 +14,15 @@ use rand::{RngExt, SeedableRng};
 use serde_json::json;
 
 /// Longer than any test: then a watch is the only news there is.
-const NO_RESYNC_SECONDS: u32 = 3_600;
+pub(crate) const NO_RESYNC_SECONDS: u32 = 3_600;
 
-fn is_watch_of_topics(asked: &Asked) -> bool {
-    asked.is_watch() && asked.path.contains("/topics")
-}
-
-/// A rule that lets `fault` happen to the next `count` watches of Topics. The counter says how many are still to come.
-fn to_watches(proxy: &ApiProxy, count: usize, fault: Fault) -> Arc<AtomicUsize> {
-    let left = Arc::new(AtomicUsize::new(count));
+/// A rule that lets `fault` happen to the next watch of `kinds`. The counter says how many are still to come.
+pub(crate) fn to_a_watch(proxy: &ApiProxy, kinds: &'static str, fault: Fault) -> Arc<AtomicUsize> {
+    let left = Arc::new(AtomicUsize::new(1));
     let counter = Arc::clone(&left);
     proxy.rule(move |asked| {
-        let due = is_watch_of_topics(asked)
+        let due = asked.is_watch()
+            && asked.path.contains(kinds)
             && counter
                 .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |it| it.checked_sub(1))
                 .is_ok();
@@ -55,27 +52,24 @@ fn a_watch_that_is_lost_or_expired_misses_nothing() {
         ("e", Fault::Cut),
         ("f", Fault::Answer(500)),
     ] {
-        let left = to_watches(&proxy, 1, fault.clone());
+        let left = to_a_watch(&proxy, "/topics", fault.clone());
         proxy.end_watches();
         stage.apply(name, json!({ "partitions": 1 }));
         stage.ready(name);
         assert_eq!(left.load(Ordering::SeqCst), 0, "{fault:?} was met");
     }
     // Also what is not there any more is noticed.
-    to_watches(&proxy, 1, Fault::Ancient);
+    to_a_watch(&proxy, "/topics", Fault::Ancient);
     proxy.end_watches();
     shared().delete("topic", &stage.namespace, "a");
     shared().wait_gone("topic", &stage.namespace, "a");
     assert_eq!(topic(&stage.broker, "a"), None);
 }
 
-#[test]
-fn a_slow_and_failing_api_server() {
-    const TOPICS: usize = 6;
+/// One request in three is slow, refused or lost, as the seed says.
+pub(crate) fn fail_at_times(proxy: &ApiProxy) {
     let seed = std::env::var("KEELSON_SEED").map_or(7, |it| it.parse().expect("a number"));
     println!("KEELSON_SEED={seed}");
-    let stage = Stage::new("failing");
-    let proxy = ApiProxy::start();
     let mut random = StdRng::seed_from_u64(seed);
     // The lease is left alone: who loses it starts over, which is another test.
     proxy.rule(move |asked| match random.random_range(0..20) {
@@ -85,8 +79,18 @@ fn a_slow_and_failing_api_server() {
         3 => Fault::Answer(429),
         4 => Fault::Cut,
         5 if asked.is_write() => Fault::Lose,
+        // Somebody else changed the object first.
+        6 if asked.is_write() => Fault::Answer(409),
         _ => Fault::Pass,
     });
+}
+
+#[test]
+fn a_slow_and_failing_api_server() {
+    const TOPICS: usize = 6;
+    let stage = Stage::new("failing");
+    let proxy = ApiProxy::start();
+    fail_at_times(&proxy);
     let _operator = stage
         .setup()
         .through("failing", "failing-proxied", &proxy)

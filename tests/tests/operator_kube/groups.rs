@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use keelson_tests::groups::{commit, committed, member};
+use keelson_tests::kafkaproxy::KafkaProxy;
 use keelson_tests::kube::{OPERATOR_WITHIN, Operator, shared};
 use keelson_tests::records::batch;
 use keelson_tests::stage::{Stage, message, now_ms};
 use keelson_tests::wire::Wire;
-use keelson_tests::{rdk, wait_until};
+use keelson_tests::{rdk, wait_for, wait_until};
 use serde_json::{Value, json};
 
 #[path = "groups/kills.rs"]
@@ -67,6 +68,28 @@ fn moves(object: &Value) -> BTreeMap<i64, (Option<i64>, i64)> {
             (number(&it["partition"]), (from, number(&it["to"])))
         })
         .collect()
+}
+
+/// The object, if the reset with this id has ended, in whichever way.
+fn end(stage: &Stage, id: &str) -> Option<Value> {
+    let (kind, namespace, name) = at(stage);
+    let found = shared().get(kind, namespace, name)?;
+    let last = &found["status"]["lastReset"];
+    (last["requestId"] == id && last["finishedAt"].is_string()).then_some(found)
+}
+
+#[track_caller]
+fn ended(stage: &Stage, id: &str) -> Value {
+    wait_for(&format!("reset {id} ends"), OPERATOR_WITHIN, || {
+        end(stage, id)
+    })
+}
+
+/// How often the new offsets of a reset came to the broker.
+fn commits(kafka: &KafkaProxy, id: &str) -> usize {
+    let words = format!("keelson reset {id}: done");
+    let reached = kafka.reached();
+    reached.iter().filter(|it| it.says(&words)).count()
 }
 
 fn resource_version(stage: &Stage) -> Value {
@@ -244,6 +267,64 @@ fn a_new_group_starts_where_it_is_told() {
     assert_eq!(offsets(&stage), [3, 3], "a committed offset is left alone");
 }
 
+/// RFC 3339, with whole seconds.
+fn rfc3339(ms: i64) -> String {
+    let args = ["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d"];
+    let at = format!("@{}", ms / 1000);
+    let output = Command::new("date").args(args).arg(at).output();
+    let text = output.expect("date can be started").stdout;
+    String::from_utf8(text).expect("text").trim().to_owned()
+}
+
+/// Times are times of records, the group need not have the object's name, and members decide for themselves.
+#[test]
+fn a_group_starts_at_a_time_once_it_is_empty() {
+    let stage = Stage::new("grouptime");
+    let mut wire = Wire::connect(stage.broker.bootstrap());
+    wire.create_topic("orders", 1, &[]);
+    let (now, minute) = (now_ms(), 60_000);
+    for age in [120, 60, 0] {
+        let old = batch(&[b"a", b"b"], now - age * minute);
+        wire.produce("orders", 0, old).expect("produced");
+    }
+    let found = || committed(&stage.broker, "payments", "orders", 1);
+    let member = member(&stage.broker, "orders", "payments");
+    let _operator = stage.operator();
+    let start = json!({ "policy": "Timestamp", "timestamp": rfc3339(now - 90 * minute) });
+    let spec = json!({
+        "groupId": "payments", "topics": [{ "name": "orders" }], "initialOffsets": start,
+    });
+    apply(&stage, spec.clone());
+    let status = wait(&stage, "Ready", "True", "Observed")["status"].clone();
+    for (field, expected) in [
+        ("observedGeneration", json!(1)),
+        ("state", json!("Stable")),
+        ("protocolType", json!("consumer")),
+        ("assignor", json!("range")),
+        ("members", json!(1)),
+    ] {
+        assert_eq!(status[field], expected, "{field}: {status}");
+    }
+    assert!(found().is_empty(), "it has members");
+    drop(member);
+    event(&stage, "OffsetsProvisioned");
+    assert_eq!(found(), BTreeMap::from([(0, 2)]));
+    let later = rfc3339(now - 30 * minute);
+    let at = |offset| json!([{ "topic": "orders", "partition": 0, "offset": offset }]);
+    for (id, target, expected) in [
+        ("time", json!({ "to": "Timestamp", "timestamp": later }), 4),
+        ("offset", json!({ "to": "Offsets", "offsets": at(1) }), 1),
+        ("beyond", json!({ "to": "Offsets", "offsets": at(9) }), 6),
+    ] {
+        let mut spec = spec.clone();
+        spec["reset"] = reset(id, target)["reset"].clone();
+        apply(&stage, spec);
+        let object = ended(&stage, id);
+        assert_eq!(found(), BTreeMap::from([(0, expected)]), "{id}");
+        assert_eq!(moves(&object)[&0].1, expected, "{id}");
+    }
+}
+
 #[test]
 fn a_reset_waits_is_done_once_and_can_be_undone() {
     let stage = Stage::new("groupreset");
@@ -322,8 +403,7 @@ fn what_cannot_be_reset_says_why() {
     wait(&stage, "ResetPending", "True", "Paused");
     wait(&stage, "Ready", "True", "Paused");
     let member = member(&stage.broker, "orders", GROUP);
-    let soon = now_ms() / 1000 + 2;
-    let soon = rfc3339(soon);
+    let soon = rfc3339(now_ms() + 2000);
     apply(
         &stage,
         reset("c", json!({ "to": "Earliest", "deadline": soon })),
@@ -333,13 +413,6 @@ fn what_cannot_be_reset_says_why() {
     assert!(moves(&found).is_empty());
     drop(member);
     assert!(offsets(&stage).is_empty(), "nothing was committed");
-}
-
-fn rfc3339(seconds: i64) -> String {
-    let args = ["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &format!("@{seconds}")];
-    let output = Command::new("date").args(args).output();
-    let text = output.expect("date can be started").stdout;
-    String::from_utf8(text).expect("text").trim().to_owned()
 }
 
 #[test]

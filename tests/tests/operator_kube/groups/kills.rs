@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use kafka_protocol::messages::ApiKey;
 use keelson_tests::groups::commit;
-use keelson_tests::kube::{OPERATOR_WITHIN, Operator, shared};
+use keelson_tests::kube::{OPERATOR_WITHIN, Operator};
 use keelson_tests::reaper::{Reaper, Request};
 use keelson_tests::stage::Stage;
 use keelson_tests::wait::try_wait_for;
-use keelson_tests::{wait_for, wait_until};
+use keelson_tests::wait_until;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use super::{GROUP, apply, at, moves, offsets, orders, reset, wait};
+use super::{GROUP, apply, commits, end, ended, moves, offsets, orders, reset, wait};
 
 /// A step of a reset, known by the request that takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,28 +62,6 @@ impl Step {
             }
         }
     }
-}
-
-/// The object, if the reset with this id has ended, in whichever way.
-fn end(stage: &Stage, id: &str) -> Option<Value> {
-    let (kind, namespace, name) = at(stage);
-    let found = shared().get(kind, namespace, name)?;
-    let last = &found["status"]["lastReset"];
-    (last["requestId"] == id && last["finishedAt"].is_string()).then_some(found)
-}
-
-#[track_caller]
-fn ended(stage: &Stage, id: &str) -> Value {
-    wait_for(&format!("reset {id} ends"), OPERATOR_WITHIN, || {
-        end(stage, id)
-    })
-}
-
-/// How often the new offsets of a reset came to the broker.
-fn commits(reaper: &Reaper, id: &str) -> usize {
-    let words = format!("keelson reset {id}: done");
-    let reached = reaper.kafka().reached();
-    reached.iter().filter(|it| it.says(&words)).count()
 }
 
 /// A stage with a group that was at 8 and 6 of ten records each, when the first operator saw it.
@@ -137,7 +115,7 @@ fn check(stage: &Stage, (reaper, operator): (&Reaper, &mut Operator), case: &Cas
     let [zero, one] = case.moves.map(|(from, to)| (Some(from), to));
     assert_eq!(moves(&found), BTreeMap::from([(0, zero), (1, one)]), "{id}");
     assert_eq!(offsets(stage), case.offsets, "{id}");
-    assert_eq!(commits(reaper, &id), 1, "{id}");
+    assert_eq!(commits(reaper.kafka(), &id), 1, "{id}");
     stage.bury(operator);
 }
 
@@ -248,7 +226,7 @@ fn killed_again_and_again_in_resets() {
         let one = |at: usize| (at as i64, (Some(now[at]), to[at]));
         assert_eq!(moves(&found), BTreeMap::from([one(0), one(1)]), "{id}");
         assert_eq!(offsets(&stage), to, "{id} {target}");
-        assert_eq!(commits(&reaper, &id), 1, "{id}");
+        assert_eq!(commits(reaper.kafka(), &id), 1, "{id}");
         stage.bury(&mut operator);
         now = to;
     }

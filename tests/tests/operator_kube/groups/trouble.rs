@@ -1,15 +1,18 @@
 //! What goes wrong around a group is told: by the broker, by Kubernetes, or since one of them is away.
 
+use std::sync::atomic::Ordering;
+
 use kafka_protocol::messages::ApiKey;
 use keelson_tests::apiproxy::{ApiProxy, Fault};
-use keelson_tests::groups::{commit, committed};
+use keelson_tests::groups::commit;
 use keelson_tests::kafkaproxy::{KafkaFault, KafkaProxy};
 use keelson_tests::kube::{OPERATOR_WITHIN, Operator, shared};
 use keelson_tests::stage::{Stage, message};
 use keelson_tests::wait_until;
 use serde_json::{Value, json};
 
-use super::{GROUP, apply, at, event, offsets, orders, reset, wait};
+use super::{GROUP, apply, at, commits, ended, event, offsets, orders, reset, wait};
+use crate::faults::{NO_RESYNC_SECONDS, fail_at_times, to_a_watch};
 use crate::reasons::age_deletion;
 
 /// A group that has committed something, and goes with its object.
@@ -49,7 +52,7 @@ fn a_broker_that_makes_no_sense() {
     kafka.calm();
     event(&stage, "GroupDeleted");
     shared().wait_gone(kind, namespace, name);
-    assert!(committed(&stage.broker, GROUP, "orders", 2).is_empty());
+    assert!(offsets(&stage).is_empty(), "deleted with its offsets");
 }
 
 #[test]
@@ -76,6 +79,65 @@ fn what_kubernetes_refuses_is_told() {
     });
     api.calm();
     wait(&stage, "Ready", "True", "GroupAbsent");
+}
+
+#[test]
+fn a_watch_that_is_lost_or_expired_misses_nothing() {
+    let stage = Stage::new("groupwatch");
+    let proxy = ApiProxy::start();
+    let _operator = stage
+        .setup()
+        .through("groupwatch", "groupwatch-proxied", &proxy)
+        .resync_seconds(NO_RESYNC_SECONDS)
+        .start();
+    apply(&stage, json!({}));
+    wait(&stage, "Ready", "True", "GroupAbsent");
+    for (name, fault) in [
+        ("ancient", Fault::Ancient),
+        ("gone", Fault::Answer(410)),
+        ("cut", Fault::Cut),
+    ] {
+        let left = to_a_watch(&proxy, "/consumergroups", fault);
+        proxy.end_watches();
+        shared().apply("ConsumerGroup", &stage.namespace, name, &json!({}));
+        let group = ("consumergroup", stage.namespace.as_str(), name);
+        shared().wait_condition(group, "Ready", "True", "GroupAbsent");
+        assert_eq!(left.load(Ordering::SeqCst), 0, "{name} was met");
+    }
+}
+
+/// Whatever gets lost, each request moves the group once.
+#[test]
+fn a_slow_and_failing_api_server() {
+    let stage = Stage::new("groupfailing");
+    let (proxy, kafka) = (
+        ApiProxy::start(),
+        KafkaProxy::start(stage.broker.bootstrap()),
+    );
+    fail_at_times(&proxy);
+    let _operator = stage
+        .setup()
+        .bootstrap(kafka.address())
+        .through("groupfailing", "groupfailing-proxied", &proxy)
+        .start();
+    deletable(&stage);
+    for (id, to, expected) in [
+        ("a", "Latest", [3, 3]),
+        ("b", "Earliest", [0, 0]),
+        ("c", "Previous", [3, 3]),
+    ] {
+        let mut spec = reset(id, json!({ "to": to }));
+        spec["deletionPolicy"] = json!("Delete");
+        apply(&stage, spec);
+        let found = ended(&stage, id);
+        assert_eq!(found["status"]["lastReset"]["result"], "OffsetsReset");
+        assert_eq!(offsets(&stage), expected, "{id}");
+        assert_eq!(commits(&kafka, id), 1, "{id}");
+    }
+    let (kind, namespace, name) = at(&stage);
+    shared().delete(kind, namespace, name);
+    shared().wait_gone(kind, namespace, name);
+    assert!(offsets(&stage).is_empty(), "deleted with its offsets");
 }
 
 /// It is neither looked at nor deleted, whatever its object says.
