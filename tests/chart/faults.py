@@ -54,6 +54,15 @@ class Patient:
             for value in values:
                 producer.send(topic, value, key=key, partition=0).get(30)
 
+    @contextlib.contextmanager
+    def open_transaction(self, topic, timeout_s):
+        """A record that is durable, in a transaction that its client does not end."""
+        with self.producer(transactional_id="forgotten", transaction_timeout_ms=1000 * timeout_s, retries=5) as producer:
+            producer.init_transactions()
+            producer.begin_transaction()
+            producer.send(topic, b"of nobody knows what", partition=0).get(30)
+            yield
+
     def produce_together(self, topic, *values):
         """All in one batch."""
         with self.producer(linger_ms=500) as producer:
@@ -181,6 +190,16 @@ def held_flusher(patient, batches, batch_bytes):
         subprocess.run([live.BINARIES / "keelson-bench", "--bootstrap-servers", patient.broker.kafka, "--topic", "load", "--create-topic",
                         "--mode", "produce", "--message-count", str(batches), "--message-size", str(batch_bytes)],
                        check=True, stdout=subprocess.DEVNULL, timeout=live.DEADLINE_S)
+        yield
+    finally:
+        strace.end()
+
+
+@contextlib.contextmanager
+def stalled_commits(patient):
+    """A disk that does not answer the writer of the log."""
+    strace = patient.strace(thread="wal-writer", **{COMMIT: "delay_enter=60000000"})
+    try:
         yield
     finally:
         strace.end()

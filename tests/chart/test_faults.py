@@ -14,6 +14,8 @@ import panels
 from test_dashboards import BOARDS
 
 PANELS = {p["title"]: p for p in BOARDS["log-health"]["panels"] if p["type"] != "row"}
+# Of this dashboard only what a fault of a disk moves, too.
+OVERVIEW = {p["title"]: p for p in BOARDS["broker-overview"]["panels"] if p["type"] != "row"}
 INTERVAL = "6s"
 OK, READ_ONLY, CORRUPT = 0, 2, 3
 MIB = 1 << 20
@@ -60,7 +62,7 @@ class Scenario:
 
     def shows(self, title):
         self.asked.add(title)
-        return panels.shown(self.prometheus, PANELS[title], self.interval, instance=self.name)
+        return panels.shown(self.prometheus, PANELS.get(title) or OVERVIEW[title], self.interval, instance=self.name)
 
 
 def wal(s):
@@ -200,6 +202,25 @@ def slow(s):
         s.sees("Memory that waits for segments", {me: over(500_000)})
 
 
+def undecided(s):
+    """A disk that does not answer while the time of a transaction is up: the coordinator cannot note that it is aborted."""
+    me = s.name
+    s.interval = "60s"  # it ends once
+    s.patient.topics("orders")
+    idle = dict.fromkeys(("Ongoing", "PrepareCommit", "PrepareAbort"), 0)
+    s.sees("Open transactions", idle)
+    with s.patient.open_transaction("orders", timeout_s=10):
+        with faults.stalled_commits(s.patient):
+            s.sees("Open transactions", {**idle, "Ongoing": 1})
+            s.sees("Overdue transactions", {me: over(2)})
+            s.sees("Oldest open transaction", {me: over(12)})
+            s.sees("Transactions ended", dict.fromkeys(("committed", "aborted", "timed_out", "fenced"), 0))
+        s.sees("Overdue transactions", {me: 0})
+        s.sees("Open transactions", idle)
+        s.sees("Oldest open transaction", {me: 0})
+        s.sees("Transactions ended", {"committed": 0, "aborted": 0, "timed_out": over(0), "fenced": 0})
+
+
 def stuck(s):
     """A disk that gives the log back slowly at a start."""
     me = s.name
@@ -225,7 +246,7 @@ def lying(s):
     replay.shutdown()
 
 
-SCENARIOS = (wal, torn, decoding, segment, unchecked, full, growing, failing, slow, stuck, lying)
+SCENARIOS = (wal, torn, decoding, segment, unchecked, full, growing, failing, slow, undecided, stuck, lying)
 
 
 class Faults(unittest.TestCase):
@@ -249,7 +270,7 @@ class Faults(unittest.TestCase):
 
     def test_every_panel_has_a_fault(self):
         asked = set().union(*(run.result() for run in self.runs.values()))
-        self.assertEqual(asked, set(PANELS))
+        self.assertLessEqual(set(PANELS), asked)
 
 
 for scenario in SCENARIOS:

@@ -270,6 +270,10 @@ class Live(unittest.TestCase):
                 self.assertEqual(family.kind, exposed.kind)
                 self.assertEqual(family.labels, exposed.labels)
                 self.assertTrue(family.unit and family.meaning)
+                # Small closed lists stand beside the family.
+                for label in exposed.labels & {"state", "outcome"} - page.lists.keys():
+                    if name != "keelson_operator_cluster_wal_health":  # whose states are the broker's
+                        self.assertLessEqual(exposed.values[label], set(metrics_page.words(family.meaning)), label)
         errors = self.exposed["keelson_wal_decode_errors_total"]
         for label, values in page.lists.items():
             self.assertEqual(values, errors.values[label], label)
