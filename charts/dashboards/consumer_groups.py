@@ -63,10 +63,10 @@ def coordination(b):
     b.row("All groups of the brokers")
     b.graph("Groups by state", "Empty: no members, but offsets. PreparingRebalance: waits for members to join. CompletingRebalance: waits for "
             "the leader's assignment. Stable: everybody works. Dead: being deleted. Normal: the rebalances pass.", "short",
-            [line(f"sum by (state) (keelson_consumergroups{{{BROKER}}})", "{{state}}")], stack=True, width=6)
+            [line(f"sum by (state) (keelson_consumergroups{{{BROKER}}})", "{{state}}")], stack=True, width=12)
     b.graph("Rebalances", "Rebalances that began, per second. Normal: a few after members come or go. All the time: members are too slow for "
-            "max.poll.interval.ms or session.timeout.ms.", "ops", [rates("instance", "keelson_consumergroup_rebalances_total", BROKER, "{{instance}}")], width=6)
+            "max.poll.interval.ms or session.timeout.ms.", "ops", [rates("instance", "keelson_consumergroup_rebalances_total", BROKER, "{{instance}}")], width=12)
     b.graph("Requests to join", "Requests with which members enter and leave groups, per second. Normal: next to none while the members stay the "
-            "same.", "reqps", [rates("api", "keelson_kafka_requests_total", BROKER + ',api=~"JoinGroup|SyncGroup|LeaveGroup"', "{{api}}")], width=6)
+            "same.", "reqps", [rates("api", "keelson_kafka_requests_total", BROKER + ',api=~"JoinGroup|SyncGroup|LeaveGroup"', "{{api}}")], width=12)
     b.graph("Expired offsets", "Committed offsets that were removed per second, since nobody had used them for offsets.retention.minutes.", "ops",
-            [rates("instance", "keelson_consumergroup_expired_offsets_total", BROKER, "{{instance}}")], width=6)
+            [rates("instance", "keelson_consumergroup_expired_offsets_total", BROKER, "{{instance}}")], width=12)

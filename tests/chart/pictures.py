@@ -47,11 +47,12 @@ spec: {clusterRef: {name: demo}, lagObjective: {maxRecords: 1000}}
 
 
 class Work:
-    """Applications: three topics are written to, and three groups read; one of them stops for a while, one for good."""
+    """Applications: three topics are written to, one of them in transactions, too, and three groups read; one of them stops for a
+    while, one for good."""
 
     def __init__(self, address):
         self.address, self.stopped, self.paused, self.began = address, threading.Event(), set(), time.monotonic()
-        jobs = [(self._produce,), (self._consume, "orders", "shipping"), (self._consume, "orders", "shipping"),
+        jobs = [(self._produce,), (self._transact,), (self._consume, "orders", "shipping"), (self._consume, "orders", "shipping"),
                 (self._consume, "payments", "billing"), (self._consume, "orders", "analytics")]
         self.threads = [threading.Thread(target=self._again, args=job, daemon=True) for job in jobs]
         for thread in self.threads:
@@ -69,6 +70,18 @@ class Work:
             for topic, count in (("orders", 14), ("payments", 5), ("audit", 1)):
                 for i in range(round(count * wave)):
                     producer.send(topic, b"x" * 300, key=b"%d" % (i * 7 % 11))
+        producer.close(timeout=1)
+
+    def _transact(self):
+        producer = kafka.KafkaProducer(bootstrap_servers=self.address, acks="all", transactional_id="settlement")
+        producer.init_transactions()
+        number = 0
+        while not self.stopped.is_set():
+            number += 1
+            producer.begin_transaction()
+            producer.send("payments", b"x" * 300).get(10)
+            self.stopped.wait(0.3 + number % 5)
+            producer.abort_transaction() if number % 4 == 0 else producer.commit_transaction()
         producer.close(timeout=1)
 
     def _consume(self, topic, group):
