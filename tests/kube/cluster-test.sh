@@ -22,6 +22,7 @@ version="$(sed -n 's/^appVersion: "\(.*\)"/\1/p' charts/keelson/Chart.yaml)"
 work="${CARGO_TARGET_DIR:-target}/cluster-test"
 rm -rf "$work" && mkdir -p "$work" || exit 2
 work="$(realpath "$work")"
+code="$(git describe --always --dirty --exclude '*' 2>/dev/null || echo "not from git")" # before the report changes
 own="" growing_class="${KEELSON_GROWING_CLASS:-}"
 api_stop="${KEELSON_API_STOP:-}" api_start="${KEELSON_API_START:-}" api_pause="" api_resume="" dns_ttl="as long as this cluster has it"
 
@@ -65,7 +66,7 @@ finish() {
 description() {
   echo "Kubernetes $(kubectl version -o json | jq -r .serverVersion.gitVersion), $(kubectl get nodes -o json | jq -r '[.items[].status.nodeInfo | "\(.containerRuntimeVersion), kernel \(.kernelVersion)"] | unique | join("; ")'),"
   echo "$(kubectl get nodes -o name | wc -l) node(s) of $(kubectl get nodes -o jsonpath='{.items[0].status.capacity.cpu}') CPUs, Helm $(helm version --template '{{.Version}}')."
-  echo "Code: $(git describe --always --dirty --exclude '*' 2>/dev/null || echo "not from git")${own:+, binaries: $(basename "${KEELSON_BINARIES:-release}")}."
+  echo "Code: $code${own:+, binaries: $(basename "${KEELSON_BINARIES:-release}")}."
   if [[ -n "$own" ]]; then echo "Load average of the machine, after each check: $(load_average)."; fi
 }
 
