@@ -218,9 +218,9 @@ impl Source {
         Ok(ahead)
     }
 
-    /// The next header of a group above `seq`, block by block to the end of the file, then in the later ones. A whole
-    /// later file is searched only if the writer may have left this one (a group can be too long for what is left), or if
-    /// the file is damaged where its first group belongs.
+    /// The next header of a group above `seq`, block by block to the end of the file and of the next one: the writer may have
+    /// left the first, and zeros at the start of the second may be damage. A whole file behind those is searched only if it
+    /// is damaged where its first group belongs: ready ones are many, and a start is to be fast.
     fn find_header(
         &mut self,
         from: Place,
@@ -243,7 +243,7 @@ impl Source {
                 search |= position == first && self.is_damaged_start(place)?;
                 position += BLOCK_BYTES as u64;
             }
-            search = file == from.file && from.position > file_bytes / 2;
+            search = file == from.file;
         }
         Ok(None)
     }

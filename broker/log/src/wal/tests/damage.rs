@@ -189,6 +189,38 @@ fn a_witness_behind_the_damaged_start_of_the_next_file_is_found() {
     assert_eq!(kept, 8, "their tables still say where everything is");
 }
 
+/// The same with nothing left of the groups: zeros are what a file holds behind the end of a WAL, and what the next one holds
+/// before its first group.
+#[test]
+fn a_witness_behind_the_wiped_start_of_the_next_file_is_found() {
+    let disk = SimDisk::new(2);
+    let started = start(&disk).unwrap();
+    let mut done = 0;
+    for group in 0..5 {
+        let frames = vec![append(0, group * 10, 13_000)];
+        assert!(commit(&started, &mut done, Class::Data, frames));
+    }
+    drop(started);
+    let all = groups(&disk);
+    let (second, mut of_next) = (&all[&2], all.values().filter(|group| group.generation == 2));
+    let first = of_next.next().unwrap();
+    assert!(of_next.next().is_some(), "a group testifies");
+    assert!(
+        all.values().all(|group| group.generation <= 2),
+        "and no later file"
+    );
+    let file_bytes = disk.contents(&path(second)).unwrap().len() as u64;
+    wipe(
+        &disk,
+        &path(second),
+        second.position,
+        file_bytes - second.position,
+    );
+    wipe(&disk, &path(first), first.position, 4096);
+    let error = start(&disk).err().unwrap().to_string();
+    assert!(error.contains("commit group 2 at position"), "{error}");
+}
+
 #[test]
 fn an_unwitnessed_damaged_group_is_a_torn_tail() {
     let disk = written(abandoned);
