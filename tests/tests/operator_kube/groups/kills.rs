@@ -168,8 +168,8 @@ fn killed_at_each_step_of_a_reset() {
 /// Replayed one at a time with `KEELSON_SEED`.
 const SEED: u64 = 1;
 const RESETS: usize = 6;
-/// Requests of a life in which a reset is carried out, about.
-const REQUESTS: i32 = 40;
+/// Requests of an operator from its start to the end of a reset, about.
+const REQUESTS: i32 = 30;
 /// A life ends here if it asked for less than was expected.
 const LIFE: Duration = Duration::from_secs(4);
 
@@ -201,15 +201,19 @@ fn killed_again_and_again_in_resets() {
     let mut random = StdRng::seed_from_u64(seed);
     let (stage, reaper, mut operator) = begin("groupkills");
     let mut now = [10, 10];
-    let mut deaths = 0;
+    let (mut lives, mut deaths) = (0, 0);
     for at in 0..RESETS {
         let id = format!("r{at}");
         let (target, to) = any_target(&mut random, now);
         apply(&stage, reset(&id, target.clone()));
         for _ in 0..random.random_range(1..4) {
+            let (mut left, after) = (random.random_range(0..REQUESTS), random.random_bool(0.5));
+            if end(&stage, &id).is_some() {
+                continue;
+            }
+            lives += 1;
             operator.spawn();
-            let mut left = random.random_range(0..REQUESTS);
-            reaper.arm(&operator, random.random_bool(0.5), move |_| {
+            reaper.arm(&operator, after, move |_| {
                 left -= 1;
                 left < 0
             });
@@ -230,5 +234,6 @@ fn killed_again_and_again_in_resets() {
         stage.bury(&mut operator);
         now = to;
     }
-    assert!(deaths > RESETS, "{deaths} deaths at requests");
+    println!("{deaths} of {lives} lives ended at a request");
+    assert!(2 * deaths > lives, "{deaths} of {lives} lives");
 }
