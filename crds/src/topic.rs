@@ -188,14 +188,14 @@ pub enum DriftPolicy {
     Report,
 }
 
-/// What happens to the topic when this object is deleted. Retain (default): nothing. Delete: the topic and its records
-/// are deleted.
+/// What happens to what this object describes when the object is deleted. Retain (default): nothing. Delete: a topic is
+/// deleted with its records, a group with its offsets once it has no members.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeletionPolicy {
-    /// The topic stays.
+    /// It stays.
     #[default]
     Retain,
-    /// The topic and its records are deleted.
+    /// It is deleted.
     Delete,
 }
 
