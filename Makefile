@@ -36,8 +36,8 @@ operator-bench: ## What the operator costs with 5,000 topics, beside a real API 
 
 chaos: ## SIGKILL at named points, 200 rounds, all recounted; 100 runs of clients through kills and pauses, all judged
 	@cargo build --workspace --bins
-	@KEELSON_CHAOS_ROUNDS=$${KEELSON_CHAOS_ROUNDS:-200} cargo test -p keelson-tests --test chaos -- --nocapture
-	@KEELSON_CONSISTENCY_RUNS=$${KEELSON_CONSISTENCY_RUNS:-100} cargo test -p keelson-tests --test consistency -- --nocapture
+	@KEELSON_CHAOS_ROUNDS=$${KEELSON_CHAOS_ROUNDS:-200} cargo test --workspace --test chaos -- --nocapture
+	@KEELSON_CONSISTENCY_RUNS=$${KEELSON_CONSISTENCY_RUNS:-100} cargo test --workspace --test consistency -- --nocapture
 
 fuzz: ## Every fuzz target under libFuzzer, ten minutes and a million executions each
 	@tests/fuzz.sh

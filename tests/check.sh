@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 cargo fmt --all --check
 cargo clippy --workspace --all-targets -- -D warnings
 cargo build --workspace --bins
-cargo test -p keelson-tests --test tidy
+cargo test --workspace --test tidy
 if ! cargo deny --version > /dev/null 2>&1; then
   echo "check: installing cargo-deny" >&2
   cargo install --locked --quiet cargo-deny
