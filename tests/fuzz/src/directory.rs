@@ -16,7 +16,8 @@ use crate::mangle::{
     DATA_DIR, Done, Files, mangle, newest_witness, open_partitions, options, template,
 };
 
-/// Where the leader epoch stands in a batch.
+/// Where the base offset and the leader epoch stand in a batch: its own checksum covers neither.
+const BASE_OFFSET: std::ops::Range<usize> = 0..8;
 const LEADER_EPOCH: std::ops::Range<usize> = 12..16;
 
 /// Far more than is needed, far less than a forged length claims: a simulated disk has no holes in its files.
@@ -182,12 +183,11 @@ fn read_all(partition: &Partition, opened: &mut Opened, done: Done) {
     }
 }
 
-/// Where a manifest and the extent's checksum are lost together, and told, nothing is left that covers the leader epoch: the
-/// broker stamps it, the batch's own checksum leaves it out.
-fn only_the_epoch_differs(known: &[u8], bytes: &[u8]) -> bool {
+/// Whether batches differ at most in something.
+fn same_but_for(range: std::ops::Range<usize>, known: &[u8], bytes: &[u8]) -> bool {
     let without = |bytes: &[u8]| {
         let mut bytes = bytes.to_vec();
-        bytes[LEADER_EPOCH].fill(0);
+        bytes[range.clone()].fill(0);
         bytes
     };
     without(known) == without(bytes)
@@ -200,11 +200,17 @@ fn no_wrong_bytes_and_no_silence(opened: &Opened, done: Done, witness: u64) {
         let batch = known
             .iter()
             .find(|known| known.partition == *id && known.base_offset == *base);
+        // Where a manifest and the extent's checksum are lost together, and told, nothing is left that covers the leader
+        // epoch: the broker stamps it.
         let same = batch.is_some_and(|batch| {
-            batch.bytes == *bytes || opened.told && only_the_epoch_differs(&batch.bytes, bytes)
+            batch.bytes == *bytes || opened.told && same_but_for(LEADER_EPOCH, &batch.bytes, bytes)
         });
-        // A file that took another's place while its own checksums were lost, too: no batch says whose it is.
-        let misplaced = || known.iter().any(|other| other.bytes == *bytes);
+        // Something of another place over a part of an extent, or while the extent's checksum was lost, too: no batch says
+        // whose it is. Its offset may be another after a second damage.
+        let misplaced = || {
+            let mut others = known.iter();
+            others.any(|other| same_but_for(BASE_OFFSET, &other.bytes, bytes))
+        };
         let is_double_fault = done.moved && opened.told && misplaced();
         assert!(
             same || is_double_fault,
