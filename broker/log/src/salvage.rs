@@ -61,7 +61,11 @@ pub(crate) fn from_files(
     }
     // Offsets up to the snapshot were assigned, whether a segment still holds them or not.
     let assigned = producers.snapshot.map_or(0, |snapshot| snapshot.offset);
-    manifest.next_offset = manifest.next_offset.max(assigned);
+    if assigned > manifest.next_offset {
+        manifest.next_offset = assigned;
+        // What goes on there, the next start would find.
+        extend(&shared.files, &mut manifest, &mut producers)?;
+    }
     if manifest.segments.is_empty() {
         manifest.log_start = manifest.next_offset;
     }
