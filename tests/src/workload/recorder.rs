@@ -29,8 +29,8 @@ struct Noted {
     ops: Vec<Op>,
     /// Sends outside of transactions that have no outcome yet.
     open: HashMap<Value, Op>,
-    /// Offsets of everything that was acknowledged.
-    acked: HashMap<Value, i64>,
+    /// Everything that was acknowledged, with its offset where that was told.
+    acked: HashMap<Value, Option<i64>>,
 }
 
 impl Recorder {
@@ -113,7 +113,11 @@ impl Recorder {
         let now_us = self.now_us();
         let mut noted = self.noted();
         if let Ok(offset) = report {
-            noted.acked.insert(value, offset);
+            // An acknowledgement tells librdkafka that the batches before it are stored, too; where their own answers were
+            // lost, it reports them without an offset.
+            noted
+                .acked
+                .insert(value, Some(offset).filter(|it| *it >= 0));
         }
         let Some(mut op) = noted.open.remove(&value) else {
             return;
@@ -165,7 +169,8 @@ impl Recorder {
             noted.ops.push(op);
         }
         for op in &mut noted.ops {
-            let offset = |send: &mut Send| send.offset = noted.acked.get(&send.value).copied();
+            let offset =
+                |send: &mut Send| send.offset = noted.acked.get(&send.value).copied().flatten();
             match &mut op.action {
                 Action::Send { send, .. } => offset(send),
                 Action::Txn { steps, .. } => {
