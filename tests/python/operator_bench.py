@@ -245,7 +245,8 @@ def report(found):
     writes = sum(n for (verb, resource), n in requests if verb in ("patch", "create", "update", "delete") and resource != "leases")
     lines = [
         f"{date.today()}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, kube-apiserver and etcd on the same machine, {TOPICS:,} Topics of one "
-        f"partition with `deletionPolicy: Delete`. A sample begins when the request is sent (or `kubectl` is started) and ends when a watch says Ready.", "",
+        f"partition with `deletionPolicy: Delete`. A sample begins when the request is sent (or `kubectl` is started) and ends when a watch says Ready. "
+        f"Load average of the machine when it began and ended: {found['load'][0]:.1f}, {found['load'][1]:.1f}.", "",
         "| From apply to Ready, seconds | Samples | p50 | p99 | Longest |", "|---|---:|---:|---:|---:|",
         row("the request, few Topics", found["few"]), row("`kubectl apply` as a whole, few Topics", found["kubectl"]),
         row(f"the request, {TOPICS:,} Topics", found["many"]), "",
@@ -259,14 +260,14 @@ def report(found):
         f"| Its requests to the API server per minute | {sum(n for _, n in requests):.1f} |",
     ] + [f"| of these, {verb} {resource} | {n:.1f} |" for (verb, resource), n in requests] + [
         "", verdict(found["rss"] < RSS_MB_MAX and found["rss_restarted"] < RSS_MB_MAX, f"operator RSS {max(found['rss'], found['rss_restarted']):.0f} MB (below {RSS_MB_MAX})"),
-        verdict(percentile(found["few"], 0.99) < READY_P99_SECONDS_MAX, f"p99 from apply to Ready {percentile(found['few'], 0.99):.3f} s (below {READY_P99_SECONDS_MAX:.0f})"),
+        verdict(percentile(found["kubectl"], 0.99) < READY_P99_SECONDS_MAX, f"p99 from `kubectl apply` to Ready {percentile(found['kubectl'], 0.99):.3f} s (below {READY_P99_SECONDS_MAX:.0f})"),
         verdict(writes == 0, f"{writes:.1f} writes per minute when nothing changes, but for the lease (none)"),
     ]
     return lines
 
 
 def measure(home):
-    plane = ControlPlane(home)
+    plane, load = ControlPlane(home), os.getloadavg()[0]
     running = []
     try:
         plane.kubectl("apply", "-f", ROOT / "crds")
@@ -297,6 +298,7 @@ def measure(home):
         running.append(operator())
         time.sleep(WATCH_SECONDS / 2)
         found["rss_restarted"], found["peak_restarted"] = running[-1].memory_mb("VmRSS"), running[-1].memory_mb("VmHWM")
+        found["load"] = load, os.getloadavg()[0]
         return found
     finally:
         try:
