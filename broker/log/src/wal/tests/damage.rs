@@ -20,6 +20,19 @@ fn written(end: fn(Started)) -> SimDisk {
     disk
 }
 
+/// Groups of 16 KiB with one batch each, from group 2 on, over as many files as they need; then a kill.
+fn written_over_files(count: i64) -> SimDisk {
+    let disk = SimDisk::new(2);
+    let started = start(&disk).unwrap();
+    let mut done = 0;
+    for group in 0..count {
+        let frames = vec![append(0, group * 10, 13_000)];
+        assert!(commit(&started, &mut done, Class::Data, frames));
+    }
+    drop(started);
+    disk
+}
+
 fn sealed(started: Started) {
     started.wal.shutdown();
 }
@@ -116,18 +129,7 @@ fn every_byte_of_the_last_group_behind_a_boot_group() {
 
 #[test]
 fn every_byte_of_the_last_group_of_a_file_and_of_the_first_of_the_next() {
-    let disk = SimDisk::new(2);
-    let started = start(&disk).unwrap();
-    let mut done = 0;
-    for group in 0..8 {
-        assert!(commit(
-            &started,
-            &mut done,
-            Class::Data,
-            vec![append(0, group * 10, 13_000)]
-        ));
-    }
-    drop(started);
+    let disk = written_over_files(8);
     let all = groups(&disk);
     let first = all
         .values()
@@ -161,14 +163,7 @@ fn a_start_tells_damage_every_time_until_the_checkpoint_passes_it() {
 /// The rest of a file and the first group of the next are damaged: the groups behind still testify.
 #[test]
 fn a_witness_behind_the_damaged_start_of_the_next_file_is_found() {
-    let disk = SimDisk::new(2);
-    let started = start(&disk).unwrap();
-    let mut done = 0;
-    for group in 0..8 {
-        let frames = vec![append(0, group * 10, 13_000)];
-        assert!(commit(&started, &mut done, Class::Data, frames));
-    }
-    drop(started);
+    let disk = written_over_files(8);
     let all = groups(&disk);
     let first = all
         .values()
@@ -193,14 +188,7 @@ fn a_witness_behind_the_damaged_start_of_the_next_file_is_found() {
 /// before its first group.
 #[test]
 fn a_witness_behind_the_wiped_start_of_the_next_file_is_found() {
-    let disk = SimDisk::new(2);
-    let started = start(&disk).unwrap();
-    let mut done = 0;
-    for group in 0..5 {
-        let frames = vec![append(0, group * 10, 13_000)];
-        assert!(commit(&started, &mut done, Class::Data, frames));
-    }
-    drop(started);
+    let disk = written_over_files(5);
     let all = groups(&disk);
     let (second, mut of_next) = (&all[&2], all.values().filter(|group| group.generation == 2));
     let first = of_next.next().unwrap();
