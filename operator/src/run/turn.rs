@@ -148,19 +148,8 @@ pub(super) async fn turn_invalid(
         }
         return Ok(());
     }
-    report_invalid(context, id, meta.generation, error, types).await
-}
-
-/// Says InvalidSpec in these conditions and leaves the rest of the status as it is.
-async fn report_invalid(
-    context: &Context,
-    id: &ObjectId,
-    generation: Option<i64>,
-    error: &str,
-    types: &[ConditionType],
-) -> Result<(), String> {
     let said = (Reason::InvalidSpec, error);
-    report_refusal(context, id, generation, said, types).await
+    report_refusal(context, id, meta.generation, said, types).await
 }
 
 /// Says in these conditions why nothing is done about the object, and leaves the rest of the status as it is.

@@ -389,47 +389,23 @@ fn a_run_without_an_end() {
     let lost = (False, False, Reason::ResetInterrupted);
     let over = (False, False, Reason::DeadlinePassed);
     for base in [facts(), busy()] {
-        // Done, whatever happened to the other partition, and whether it is still asked for or not.
-        for desired in [&asked, &withdrawn, &late_wish] {
-            go(
-                with((0, done), Some((2, done)), base.clone()),
-                desired,
-                success,
-                &[],
-            );
-            go(
-                with((9, ""), Some((2, done)), base.clone()),
-                desired,
-                success,
-                &[],
-            );
-            go(with((0, done), None, base.clone()), desired, success, &[]);
+        for (zero, one, expected) in [
+            // Done, whatever happened to the other partition, and whether it is still asked for or not.
+            ((0, done), Some((2, done)), success),
+            ((9, ""), Some((2, done)), success),
+            ((0, done), None, success),
             // Nobody can know.
-            go(
-                with((5, ""), Some((2, "")), base.clone()),
-                desired,
-                lost,
-                &[],
-            );
-            go(
-                with((9, ""), Some((4, "")), base.clone()),
-                desired,
-                lost,
-                &[],
-            );
+            ((5, ""), Some((2, "")), lost),
+            ((9, ""), Some((4, "")), lost),
+        ] {
+            for desired in [&asked, &withdrawn, &late_wish] {
+                go(with(zero, one, base.clone()), desired, expected, &[]);
+            }
         }
-        go(
-            with((5, planned), None, base.clone()),
-            &withdrawn,
-            lost,
-            &[],
-        );
-        go(
-            with((5, planned), None, base.clone()),
-            &late_wish,
-            over,
-            &[],
-        );
+        for (desired, expected) in [(&withdrawn, lost), (&late_wish, over)] {
+            let facts = with((5, planned), None, base.clone());
+            go(facts, desired, expected, &[]);
+        }
     }
     let carry_on = ["reset 2 offsets"];
     let anew = [
