@@ -26,7 +26,7 @@ build() { # lines | numbers
   local passes="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
   local compile=(cargo build -p keelson-fuzz --features libfuzzer --profile fuzz --target "$host")
-  export CARGO_TARGET_DIR=$TARGET/$1
+  local -x CARGO_TARGET_DIR=$TARGET/$1
   if [ "$1" = lines ]; then
     KEELSON_FUZZ_PASSES=$passes RUSTC_WORKSPACE_WRAPPER=$PWD/tests/fuzz/instrument.sh "${compile[@]}"
   else
