@@ -183,8 +183,9 @@ impl Partition {
             Plan::Cold(..) if request.tail_only => Ok(ReadOutcome::NeedsDisk),
             Plan::Cold(view, span) => {
                 let result = self.read_cold(&view, span, stage);
-                if result.is_err() && !self.lists(&view) && self.check_range(span.from).is_ok() {
-                    // A truncation cut the segment while it was read, or a compaction replaced it.
+                if result.is_err() && !self.lists(&view) {
+                    // Retention, a deletion or a truncation took the segment while it was read, or a compaction replaced it.
+                    self.check_range(span.from)?;
                     return self.read_as(request, stage);
                 }
                 result
@@ -300,15 +301,11 @@ impl Partition {
         let mut reader = SegmentReader::new(&self.shared().files, view);
         let result = self.read_segment(&mut reader, view, span, stage);
         self.finish_reader(&reader, stage);
-        if !matches!(result, Ok(Found::Data(_))) && !self.lists(view) {
-            // Retention or a deletion took the segment while it was read.
-            self.check_range(span.from)?;
-        }
         match result {
             Ok(Found::Data(slices)) => Ok(data(slices)),
             Ok(Found::Nothing) => Ok(nothing_at(span.from)),
             Ok(Found::Hole(range)) => Err(ReadError::corrupt(range)),
-            Err(error) => self.cold_failure(view, span, stage, &error),
+            Err(error) => self.cold_failure(view, stage, &error),
         }
     }
 
@@ -366,15 +363,13 @@ impl Partition {
         Ok(Found::Nothing)
     }
 
-    /// A file could not be opened or read: it was deleted meanwhile, it is lost, or the process lacks the means.
+    /// A file could not be opened or read: it is lost, or the process lacks the means.
     fn cold_failure(
         &self,
         view: &SegmentView,
-        span: Span,
         stage: Stage,
         error: &io::Error,
     ) -> Result<ReadOutcome, ReadError> {
-        self.check_range(span.from)?;
         let key = view.entry.key(view.partition, Kind::Log);
         if error.kind() != io::ErrorKind::NotFound {
             let file = self.shared().files.told(&key);
