@@ -13,8 +13,8 @@ use crate::cache::Lru;
 use crate::disk::{Disk, DiskFile, Durability, OpenMode, Volume};
 use crate::ids::PartitionId;
 use crate::options::{EXTENT_CACHE_BYTES_MAX, OPEN_FILES_MAX};
-use crate::partition::extent::Extent;
-use crate::partition::format::SegmentEntry;
+use crate::partition::extent::{Extent, SegmentView};
+use crate::partition::format::{SegmentEntry, SegmentIdentity};
 use crate::partition::slots::{MANIFEST, Slots};
 
 /// Folder of all partitions, below the data directory.
@@ -83,11 +83,13 @@ impl FileKey {
     }
 }
 
-/// Partition, base offset and generation of the segment, position in it.
-type ExtentKey = (PartitionId, i64, u32, u64);
+/// A segment of a partition, and the position in it.
+type ExtentKey = (PartitionId, SegmentIdentity, u64);
 
-fn extent_key(log: &FileKey, position: u64) -> ExtentKey {
-    (log.partition, log.base_offset, log.generation, position)
+/// Files that are open, and how often one was taken out.
+struct Open {
+    files: Lru<FileKey, Arc<dyn DiskFile>>,
+    removals: u64,
 }
 
 /// Access to the files of all partitions of a volume.
@@ -96,7 +98,7 @@ pub(crate) struct Files {
     root: PathBuf,
     mode: OpenMode,
     volume: OnceLock<Arc<dyn Volume>>,
-    open: Mutex<Lru<FileKey, Arc<dyn DiskFile>>>,
+    open: Mutex<Open>,
     extents: Mutex<Lru<ExtentKey, Arc<Extent>>>,
     /// Folders above partitions whose own names are known to be durable.
     synced_dirs: Mutex<HashSet<PathBuf>>,
@@ -109,7 +111,10 @@ impl Files {
             root: root.to_owned(),
             mode: OpenMode::Write,
             volume: OnceLock::new(),
-            open: Mutex::new(Lru::new(OPEN_FILES_MAX)),
+            open: Mutex::new(Open {
+                files: Lru::new(OPEN_FILES_MAX),
+                removals: 0,
+            }),
             extents: Mutex::new(Lru::new(EXTENT_CACHE_BYTES_MAX)),
             synced_dirs: Mutex::new(HashSet::new()),
         }
@@ -162,19 +167,35 @@ impl Files {
 
     /// The file, opened or still open.
     pub(crate) fn open(&self, key: &FileKey) -> io::Result<Arc<dyn DiskFile>> {
-        if let Some(file) = self.open.lock().get(key) {
-            return Ok(file);
-        }
+        let removals = match self.kept(key) {
+            Ok(file) => return Ok(file),
+            Err(removals) => removals,
+        };
         let file = self.disk.open(&self.path(key), self.mode)?;
-        self.open.lock().insert(*key, Arc::clone(&file), 1);
+        self.keep(key, &file, removals);
         Ok(file)
+    }
+
+    /// The file if it is still open, else the removals so far.
+    fn kept(&self, key: &FileKey) -> Result<Arc<dyn DiskFile>, u64> {
+        let mut open = self.open.lock();
+        open.files.get(key).ok_or(open.removals)
+    }
+
+    /// Keeps a file open, unless one was removed since there were so many removals. It may be this one, which would hold its
+    /// room on the volume, and answer for another that gets its name.
+    fn keep(&self, key: &FileKey, file: &Arc<dyn DiskFile>, removals: u64) {
+        let mut open = self.open.lock();
+        if open.removals == removals {
+            open.files.insert(*key, Arc::clone(file), 1);
+        }
     }
 
     /// The file, made if it is not there; whatever a crash left in it is cut.
     pub(crate) fn create(&self, key: &FileKey) -> io::Result<Arc<dyn DiskFile>> {
         let file = self.disk.open(&self.path(key), OpenMode::Create)?;
         file.set_len(0)?;
-        self.open.lock().insert(*key, Arc::clone(&file), 1);
+        self.open.lock().files.insert(*key, Arc::clone(&file), 1);
         Ok(file)
     }
 
@@ -197,12 +218,14 @@ impl Files {
             };
             let is_listed = |s: &SegmentEntry| s.key(partition, key.kind) == key;
             if bases.contains(&key.base_offset) && !listed.iter().any(is_listed) {
-                self.open.lock().remove(&key);
                 self.unlink(&self.path(&key))?;
+                let mut open = self.open.lock();
+                open.files.remove(&key);
+                open.removals += 1;
             }
         }
         let mut extents = self.extents.lock();
-        extents.retain(|(id, base, _, _)| *id != partition || !bases.contains(base));
+        extents.retain(|(id, (base, ..), _)| *id != partition || !bases.contains(base));
         Ok(())
     }
 
@@ -216,19 +239,22 @@ impl Files {
 
     /// Forgets what is cached of a partition.
     pub(crate) fn forget(&self, partition: PartitionId) {
-        self.open.lock().retain(|key| key.partition != partition);
-        self.extents.lock().retain(|(id, _, _, _)| *id != partition);
+        let mut open = self.open.lock();
+        open.files.retain(|key| key.partition != partition);
+        open.removals += 1;
+        drop(open);
+        self.extents.lock().retain(|(id, ..)| *id != partition);
     }
 
-    pub(crate) fn cached_extent(&self, log: &FileKey, position: u64) -> Option<Arc<Extent>> {
-        self.extents.lock().get(&extent_key(log, position))
+    pub(crate) fn cached_extent(&self, of: &SegmentView, position: u64) -> Option<Arc<Extent>> {
+        let key = (of.partition, of.entry.identity(), position);
+        self.extents.lock().get(&key)
     }
 
-    pub(crate) fn cache_extent(&self, log: &FileKey, position: u64, extent: &Arc<Extent>) {
+    pub(crate) fn cache_extent(&self, of: &SegmentView, extent: &Arc<Extent>) {
+        let key = (of.partition, of.entry.identity(), extent.position);
         let weight = extent.weight_bytes();
-        self.extents
-            .lock()
-            .insert(extent_key(log, position), Arc::clone(extent), weight);
+        self.extents.lock().insert(key, Arc::clone(extent), weight);
     }
 
     /// Makes the folder of a partition, and those above it. Returns the folders that gained a name: they must be synced
@@ -271,7 +297,6 @@ impl Files {
     /// no folder that looks damaged; the manifest goes last.
     pub(crate) fn remove_partition(&self, id: PartitionId, mut slots: Slots) -> io::Result<()> {
         let dir = self.partition_dir(id);
-        self.forget(id);
         if !slots.manifest.deleted {
             let mut manifest = slots.manifest.clone();
             manifest.deleted = true;
@@ -282,6 +307,7 @@ impl Files {
                 self.unlink(&dir.join(&entry.name))?;
             }
         }
+        self.forget(id);
         self.disk.sync_dir(&dir)?;
         self.unlink(&dir.join(MANIFEST))?;
         self.remove_empty(id)
@@ -415,7 +441,34 @@ pub(crate) fn is_no_room(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::SimDisk;
     use crate::ids::TopicId;
+
+    #[test]
+    fn a_file_that_is_removed_while_it_is_opened_is_not_kept_open() {
+        let partition = PartitionId {
+            topic: TopicId([1; 16]),
+            index: 0,
+        };
+        let files = Files::new(Arc::new(SimDisk::new(1)), Path::new("/data"));
+        files.make_dirs(partition).unwrap();
+        let segment = SegmentEntry::empty(0);
+        let key = segment.key(partition, Kind::Log);
+        let opening = || {
+            let removals = files.kept(&key).err().expect("not open yet");
+            let file = files.disk().open(&files.path(&key), OpenMode::Write);
+            (removals, file.unwrap())
+        };
+        files.open_or_make(&key).unwrap();
+        let (removals, file) = opening();
+        files.keep(&key, &file, removals);
+        assert!(files.kept(&key).is_ok());
+        files.forget(partition);
+        let (removals, file) = opening();
+        files.unlink_segments(partition, &[0], &[]).unwrap();
+        files.keep(&key, &file, removals);
+        assert!(files.kept(&key).is_err());
+    }
 
     #[test]
     fn names_round_trip_and_others_are_refused() {

@@ -70,13 +70,10 @@ pub(crate) struct SegmentView {
 }
 
 impl SegmentView {
-    /// Whether the segment is one of these, as long as it was: one that a truncation cut is shorter than before, for good,
-    /// since what comes after goes to another one.
+    /// Whether the segment is one of these, and was not cut since.
     pub(crate) fn is_in(&self, segments: &[SegmentEntry]) -> bool {
-        let entry = &self.entry;
-        segments
-            .iter()
-            .any(|s| s.is_same_file(entry) && s.log_bytes >= entry.log_bytes)
+        let identity = self.entry.identity();
+        segments.iter().any(|s| s.identity() == identity)
     }
 
     /// What should stand between the offset `next` and an extent, and is not known to be missing: an entry of `.sum` that is
@@ -338,12 +335,11 @@ impl<'a> SegmentReader<'a> {
     /// Extent `number` (or the piece of a lost run that it is in), verified, and the number of the extent behind it.
     pub(crate) fn load(&mut self, number: u64) -> io::Result<(Arc<Extent>, u64)> {
         let (sum, last) = self.sum(number)?;
-        let log = self.key(Kind::Log);
-        // A truncation may have cut it since.
+        // One that stood for lost entries, which are there again, may reach elsewhere.
         let fits = |extent: &Arc<Extent>| {
             extent.bytes.len() == sum.length as usize && extent.end_offset == sum.end_offset
         };
-        let cached = || self.files.cached_extent(&log, sum.position);
+        let cached = || self.files.cached_extent(self.view, sum.position);
         if !self.past_caches
             && let Some(extent) = cached().filter(fits)
         {
@@ -353,7 +349,7 @@ impl<'a> SegmentReader<'a> {
         let stored = !self.lost.as_ref().is_some_and(lost);
         let extent = Arc::new(self.read_extent(&sum, stored)?);
         if !self.past_caches {
-            self.files.cache_extent(&log, sum.position, &extent);
+            self.files.cache_extent(self.view, &extent);
         }
         Ok((extent, last + 1))
     }

@@ -63,6 +63,9 @@ const TEXT_BYTES_MAX: usize = 255;
 /// Why bytes of a small file are not what must stand there.
 pub(crate) type Undecodable = Reason;
 
+/// Base offset, generation, truncations.
+pub(crate) type SegmentIdentity = (i64, u32, u32);
+
 /// A segment as the manifest lists it. Lengths are those that count; what lies beyond is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentEntry {
@@ -77,6 +80,9 @@ pub(crate) struct SegmentEntry {
     /// Timestamp that `segment.ms` counts from.
     pub(crate) first_timestamp: i64,
     pub(crate) max_timestamp: i64,
+    /// Truncations, since the start, that it was made or cut after. In memory alone: what stands here behind a truncation is
+    /// not what stood here before, and no reader outlives the process.
+    pub(crate) truncations: u32,
 }
 
 impl SegmentEntry {
@@ -91,6 +97,7 @@ impl SegmentEntry {
             cleaned: false,
             first_timestamp: -1,
             max_timestamp: i64::MIN,
+            truncations: 0,
         }
     }
 
@@ -119,9 +126,9 @@ impl SegmentEntry {
         self.base_offset.wrapping_add(spread as i64)
     }
 
-    /// Whether this is the same piece of log, in the same files.
-    pub(crate) fn is_same_file(&self, other: &SegmentEntry) -> bool {
-        (self.base_offset, self.generation) == (other.base_offset, other.generation)
+    /// What tells it from every other of its partition, those of the same name before included.
+    pub(crate) fn identity(&self) -> SegmentIdentity {
+        (self.base_offset, self.generation, self.truncations)
     }
 }
 
@@ -307,6 +314,7 @@ fn take_segment(c: &mut Cursor<'_>) -> Result<SegmentEntry, Undecodable> {
         cleaned: generation & CLEANED != 0,
         first_timestamp: c.i64()?,
         max_timestamp: c.i64()?,
+        truncations: 0,
     })
 }
 
@@ -678,7 +686,7 @@ mod tests {
         m.segments[0].cleaned = true;
         assert_eq!(decode_manifest(&encode_manifest(&m)), Ok(m.clone()));
         let after = m.segments[0];
-        assert!(!after.is_same_file(&before));
+        assert_ne!(after.identity(), before.identity());
         let name = |s: SegmentEntry| s.key(m.partition, Kind::Sum).name();
         assert_eq!(name(before), "00000000000000000000.sum");
         assert_eq!(name(after), "00000000000000000000-3.sum");

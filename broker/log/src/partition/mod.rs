@@ -193,6 +193,8 @@ pub(crate) struct State {
     pub(crate) flush_queued: bool,
     /// A truncation on its way.
     truncation: Option<Box<Truncation>>,
+    /// Those that were carried out since the start.
+    truncations: u32,
     /// Base offset of a segment that compaction is writing anew: its name stays among the created ones.
     pub(crate) compacting: Option<i64>,
     /// The next batch goes to a new segment.
@@ -229,6 +231,7 @@ impl Partition {
             producers_read: None,
             flush_queued: false,
             truncation: None,
+            truncations: 0,
             compacting: None,
             roll_next: false,
             retention_target: start,

@@ -356,6 +356,7 @@ impl Rewrite<'_> {
             generation: newest + 1,
             cleaned: range.clone().all(is_seen),
             first_timestamp: sources[0].first_timestamp,
+            truncations: sources[0].truncations,
             ..SegmentEntry::empty(sources[0].base_offset)
         };
         self.announce(sources, &target)?;

@@ -327,6 +327,7 @@ fn choose_segment(state: &State, manifest: &Manifest) -> (SegmentEntry, bool) {
     }
     let segment = SegmentEntry {
         first_timestamp: first.map_or(-1, |batch| batch.max_timestamp),
+        truncations: state.truncations,
         ..SegmentEntry::empty(first.map_or(manifest.next_offset, |batch| batch.base_offset))
     };
     (segment, true)

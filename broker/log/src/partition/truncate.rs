@@ -269,8 +269,16 @@ impl Partition {
         manifest.epochs.retain(|(_, start)| *start < to);
         clip(&mut manifest.quarantined, to);
         manifest.dropped.extend(dropped);
-        // A reader may still be in the cut segment: nothing is written over what it looks at.
-        self.state.lock().roll_next = true;
+        let truncations = {
+            let mut state = self.state.lock();
+            // A reader may still be in the cut segment: nothing is written over what it looks at.
+            state.roll_next = true;
+            state.truncations += 1;
+            state.truncations
+        };
+        if let Some(last) = manifest.segments.last_mut() {
+            last.truncations = truncations;
+        }
         self.write_slot(manifest)?;
         self.finish_cut()
     }

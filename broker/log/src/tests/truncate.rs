@@ -10,6 +10,7 @@ use super::support::{
     wait_durable, wait_until,
 };
 use crate::disk::{Disk, SimDisk, SimFaults};
+use crate::partition::extent::SegmentView;
 use crate::stepped::Stepped;
 use crate::{Entry, Log, Options, Partition, PartitionConfig, ReadError, TruncateError};
 
@@ -244,6 +245,38 @@ fn a_reader_of_a_segment_that_is_cut_is_never_told_of_damage() {
     });
     assert_eq!(opened.metrics.decode_errors_total(), 0);
     assert_eq!(*opened.fatal.0.lock(), None);
+}
+
+/// What a reader that is late finds, or puts into the cache, is of the segment that was there before, although the new one has its
+/// name, its place and its length.
+#[test]
+fn a_segment_that_takes_the_place_of_one_cut_away_is_another() {
+    let disk = SimDisk::new(9);
+    let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
+    let partition = open_partition(&stepped.log, partition_id(1, 0), PartitionConfig::default());
+    let files = &partition.shared().files;
+    let mut rng = Rng::new(9);
+    let mut filled = |stepped: &mut Stepped| {
+        append(&partition, &batch(&mut rng, 1000, 1, 60)).unwrap();
+        stepped.write().unwrap();
+        stepped.settle().unwrap();
+        let view = partition.segment_with(&partition.state.lock(), 0).unwrap();
+        let stored = read_everything(&partition, 1 << 16).0;
+        (view, stored)
+    };
+    let (before, stored_before) = filled(&mut stepped);
+    let late = files.cached_extent(&before, 0).unwrap();
+    begin(&stepped.log, &partition, 0).unwrap();
+    stepped.write().unwrap();
+    stepped.settle().unwrap();
+    let (after, stored_after) = filled(&mut stepped);
+    assert_ne!(stored_before, stored_after);
+    let name = |view: &SegmentView| (view.entry.base_offset, view.entry.generation);
+    assert_eq!(name(&before), name(&after));
+    assert_eq!(before.entry.log_bytes, after.entry.log_bytes);
+    assert!(!partition.lists(&before) && partition.lists(&after));
+    files.cache_extent(&before, &late);
+    assert_eq!(read_everything(&partition, 1 << 16).0, stored_after);
 }
 
 /// A file whose cut could not be synced is short in the cache alone: the start after it must see to the cut, or the next power

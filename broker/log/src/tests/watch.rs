@@ -14,10 +14,8 @@ use super::support::{
 };
 use crate::accept::{AcceptRequest, accept_loss_on};
 use crate::disk::{Disk, SimDisk, SimFaults};
-use crate::files::Kind;
 use crate::health::Health;
 use crate::metrics::{HealthState, Reason, Source, Stage};
-use crate::partition::format::SegmentEntry;
 use crate::verify::verify_directory;
 use crate::{Options, PartitionConfig, PartitionId, ReadError, ReadOutcome, ReadRequest};
 
@@ -225,8 +223,8 @@ fn the_scrubber_reads_every_byte_once_in_a_pass_and_leaves_the_cache_alone() {
     let partition = open_partition(&opened.log, id(), config());
     let cached = partition.segment_bases().into_iter().filter(|base| {
         let files = &partition.shared().files;
-        let log = SegmentEntry::empty(*base).key(id(), Kind::Log);
-        files.cached_extent(&log, 0).is_some()
+        let view = partition.segment_with(&partition.state.lock(), *base);
+        files.cached_extent(&view.unwrap(), 0).is_some()
     });
     assert_eq!(cached.count(), 0);
     assert!(partition.segment_bases().len() > 1);
