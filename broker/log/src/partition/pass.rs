@@ -45,8 +45,7 @@ impl Partition {
     /// The first step: what is to be moved is chosen, a new segment is named. `None`: there is nothing to do.
     pub(crate) fn begin_pass(&self) -> Result<Option<FlushPass<'_>>, FlushError> {
         let only_writer = self.folder.lock();
-        self.finish_truncation()?;
-        let Some(plan) = self.plan_flush(&mut self.state.lock()) else {
+        let Some(plan) = self.plan_behind_truncation(Self::plan_flush)? else {
             return Ok(None);
         };
         let mut pass = FlushPass {
@@ -64,21 +63,9 @@ impl Partition {
     /// A pass that moves no data, for a volume without room: the log start, dropped segments, quarantined ranges.
     pub(crate) fn manifest_pass(&self) -> Result<Pass, FlushError> {
         let only_writer = self.folder.lock();
-        self.finish_truncation()?;
-        let Some(mut plan) = self.plan_flush(&mut self.state.lock()) else {
+        let Some(plan) = self.plan_behind_truncation(Self::plan_manifest)? else {
             return Ok(Pass::Idle);
         };
-        {
-            let state = self.state.lock();
-            let held = state.slots.manifest.clone();
-            if state.tail.first_position().is_some() {
-                plan.manifest.applied_group = held.applied_group;
-                plan.manifest.applied_frame = held.applied_frame;
-                plan.manifest.next_offset = held.next_offset.max(plan.manifest.log_start);
-            }
-        }
-        plan.batches.clear();
-        plan.all = true;
         let pass = FlushPass {
             partition: self,
             plan,

@@ -132,6 +132,20 @@ impl Partition {
         })
     }
 
+    /// The same without data: what it says of the log start, dropped segments and quarantined ranges.
+    pub(super) fn plan_manifest(&self, state: &mut State) -> Option<Plan> {
+        let mut plan = self.plan_flush(state)?;
+        if state.tail.first_position().is_some() {
+            let held = &state.slots.manifest;
+            plan.manifest.applied_group = held.applied_group;
+            plan.manifest.applied_frame = held.applied_frame;
+            plan.manifest.next_offset = held.next_offset.max(plan.manifest.log_start);
+        }
+        plan.batches.clear();
+        plan.all = true;
+        Some(plan)
+    }
+
     /// The last segment is left for a new one: its small files get what the manifest alone held of them.
     pub(super) fn put_tails(&self, manifest: &mut Manifest) -> Result<(), FlushError> {
         let tails = std::mem::take(&mut manifest.tails);

@@ -209,22 +209,31 @@ impl Partition {
         (to, freed)
     }
 
-    /// A durable truncation is carried out before anything else is written to the folder, whose lock is held.
-    pub(crate) fn finish_truncation(&self) -> Result<(), FlushError> {
-        let to = match &self.state.lock().truncation {
-            Some(truncation) if truncation.is_durable => truncation.to,
-            Some(_) | None => return Ok(()),
-        };
-        self.cut_segments(to)?;
-        let truncation = {
-            let mut state = self.state.lock();
-            self.truncating_to.store(NOT_TRUNCATING, Ordering::Release);
-            state.truncation.take()
-        };
-        if let Some(truncation) = truncation {
-            (truncation.done)();
+    /// What `plan` decides is to be written to the folder, whose lock is held. A durable truncation is carried out before: its
+    /// offsets are taken back, and a slot that says so must not come before the cut. Looked for under the lock of the plan, as one
+    /// may become durable at any moment.
+    pub(super) fn plan_behind_truncation<T>(
+        &self,
+        plan: impl Fn(&Self, &mut State) -> T,
+    ) -> Result<T, FlushError> {
+        loop {
+            let to = {
+                let mut state = self.state.lock();
+                match &state.truncation {
+                    Some(truncation) if truncation.is_durable => truncation.to,
+                    Some(_) | None => return Ok(plan(self, &mut state)),
+                }
+            };
+            self.cut_segments(to)?;
+            let truncation = {
+                let mut state = self.state.lock();
+                self.truncating_to.store(NOT_TRUNCATING, Ordering::Release);
+                state.truncation.take()
+            };
+            if let Some(truncation) = truncation {
+                (truncation.done)();
+            }
         }
-        Ok(())
     }
 
     /// Removes what segments hold at `to` and above, in replay. Repeating it changes nothing.
