@@ -213,10 +213,9 @@ impl Walker<'_> {
         }
         for (offset, position) in self.expect.anchors {
             if *position > at
-                && *offset > next
-                && self
-                    .intact(*position)
-                    .is_ok_and(|p| p.header.base_offset == *offset)
+                && let Ok(piece) = self.intact(*position)
+                && piece.header.base_offset == *offset
+                && self.follows(&piece, next)
             {
                 return (*position, *offset);
             }
@@ -413,6 +412,23 @@ mod tests {
         let hole = walked.holes[0];
         assert_eq!((hole.from, hole.to), (places[2].1, places[6].1 - 1));
         assert_eq!(walked.batches.len(), 2 + 4);
+    }
+
+    #[test]
+    fn an_anchor_outside_of_the_extent_is_not_believed() {
+        let (mut bytes, places) = extent(&[2; 3]);
+        bytes[places[0].0..places[1].0].fill(0);
+        let anchors = [(places[1].1, places[1].0)];
+        let e = Expect {
+            anchors: &anchors,
+            ..expect(101)
+        };
+        let hole: Vec<_> = walk(&bytes, e)
+            .holes
+            .iter()
+            .map(|h| (h.from, h.to))
+            .collect();
+        assert_eq!(hole, [(100, 100)]);
     }
 
     #[test]
