@@ -4,6 +4,7 @@
 //! is an error at its first offset, and everything before and behind it is served.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -466,6 +467,15 @@ enum Taken {
     Hole(Hole),
 }
 
+/// A part of an extent. A small one is a copy: a reply of such would hold many times what it counts.
+fn piece(extent: &Bytes, part: Range<usize>) -> Bytes {
+    if part.len() < extent.len() / 2 {
+        Bytes::copy_from_slice(&extent[part])
+    } else {
+        extent.slice(part)
+    }
+}
+
 /// Takes batches of an extent from offset `next` on, as one slice.
 fn take(extent: &Extent, (span, next, is_lost): (Span, i64, bool), taken: &mut Slices) -> Taken {
     let start = extent
@@ -505,7 +515,7 @@ fn take(extent: &Extent, (span, next, is_lost): (Span, i64, bool), taken: &mut S
         run = Some((run.map_or(piece.at, |(at, _)| at), piece.at + piece.length));
     }
     if let Some((at, to)) = run {
-        taken.chunks.push(extent.bytes.slice(at..to));
+        taken.chunks.push(piece(&extent.bytes, at..to));
     }
     taken.bytes = bytes;
     match (end, hole) {

@@ -14,7 +14,7 @@ use super::support::{
     read_everything, stored, wait_durable, wait_until,
 };
 use crate::disk::{Disk, RealDisk, SimDisk};
-use crate::{Entry, Options, Partition, PartitionConfig, PartitionId};
+use crate::{Entry, Options, Partition, PartitionConfig, PartitionId, ReadOutcome, ReadRequest};
 
 const DIR: &str = "/data";
 
@@ -307,6 +307,26 @@ fn i10_a_small_read_reads_little_of_a_large_segment() {
     assert!(
         (8_000..1 << 20).contains(&read),
         "{read} bytes were read for one batch of a segment of 4 MB"
+    );
+    let chunks = |max_bytes| {
+        let request = ReadRequest {
+            from: last / 2,
+            up_to: i64::MAX,
+            max_bytes,
+            min_one: true,
+            tail_only: false,
+        };
+        match partition.read(request) {
+            Ok(ReadOutcome::Data { chunks, .. }) => chunks,
+            other => panic!("{other:?}"),
+        }
+    };
+    let [small] = chunks(1_000).try_into().expect("one batch");
+    assert!(small.is_unique(), "it does not hold the extent around it");
+    let is_slice = |chunk: &Bytes| !chunk.is_unique();
+    assert!(
+        chunks(1 << 20).iter().any(is_slice),
+        "a large one is no copy"
     );
 }
 
