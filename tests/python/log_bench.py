@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
@@ -30,6 +31,7 @@ HELD_BYTES = 380 << 20
 # The age at which the flusher takes what nothing else asks for (`flush_after` of the log's options).
 FLUSH_AFTER_SECONDS = 10
 CONTAINER_BYTES = 256 << 20
+READERS = 3
 # What the load runs beside, by the words that make it so. Of what is looked at, more than a run gets through.
 BESIDE = {"nothing": ["--no-scrub"], "scrub": [], "compaction": ["--no-scrub", "--compact"]}
 BESIDE_PARTITIONS, BESIDE_BYTES = 100, 1 << 30
@@ -125,25 +127,31 @@ class Contained(Keelson):
         self.group.rmdir()
 
 
+def peak_mb(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:")) / 1e6
+
+
 def contained():
-    """Peak memory with 1,000 connections and a load that fills the write-ahead log."""
+    """Peak memory with 1,000 connections and a load that fills the write-ahead log, then with readers of all of it at once."""
     broker = Contained()
     broker.start()
     try:
         done = bench(broker.bootstrap, "--mode", "produce", "--one-per-request", "--concurrency", 1_000, "--acks", 1,
                      "--message-size", 4_096, "--duration", "20s", "--create-topic", "--partitions", 1_000)
-        with open(f"/proc/{broker.pid}/status") as status:
-            peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
-        read = bench(broker.bootstrap, "--mode", "consume")
-        if read["verification"]["verified"] != done["records"]:
-            raise RuntimeError(f"{done['records']} acknowledged, read {read['verification']}")
-        return {"peak_mb": peak / 1e6, "rate": done["records_per_second"]}
+        written = peak_mb(broker.pid)
+        with ThreadPoolExecutor(READERS) as readers:
+            for read in readers.map(lambda _: bench(broker.bootstrap, "--mode", "consume"), range(READERS)):
+                if read["verification"]["verified"] != done["records"]:
+                    raise RuntimeError(f"{done['records']} acknowledged, read {read['verification']}")
+        return {"peak_mb": peak_mb(broker.pid), "written_mb": written, "rate": done["records_per_second"]}
     finally:
         broker.stop()
 
 
 def medians(runs):
-    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    """Of each number; of a peak the highest."""
+    return {key: (max if key.startswith("peak") else statistics.median)(run[key] for run in runs) for key in runs[0]}
 
 
 def main():
@@ -209,7 +217,8 @@ def write(result):
         *(f"| p99 of commits on {BESIDE_PARTITIONS} partitions beside {what} | {result['beside', what]['p99_us'] / 1e3:.2f} ms |"
           for what in BESIDE),
         f"| Memory per idle partition (of {IDLE_PARTITIONS:,}) | {result['idle', IDLE_PARTITIONS]['bytes']:,.0f} B |",
-        f"| Peak memory, limit 256 MiB, 1,000 connections, 1,000 partitions | {result['container', 1_000]['peak_mb']:.0f} MB |",
+        f"| Peak memory, limit 256 MiB, 1,000 connections and partitions, then {READERS} readers of all of it "
+        f"| {result['container', 1_000]['peak_mb']:.0f} MB |",
         "",
     ]
     wal = [result["wal", partitions]["batches_per_second"] for partitions in PARTITIONS]
