@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::cache::Lru;
 use crate::disk::{Disk, DiskFile, Durability, OpenMode, Volume};
 use crate::ids::PartitionId;
-use crate::options::{EXTENT_CACHE_BYTES_MAX, OPEN_FILES_MAX};
+use crate::options::{EXTENT_CACHE_BYTES, OPEN_FILES_MAX};
 use crate::partition::extent::{Extent, SegmentView};
 use crate::partition::format::{SegmentEntry, SegmentIdentity};
 use crate::partition::slots::{MANIFEST, Slots};
@@ -115,8 +115,16 @@ impl Files {
                 files: Lru::new(OPEN_FILES_MAX),
                 removals: 0,
             }),
-            extents: Mutex::new(Lru::new(EXTENT_CACHE_BYTES_MAX)),
+            extents: Mutex::new(Lru::new(EXTENT_CACHE_BYTES)),
             synced_dirs: Mutex::new(HashSet::new()),
+        }
+    }
+
+    /// The same, with so many bytes of extents cached.
+    pub(crate) fn caching(self, extent_bytes_max: u64) -> Self {
+        Files {
+            extents: Mutex::new(Lru::new(extent_bytes_max)),
+            ..self
         }
     }
 

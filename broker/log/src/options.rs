@@ -19,7 +19,7 @@ pub(crate) const REPLAY_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) const OPEN_FILES_MAX: u64 = 256;
 
 /// Bytes of verified extents that are cached over all partitions: a hundred readers with one extent each.
-pub(crate) const EXTENT_CACHE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+pub(crate) const EXTENT_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What the scrubber reads per second unless told otherwise: 8 MiB/s see 690 GB a day, and leave a disk to its clients.
 pub const SCRUB_BYTES_PER_SECOND: u64 = 8 * 1024 * 1024;
@@ -50,6 +50,8 @@ pub struct Options {
     pub wal_file_bytes: Option<u64>,
     /// Bound of the memory that holds what is not yet in a segment (`keelson.tail.memory.bytes`).
     pub tail_bytes_max: u64,
+    /// Bytes of verified extents that are cached over all partitions.
+    pub extent_cache_bytes_max: u64,
     /// Pending bytes at which a partition is flushed.
     pub flush_pending_bytes: u64,
     /// An idle WAL writer appends a seal group this long after the last group.
@@ -79,6 +81,7 @@ impl Options {
             wal_bytes_max: None,
             wal_file_bytes: None,
             tail_bytes_max: 256 * 1024 * 1024,
+            extent_cache_bytes_max: EXTENT_CACHE_BYTES,
             flush_pending_bytes: FLUSH_PENDING_BYTES,
             seal_after: Duration::from_millis(50),
             flush_after: Duration::from_secs(10),

@@ -55,7 +55,7 @@ pub(crate) fn open(
     };
     let node = Arc::new(Node::open(Arc::clone(&disk), &node_options).map_err(stop)?);
     sync_leftovers(disk.as_ref(), &node)?;
-    let files = Files::new(disk, &options.data_dir);
+    let files = Files::new(disk, &options.data_dir).caching(options.extent_cache_bytes_max);
     let shared = Shared::new(options, Arc::clone(&metrics), hooks, node, files);
     let boot = replay(&shared, start).inspect_err(|_| shared.let_go())?;
     let node = &shared.node;

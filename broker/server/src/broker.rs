@@ -86,15 +86,16 @@ impl Broker {
             image,
         } = parts;
         let live = live(&config, &log, &image);
+        let memory = config.memory();
         log.set_compaction(live.compaction());
         Self {
             identity: log.identity().clone(),
             partitions: Partitions::new(Arc::clone(&log), live.topic_defaults.clone()),
             live: ArcSwap::from_pointee(live),
-            budgets: Budgets::new(log.tail_budget()),
+            budgets: Budgets::new(log.tail_budget(), &memory),
             cold_reads: Semaphore::new(COLD_READS_MAX),
             fetch_sessions: FetchSessions::new(
-                config.fetch_session_slots_max,
+                (config.fetch_session_slots_max, memory.fetch_sessions),
                 Arc::clone(&metrics),
             ),
             metadata,

@@ -19,23 +19,12 @@ use keelson_protocol::frame::FrameHead;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Requests without records that are larger than [`CONTROL_FREE_BYTES`], decoded, over all connections.
-pub const CONTROL_BUDGET_BYTES: u64 = 96 * 1024 * 1024;
+use crate::config::MemoryBounds;
+
 /// A request without records up to this size draws on no budget: a connection has one of them at a time.
 pub const CONTROL_FREE_BYTES: usize = 16 * 1024;
-/// Replies that carry records and are not yet written, over all connections.
-pub const REPLY_BUDGET_BYTES: u64 = 128 * 1024 * 1024;
-/// The most bytes of records in one reply (a single larger batch is still returned); a quarter of what data may take.
-pub const REPLY_BYTES_MAX: u64 = REPLY_BUDGET_BYTES / 4;
-
-/// Replies without records that are larger than [`ANSWER_FREE_BYTES`] and not yet written, over all connections.
-pub const ANSWER_BUDGET_BYTES: u64 = 32 * 1024 * 1024;
 /// A reply without records up to this size draws on no budget: a connection has one of them at a time.
 pub const ANSWER_FREE_BYTES: usize = 16 * 1024;
-/// What waiting fetches keep of their requests, over all connections; one that finds no room is answered at once.
-pub const WAITING_BUDGET_BYTES: u64 = 32 * 1024 * 1024;
-/// Frames without records that are still arriving.
-const ARRIVING_CONTROL_BYTES: u64 = 16 * 1024 * 1024;
 /// Frames with records up to this size wait for each other only while they arrive; larger ones are a class of their own.
 const HUGE_FRAME_BYTES_MIN: usize = 4 * 1024 * 1024;
 /// Of the tail memory, what each class of arriving frames may hold: at least a quarter is left for what is complete.
@@ -54,18 +43,20 @@ pub fn is_behind(since: Instant, moved: usize, now: Instant) -> bool {
 
 /// However little is free, a reply may hold this much.
 const REPLY_BYTES_MIN: u64 = 64 * 1024;
+/// What one reply may hold of what is free (a single larger batch is still returned).
+const REPLY_DIVISOR: u64 = 4;
 
 /// All budgets.
 pub struct Budgets {
     /// Produce frames; the log gives the bytes back once they are in a segment.
     pub records: Arc<Gate>,
-    /// All other large frames.
+    /// All other frames that are larger than [`CONTROL_FREE_BYTES`], decoded.
     pub control: Arc<Gate>,
     /// Replies with records.
     pub replies: Arc<Gate>,
-    /// Other large replies.
+    /// Other replies that are larger than [`ANSWER_FREE_BYTES`].
     pub answers: Arc<Gate>,
-    /// What fetches keep while they wait.
+    /// What fetches keep while they wait; one that finds no room is answered at once.
     pub waiting: Arc<Gate>,
     arriving_records: Arc<Gate>,
     arriving_huge: Arc<Gate>,
@@ -74,20 +65,20 @@ pub struct Budgets {
 
 impl Budgets {
     /// Budgets around the log's tail memory.
-    pub fn new(tail: Arc<TailBudget>) -> Self {
+    pub fn new(tail: Arc<TailBudget>, bounds: &MemoryBounds) -> Self {
         let own = |bytes| Gate::new(TailBudget::new(bytes));
         let arriving = |divisor| own(tail.bytes_max() / divisor);
         let arriving_records = arriving(ARRIVING_DIVISOR);
         let arriving_huge = arriving(ARRIVING_HUGE_DIVISOR);
         Self {
             records: Gate::new(tail),
-            control: own(CONTROL_BUDGET_BYTES),
-            replies: own(REPLY_BUDGET_BYTES),
-            answers: own(ANSWER_BUDGET_BYTES),
-            waiting: own(WAITING_BUDGET_BYTES),
+            control: own(bounds.control),
+            replies: own(bounds.replies),
+            answers: own(bounds.answers),
+            waiting: own(bounds.waiting),
             arriving_records,
             arriving_huge,
-            arriving_control: own(ARRIVING_CONTROL_BYTES),
+            arriving_control: own(bounds.arriving_control),
         }
     }
 
@@ -113,7 +104,7 @@ impl Budgets {
     /// The most bytes of records that the next reply may hold: a part of what is free, so that a crowd that takes none of
     /// its replies leaves something for others.
     pub fn reply_bytes_max(&self) -> u64 {
-        (self.replies.free_bytes() / 4).clamp(REPLY_BYTES_MIN, REPLY_BYTES_MAX)
+        (self.replies.free_bytes() / REPLY_DIVISOR).max(REPLY_BYTES_MIN)
     }
 }
 
@@ -401,7 +392,7 @@ mod tests {
     #[test]
     fn frames_that_arrive_leave_room_for_those_that_are_complete() {
         let tail = TailBudget::new(64 << 20);
-        let budgets = Budgets::new(Arc::clone(&tail));
+        let budgets = Budgets::new(Arc::clone(&tail), &MemoryBounds::of(None));
         let head = |length, class| FrameHead {
             length,
             api_key: 0,
@@ -422,8 +413,9 @@ mod tests {
 
     #[test]
     fn replies_share_what_is_free() {
-        let budgets = Budgets::new(TailBudget::new(1 << 20));
-        assert!(budgets.reply_bytes_max() > REPLY_BYTES_MAX / 2);
+        let bounds = MemoryBounds::of(None);
+        let budgets = Budgets::new(TailBudget::new(1 << 20), &bounds);
+        assert!(budgets.reply_bytes_max() > bounds.replies / REPLY_DIVISOR / 2);
         let mut held = Vec::new();
         for _ in 0..50 {
             held.extend(budgets.replies.try_reserve(budgets.reply_bytes_max()));

@@ -16,9 +16,6 @@ use crate::broker::{Broker, now_ms};
 use crate::metrics::Metrics;
 use crate::partitions::{PartitionOwner, Watch};
 
-/// Memory of all sessions together. A client for whose session there is no room goes on with full fetches.
-pub const FETCH_SESSIONS_BYTES_MAX: usize = 32 * 1024 * 1024;
-
 /// All sessions.
 pub struct FetchSessions {
     cache: Mutex<SessionCache<Arc<Live>>>,
@@ -74,10 +71,11 @@ pub enum Source {
 }
 
 impl FetchSessions {
-    /// None yet.
-    pub fn new(slots_max: usize, metrics: Arc<Metrics>) -> Self {
+    /// None yet; so many slots and bytes for all of them. A client for whose session there is no room goes on with full fetches.
+    pub fn new((slots_max, bytes_max): (usize, u64), metrics: Arc<Metrics>) -> Self {
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         Self {
-            cache: Mutex::new(SessionCache::new(slots_max, FETCH_SESSIONS_BYTES_MAX)),
+            cache: Mutex::new(SessionCache::new(slots_max, bytes_max)),
             metrics,
         }
     }

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use keelson_state::config::{Kind, TOPIC_KEYS, TopicDefaults};
 
 use super::keys::KEYS;
+use super::memory::MemoryBounds;
 use super::refused::REFUSED;
 
 const INTRO: &str = "# Configuration
@@ -70,6 +71,55 @@ dot stands for all that begin with it.
 |---|---|
 ";
 
+const MEMORY: &str = "
+## Memory
+
+Each part of the process has a bound. In a container it is a part of the container's limit, so that all together leave
+room within it for connections, partitions and the map of keys of a compaction. What finds no room waits its turn, or is
+refused in words. The tail memory is `keelson.tail.memory.bytes` where that is set.
+
+| MiB with a limit of | none | 1 GiB | 512 MiB | 256 MiB |
+|---|---:|---:|---:|---:|
+";
+
+/// What `of` each bound is, for people.
+type MemoryRow = (&'static str, fn(&MemoryBounds) -> u64);
+
+const MEMORY_ROWS: [MemoryRow; 8] = [
+    (
+        "tail: produce requests, and records that are not yet in a segment",
+        |m| m.tail,
+    ),
+    ("replies with records, until they are written", |m| {
+        m.replies
+    }),
+    ("large requests without records", |m| m.control),
+    ("the same while they arrive", |m| m.arriving_control),
+    (
+        "large replies without records, until they are written",
+        |m| m.answers,
+    ),
+    ("what waiting fetches keep of their requests", |m| m.waiting),
+    ("fetch sessions", |m| m.fetch_sessions),
+    ("pieces of segments that were read lately", |m| {
+        m.extent_cache
+    }),
+];
+
+fn memory(out: &mut String) {
+    const MIB: u64 = 1024 * 1024;
+    out.push_str(MEMORY);
+    let limits = [None, Some(1024 * MIB), Some(512 * MIB), Some(256 * MIB)];
+    for (name, bound) in MEMORY_ROWS {
+        let under = limits.map(|limit| (bound(&MemoryBounds::of(limit)) / MIB).to_string());
+        let cells: Vec<&str> = [name]
+            .into_iter()
+            .chain(under.iter().map(String::as_str))
+            .collect();
+        row(out, &cells);
+    }
+}
+
 fn yes(dynamic: bool) -> &'static str {
     if dynamic { "yes" } else { "" }
 }
@@ -94,6 +144,7 @@ pub fn markdown() -> String {
             ],
         );
     }
+    memory(&mut out);
     out.push_str(TOPIC_DEFAULTS);
     for (key, synonym) in TopicDefaults::keys() {
         let name = format!("`{}`", synonym.name);

@@ -373,7 +373,7 @@ pub static KEYS: &[Key] = &[
         kind: Kind::Int,
         is_dynamic: false,
         default: Some("1000"),
-        doc: "The most fetch sessions (KIP-227); 32 MiB are the other bound. A client without one fetches in full.",
+        doc: "The most fetch sessions (KIP-227); their memory is the other bound (below). A client without one fetches in full.",
         set: |config, value| {
             config.fetch_session_slots_max = number(value, 0, INT_MAX)?;
             Ok(())

@@ -25,7 +25,7 @@ use tracing::Level;
 pub use dynamic::{Link, broker_keys};
 pub use keys::{KEYS, Key};
 pub use listener::{Listener, NamedListener, join};
-pub use memory::overcommit_warning;
+pub use memory::{MemoryBounds, overcommit_warning};
 
 use crate::net::ConnectionLimits;
 use properties::Assignment;
@@ -403,10 +403,18 @@ impl Config {
         found.map(|it| &it.address)
     }
 
+    /// What each part of the process may hold.
+    pub fn memory(&self) -> MemoryBounds {
+        let here = MemoryBounds::here();
+        MemoryBounds {
+            tail: self.tail_memory_bytes.unwrap_or(here.tail),
+            ..here
+        }
+    }
+
     /// `keelson.tail.memory.bytes`, worked out where it is not set.
     pub fn tail_memory_bytes(&self) -> u64 {
-        self.tail_memory_bytes
-            .unwrap_or_else(memory::tail_memory_default_bytes)
+        self.memory().tail
     }
 
     /// `offsets.retention.minutes` in milliseconds.

@@ -27,7 +27,7 @@ impl FetchSessionMetrics {
             )?,
             bytes: gauge(
                 "keelson_fetch_session_bytes",
-                "Memory of all fetch sessions, of 32 MiB",
+                "Memory of all fetch sessions",
             )?,
             evictions: add(
                 registry,

@@ -278,7 +278,9 @@ fn options(config: &Config, args: &StartArgs) -> Options {
     let mut options = Options::new(&args.data_dir);
     options.broker_id = config.node_id;
     options.cluster_id = config.cluster_id.clone();
-    options.tail_bytes_max = config.tail_memory_bytes();
+    let memory = config.memory();
+    options.tail_bytes_max = memory.tail;
+    options.extent_cache_bytes_max = memory.extent_cache;
     options.scrub_bytes_per_second = config.scrub_bytes_per_second;
     options.compaction = config.compaction();
     options
