@@ -74,8 +74,9 @@ impl TestBroker {
         let config = Config::load(None, &sets).unwrap();
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::register(&registry).unwrap());
+        let log_metrics = Arc::new(LogMetrics::register(&registry).unwrap());
         let path = dir.path().to_owned();
-        let (log, loaded) = tokio::task::spawn_blocking(move || open(&path))
+        let (log, loaded) = tokio::task::spawn_blocking(move || open(&path, log_metrics))
             .await
             .unwrap();
         let image = Arc::new(loaded.image);
@@ -186,15 +187,18 @@ impl TestBroker {
             .unwrap();
         let values: BTreeMap<&str, &str> =
             text.lines().filter_map(|l| l.rsplit_once(' ')).collect();
-        values[name].parse().unwrap()
+        values
+            .get(name)
+            .unwrap_or_else(|| panic!("no {name} in\n{text}"))
+            .parse()
+            .unwrap()
     }
 }
 
-fn open(path: &Path) -> (Arc<keelson_log::Log>, metadata::Loaded) {
+fn open(path: &Path, metrics: Arc<LogMetrics>) -> (Arc<keelson_log::Log>, metadata::Loaded) {
     let mut options = Options::new(path);
     options.wal_file_bytes = Some(4 * 1024 * 1024);
     options.wal_bytes_max = Some(64 * 1024 * 1024);
-    let metrics = Arc::new(LogMetrics::unregistered());
     let log = Arc::new(keelson_log::open(options, metrics, Arc::new(TestHooks)).unwrap());
     let mut loaded = metadata::load(&log).unwrap();
     loaded.register_start(&log, now_ms()).unwrap();

@@ -73,7 +73,13 @@ pub(super) fn round(broker: &Broker, plan: &Plan, files: Files) -> Round {
         parts: Vec::with_capacity(plan.parts.len()),
         ..Round::default()
     };
+    let mut is_full = false;
     for part in &plan.parts {
+        let left = if is_full {
+            0
+        } else {
+            plan.params.bytes_max.saturating_sub(round.bytes)
+        };
         let answer = match &part.todo {
             Todo::Unknown(error) => failed(*error),
             Todo::Refuse(error) => {
@@ -83,11 +89,13 @@ pub(super) fn round(broker: &Broker, plan: &Plan, files: Files) -> Round {
             Todo::Read(owner) => {
                 let budget = Budget {
                     is_first: round.bytes == 0,
-                    left: plan.params.bytes_max.saturating_sub(round.bytes),
+                    left,
                     files,
                     committed_only: plan.params.read_committed,
                 };
                 let (answer, needs_files) = read(broker, part, owner, budget);
+                // Its next batch does not fit into what is left. Those behind it would be read from files, each for nothing.
+                is_full |= answer.is_empty() && !needs_files && left < part.bytes_max();
                 round.needs_files |= needs_files;
                 round.failed |= answer.error.is_some();
                 answer
@@ -184,6 +192,11 @@ fn read(
 }
 
 impl PartAnswer {
+    /// There is something to read, and none of it is here.
+    fn is_empty(&self) -> bool {
+        self.bytes == 0 && !self.at_end && self.error.is_none()
+    }
+
     /// Reads, and keeps the promise that below the end there is data or an error. True if only a file holds it.
     fn take(
         &mut self,

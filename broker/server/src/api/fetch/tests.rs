@@ -297,3 +297,28 @@ async fn everything_is_there_after_a_restart_read_from_files() {
     }
     assert_eq!(test.produce("orders", 0, &[b"x"]).await, (0, 100));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_any_more_is_not_read_from_files() {
+    let test = TestBroker::start(&["num.partitions=40"]).await;
+    test.create(&["orders"]).await;
+    for index in 0..40 {
+        for n in 0..2_u8 {
+            test.produce("orders", index, &[&[n; 5_000]]).await;
+        }
+    }
+    let dir = test.stop();
+    let test = TestBroker::start_in(dir, &["num.partitions=40"]).await;
+    let wanted = (0..40).map(|n| partition(n, 0, 1 << 20)).collect();
+    let response = test
+        .call_version(request("orders", wanted, 14_000), 12)
+        .await;
+    let told: Vec<usize> = parts(&response).iter().map(|p| batches(p).len()).collect();
+    assert_eq!(&told[..3], [2, 0, 0], "room for two of three batches");
+    assert_eq!(told[3..].iter().sum::<usize>(), 0);
+    let read = test.metric("keelson_wal_bytes_decoded_total{stage=\"fetch\"}");
+    assert!(
+        (10_000.0..31_000.0).contains(&read),
+        "{read} bytes for 10,000"
+    );
+}
