@@ -191,7 +191,7 @@ def write(result):
     lines = [
         f"{date.today()}, {os.cpu_count()} cores, {memory:.0f} GiB. Medians of {ROUNDS} rounds. The disk alone: "
         f"{result['disk', 4096]['writes_per_second']:,.0f} synced direct writes of 4 KiB per second "
-        f"(p99 {result['disk', 4096]['p99_us'] / 1e3:.2f} ms), {group['writes_per_second']:,.0f} of {group['bytes'] // 1024} KiB "
+        f"(p99 {result['disk', 4096]['p99_us'] / 1e3:.2f} ms), {group['writes_per_second']:,.0f} of {group['bytes'] / 1024:.0f} KiB "
         f"(p99 {group['p99_us'] / 1e3:.2f} ms), which is the mean size of the groups below.",
         "",
         f"| Batches of {BATCH_BYTES} B, 128 unacknowledged | Partitions | Batches/s | Groups/s | p50 ms | p99 ms | p99.9 ms "
