@@ -14,7 +14,7 @@ use crate::disk::{Disk, DiskFile, Durability, OpenMode, Volume};
 use crate::ids::PartitionId;
 use crate::options::{EXTENT_CACHE_BYTES, OPEN_FILES_MAX};
 use crate::partition::extent::{Extent, SegmentView};
-use crate::partition::format::{SegmentEntry, SegmentIdentity};
+use crate::partition::format::SegmentEntry;
 use crate::partition::slots::{MANIFEST, Slots};
 
 /// Folder of all partitions, below the data directory.
@@ -83,8 +83,8 @@ impl FileKey {
     }
 }
 
-/// A segment of a partition, and the position in it.
-type ExtentKey = (PartitionId, SegmentIdentity, u64);
+/// A segment of a partition by its identity, and the position in it.
+type ExtentKey = (PartitionId, (i64, u32, u32), u64);
 
 /// Files that are open, and how often one was taken out.
 struct Open {

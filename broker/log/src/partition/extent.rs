@@ -70,10 +70,12 @@ pub(crate) struct SegmentView {
 }
 
 impl SegmentView {
-    /// Whether the segment is one of these, and was not cut since.
+    /// Whether the segment is one of these, and was not cut since. A directory that another process writes to shows a cut by the
+    /// length alone.
     pub(crate) fn is_in(&self, segments: &[SegmentEntry]) -> bool {
-        let identity = self.entry.identity();
-        segments.iter().any(|s| s.identity() == identity)
+        let (identity, bytes) = (self.entry.identity(), self.entry.log_bytes);
+        let is_this = |s: &SegmentEntry| s.identity() == identity && s.log_bytes >= bytes;
+        segments.iter().any(is_this)
     }
 
     /// What should stand between the offset `next` and an extent, and is not known to be missing: an entry of `.sum` that is

@@ -63,9 +63,6 @@ const TEXT_BYTES_MAX: usize = 255;
 /// Why bytes of a small file are not what must stand there.
 pub(crate) type Undecodable = Reason;
 
-/// Base offset, generation, truncations.
-pub(crate) type SegmentIdentity = (i64, u32, u32);
-
 /// A segment as the manifest lists it. Lengths are those that count; what lies beyond is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentEntry {
@@ -80,8 +77,7 @@ pub(crate) struct SegmentEntry {
     /// Timestamp that `segment.ms` counts from.
     pub(crate) first_timestamp: i64,
     pub(crate) max_timestamp: i64,
-    /// Truncations, since the start, that it was made or cut after. In memory alone: what stands here behind a truncation is
-    /// not what stood here before, and no reader outlives the process.
+    /// Truncations, since the start, that it was made or cut after: it is not what stood here before. In memory alone.
     pub(crate) truncations: u32,
 }
 
@@ -127,7 +123,7 @@ impl SegmentEntry {
     }
 
     /// What tells it from every other of its partition, those of the same name before included.
-    pub(crate) fn identity(&self) -> SegmentIdentity {
+    pub(crate) fn identity(&self) -> (i64, u32, u32) {
         (self.base_offset, self.generation, self.truncations)
     }
 }
@@ -306,7 +302,6 @@ fn take_segment(c: &mut Cursor<'_>) -> Result<SegmentEntry, Undecodable> {
     let (base_offset, log_bytes, sum_bytes) = (c.i64()?, c.u64()?, c.u64()?);
     let (idx_bytes, generation) = (c.u32()?, c.u32()?);
     Ok(SegmentEntry {
-        base_offset,
         log_bytes,
         sum_bytes,
         idx_bytes: u64::from(idx_bytes),
@@ -314,7 +309,7 @@ fn take_segment(c: &mut Cursor<'_>) -> Result<SegmentEntry, Undecodable> {
         cleaned: generation & CLEANED != 0,
         first_timestamp: c.i64()?,
         max_timestamp: c.i64()?,
-        truncations: 0,
+        ..SegmentEntry::empty(base_offset)
     })
 }
 

@@ -11,6 +11,7 @@ use super::support::{
 };
 use crate::disk::{Disk, SimDisk, SimFaults};
 use crate::partition::extent::SegmentView;
+use crate::partition::format::SegmentEntry;
 use crate::stepped::Stepped;
 use crate::{Entry, Log, Options, Partition, PartitionConfig, ReadError, TruncateError};
 
@@ -275,6 +276,11 @@ fn a_segment_that_takes_the_place_of_one_cut_away_is_another() {
     assert_eq!(name(&before), name(&after));
     assert_eq!(before.entry.log_bytes, after.entry.log_bytes);
     assert!(!partition.lists(&before) && partition.lists(&after));
+    let cut = SegmentEntry {
+        log_bytes: after.entry.log_bytes - 1,
+        ..after.entry
+    };
+    assert!(!after.is_in(&[cut]), "all that another process sees of it");
     files.cache_extent(&before, &late);
     assert_eq!(read_everything(&partition, 1 << 16).0, stored_after);
 }
