@@ -67,9 +67,9 @@ struct Work {
 /// A deleted partition whose folder must be removed before the checkpoint may pass its frame.
 struct Grave {
     deleted_at: WalPosition,
-    /// Newest frame of the partition: appends that were queued when it was deleted.
+    /// Newest frame of the partition: what was queued when it was deleted.
     last_frame: WalPosition,
-    /// Appends that are still queued. The delete frame must be replayed as long as one of them may be.
+    /// Appends and a truncation that are still queued. The delete frame must be replayed as long as one of them may be.
     queued: usize,
     /// What is left of it; `None` once its folder is gone.
     left: Option<Arc<Partition>>,
@@ -190,12 +190,12 @@ impl Flusher {
     }
 
     /// A frame of a partition that is not there. It was deleted while the frame was queued.
-    pub(crate) fn late_frame(&self, id: PartitionId, at: WalPosition, is_append: bool) {
+    pub(crate) fn late_frame(&self, id: PartitionId, at: WalPosition, is_counted: bool) {
         let mut work = self.work.lock();
         let grave = work.graves.get_mut(&id);
         let grave = grave.unwrap_or_else(|| panic!("a frame of partition {id}, which never was"));
         grave.last_frame = grave.last_frame.max(at);
-        if is_append {
+        if is_counted {
             grave.queued = grave.queued.saturating_sub(1);
         }
     }

@@ -300,8 +300,12 @@ impl Shared {
                 current = self.partition(frame.partition);
             }
             let Some(partition) = &current else {
-                let is_append = matches!(frame.body, FrameBody::Append { .. });
-                self.flusher.late_frame(frame.partition, at, is_append);
+                // These go through the partition's own queue, which a deletion may overtake.
+                let is_counted = matches!(
+                    frame.body,
+                    FrameBody::Append { .. } | FrameBody::Truncate { .. }
+                );
+                self.flusher.late_frame(frame.partition, at, is_counted);
                 continue;
             };
             let deleted = matches!(frame.body, FrameBody::DeletePartition);

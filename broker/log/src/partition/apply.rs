@@ -161,7 +161,7 @@ impl Partition {
     }
 
     /// The partition is deleted: nothing of it is kept in memory, and it holds nothing back any more. Returns how many
-    /// of its appends are still queued; under the lock, since an append looks at the flag and is queued under it.
+    /// of its appends and truncations are still queued; under the lock, since an append looks at the flag and is queued under it.
     pub(crate) fn delete_durable(&self) -> usize {
         let mut state = self.state.lock();
         self.mark_deleted();
@@ -172,7 +172,8 @@ impl Partition {
         self.shared.health.retain(self.id, |_| false);
         self.rehold(&mut state);
         drop(state);
-        let queued = tail.queued();
+        let is_queued = truncation.as_ref().is_some_and(|t| t.is_queued());
+        let queued = tail.queued() + usize::from(is_queued);
         drop((tail, truncation));
         self.shared.files.forget(self.id);
         queued

@@ -70,6 +70,13 @@ pub(crate) struct Truncation {
     done: Box<dyn FnOnce() + Send>,
 }
 
+impl Truncation {
+    /// Its frame is still on its way to the disk.
+    pub(super) fn is_queued(&self) -> bool {
+        !self.is_durable
+    }
+}
+
 impl Partition {
     /// See [`crate::Log::truncate`]. `commits` is held over the submit, so that no log start is asked for meanwhile.
     pub(crate) fn truncate(

@@ -204,6 +204,43 @@ fn a_deletion_ends_it_and_the_log_forgets_both() {
     assert_eq!(stepped.log.partition_ids(), []);
 }
 
+/// A deletion is written before what the partition itself has queued. While a truncation of it is on its way, a start must find
+/// the deletion, or it takes the truncation for one of a partition that it does not know.
+#[test]
+fn a_deletion_is_not_forgotten_before_a_truncation_that_it_overtook() {
+    let (id, other) = (partition_id(1, 0), partition_id(2, 0));
+    let mut alone = 0;
+    // Of these sizes, some leave no room for the truncation in the group of the deletion.
+    for size in (11_800..12_600).step_by(24) {
+        let disk = SimDisk::new(7);
+        let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
+        let partitions = [id, other].map(|id| open_partition(&stepped.log, id, config()));
+        let mut rng = Rng::new(7);
+        for _ in 0..2 {
+            append(&partitions[0], &batch(&mut rng, 1000, 1, 60)).unwrap();
+        }
+        stepped.write().unwrap();
+        for size in [12_000, size] {
+            append(&partitions[1], &batch(&mut rng, 1000, 1, size)).unwrap();
+        }
+        begin(&stepped.log, &partitions[0], 1).unwrap();
+        let delete = vec![Entry::DeletePartition(id)];
+        stepped.log.commit(delete, Box::new(|| {})).unwrap();
+        let before = stepped.log.health().wal.durable_group;
+        stepped.write().unwrap();
+        stepped.settle().unwrap();
+        stepped.write().unwrap();
+        alone += usize::from(stepped.log.health().wal.durable_group > before + 1);
+        stepped.settle().unwrap();
+        drop((partitions, stepped));
+        disk.kill();
+        let stepped = Stepped::open(&disk, sim_options()).unwrap();
+        assert_eq!(stepped.log.partition_ids(), [other], "{size}");
+        assert_eq!(stepped.metrics().decode_errors_total(), 0, "{size}");
+    }
+    assert!(alone > 0, "some were written behind the deletion's group");
+}
+
 #[test]
 fn a_reader_of_a_segment_that_is_cut_is_never_told_of_damage() {
     let disk = SimDisk::new(7);
