@@ -108,8 +108,13 @@ impl Lost {
 }
 
 /// Starts on a damaged disk and holds what it finds against the truth. `before`: errors that the run before has counted; what
-/// it has entered into a manifest is not counted again.
-fn observe(disk: &SimDisk, truth: &[Truth], before: u64, what: &str) -> Outcome {
+/// it has entered into a manifest is not counted again. `astray`: whose batches a write may have put over others'.
+fn observe(
+    disk: &SimDisk,
+    (truth, astray): (&[Truth], &[Truth]),
+    before: u64,
+    what: &str,
+) -> Outcome {
     let stepped = match Stepped::open(disk, sim_options()) {
         Ok(stepped) => stepped,
         Err(error) => {
@@ -136,7 +141,7 @@ fn observe(disk: &SimDisk, truth: &[Truth], before: u64, what: &str) -> Outcome 
             assert_eq!(one.content.next, 0, "{what}: {} is gone", one.id);
             continue;
         };
-        lost_any |= check_partition(&partition, (one, truth), what);
+        lost_any |= check_partition(&partition, (one, astray), what);
     }
     let metrics = stepped.metrics();
     assert!(
@@ -154,7 +159,7 @@ fn observe(disk: &SimDisk, truth: &[Truth], before: u64, what: &str) -> Outcome 
 }
 
 /// Returns whether offsets are lost.
-fn check_partition(partition: &Partition, (truth, all): (&Truth, &[Truth]), what: &str) -> bool {
+fn check_partition(partition: &Partition, (truth, astray): (&Truth, &[Truth]), what: &str) -> bool {
     let Truth {
         log_start, content, ..
     } = truth;
@@ -173,7 +178,7 @@ fn check_partition(partition: &Partition, (truth, all): (&Truth, &[Truth]), what
     // The window of `docs/log-format.md`: a write that goes astray over a part of an extent is told at its edges, and whole
     // batches of the other partition that it puts between them are served where their offsets fit.
     let is_anothers = |base: i64, bytes: &[u8]| {
-        let others = all.iter().filter(|other| other.id != truth.id);
+        let others = astray.iter().filter(|other| other.id != truth.id);
         let mut sent = others.flat_map(|other| &other.sent);
         !lost.0.is_empty() && sent.any(|sent| sent.base == base && sent.bytes == bytes)
     };
@@ -384,13 +389,14 @@ fn injured_life(seed: u64) -> Outcome {
         let disk = life.disk.copy(seed + number);
         let injury = injure(&disk, &mut rng);
         let what = format!("seed {seed}, injury {number}: {}", injury.what);
-        let first = observe(&disk, &truth, 0, &what);
+        let first = observe(&disk, (&truth, &[]), 0, &what);
         assert!(
             first.harmless == 0 || !injury.must_be_told(&spans),
             "{what}: it was in use, and nothing was counted"
         );
         disk.kill();
-        observe(&disk, &truth, first.told, &format!("{what}, started again"));
+        let what = format!("{what}, started again");
+        observe(&disk, (&truth, &[]), first.told, &what);
         sum.add(first);
     }
     sum
@@ -433,7 +439,7 @@ fn misled_life(seed: u64) -> Outcome {
     life.disk.power_cut();
     Outcome {
         compacted: u64::from(is_compacted(&life.disk)),
-        ..observe(&life.disk, &truth, before, &what)
+        ..observe(&life.disk, (&truth, &truth), before, &what)
     }
 }
 

@@ -466,13 +466,13 @@ impl Life {
         stepped.map_or(0, |stepped| stepped.metrics().decode_errors_total())
     }
 
-    /// Whether the process has ended by itself.
     /// Whether everything that was sent is durable.
     pub(super) fn is_durable(&self) -> bool {
         let mut partitions = self.parts.iter().filter_map(|part| part.partition.as_ref());
         partitions.all(|partition| partition.durable_offset() == partition.next_offset())
     }
 
+    /// Whether the process has ended by itself.
     pub(super) fn has_failed(&self) -> bool {
         self.stepped.as_ref().is_none_or(Stepped::has_failed)
     }
