@@ -7,7 +7,7 @@ use std::fmt::Write;
 use keelson_state::config::{Kind, TOPIC_KEYS, TopicDefaults};
 
 use super::keys::KEYS;
-use super::memory::MemoryBounds;
+use super::memory::{MIB, MemoryBounds};
 use super::refused::REFUSED;
 
 const INTRO: &str = "# Configuration
@@ -82,7 +82,7 @@ refused in words. The tail memory is `keelson.tail.memory.bytes` where that is s
 |---|---:|---:|---:|---:|
 ";
 
-/// What `of` each bound is, for people.
+/// A bound in words, and which it is.
 type MemoryRow = (&'static str, fn(&MemoryBounds) -> u64);
 
 const MEMORY_ROWS: [MemoryRow; 8] = [
@@ -107,7 +107,6 @@ const MEMORY_ROWS: [MemoryRow; 8] = [
 ];
 
 fn memory(out: &mut String) {
-    const MIB: u64 = 1024 * 1024;
     out.push_str(MEMORY);
     let limits = [None, Some(1024 * MIB), Some(512 * MIB), Some(256 * MIB)];
     for (name, bound) in MEMORY_ROWS {

@@ -2,10 +2,13 @@
 //!
 //! Owns the bounds of memory that are worked out from it. Reads a few small files of the kernel, once, at the start.
 
+use std::sync::LazyLock;
+
 use keelson_protocol::frame::CONTROL_FRAME_BYTES_MAX;
 use keelson_protocol::safe::DECODED_BYTES_MAX;
 
-const MIB: u64 = 1024 * 1024;
+/// Bytes.
+pub(super) const MIB: u64 = 1024 * 1024;
 /// Bounds are worked out in these parts of the container's limit.
 const PARTS_OF_LIMIT: u64 = 32;
 /// Below this nothing works; a container that small is refused by the kernel soon enough.
@@ -16,7 +19,7 @@ const CONTROL_BYTES_MIN: u64 = (CONTROL_FRAME_BYTES_MAX + DECODED_BYTES_MAX) as 
 const BYTES_MIN: u64 = MIB;
 
 /// How much memory each part of the process may hold, in bytes: as much as serves it well, and in a container a part of its
-/// limit. All together they leave three eighths of a limit to what is not counted: connections, partitions, compaction's
+/// limit. All together they leave three eighths of a limit of 256 MiB and more to what is not counted: connections, partitions, compaction's
 /// map of keys, what the allocator has not given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryBounds {
@@ -57,9 +60,10 @@ impl MemoryBounds {
         }
     }
 
-    /// The bounds in this container, or outside of any.
+    /// The bounds in this container, or outside of any, as they were when they were first asked for.
     pub fn here() -> Self {
-        Self::of(container_limit())
+        static HERE: LazyLock<MemoryBounds> = LazyLock::new(|| MemoryBounds::of(container_limit()));
+        *HERE
     }
 }
 
