@@ -282,24 +282,24 @@ impl Replay<'_> {
         self.relieve()
     }
 
-    /// Returns whether the loss is told as a range; it is not when a segment holds the offsets.
+    /// Returns whether the loss is told as a range, now or by an earlier start; it is not when a segment holds the offsets
+    /// or nobody asks for them any more.
     fn lost(&mut self, file: &str, lost: crate::wal::LostAppend) -> bool {
         let offsets = (lost.base_offset, lost.last_offset);
         let Some(partition) = self.partition(lost.partition) else {
-            return true;
+            return false;
         };
-        if lost.at <= partition.applied() {
-            return partition.knows_lost(offsets);
+        if lost.at > partition.applied() {
+            let range = wal_range(
+                Some(lost.partition),
+                file,
+                lost.file_position,
+                lost.reason,
+                offsets,
+            );
+            partition.lost_in_replay(range, lost.at);
         }
-        let range = wal_range(
-            Some(lost.partition),
-            file,
-            lost.file_position,
-            lost.reason,
-            offsets,
-        );
-        partition.lost_in_replay(range, lost.at);
-        true
+        partition.has_gap_in(offsets)
     }
 
     /// The partition of a frame; new where no folder was found, `None` where it was deleted.

@@ -140,11 +140,6 @@ impl Partition {
         }
     }
 
-    /// Whether a range (inclusive) is in quarantine already, or given up.
-    pub(crate) fn knows_lost(&self, (from, to): (i64, i64)) -> bool {
-        self.news_of(&self.state.lock(), from, to).is_empty()
-    }
-
     /// The start found that these offsets of a segment cannot be read.
     pub(crate) fn found_damage(&self, range: &UnhealthyRange) {
         let mut state = self.state.lock();

@@ -67,6 +67,13 @@ impl Partition {
         gaps(&state.quarantined, self.given_up())
     }
 
+    /// Whether any of these offsets (inclusive) is known to be lost in the WAL.
+    pub(crate) fn has_gap_in(&self, (from, to): (i64, i64)) -> bool {
+        let gaps = self.gaps(&self.state.lock());
+        gaps.iter()
+            .any(|(first, last)| *first <= to && *last >= from)
+    }
+
     /// Enters what is damaged in an extent into the quarantine, each range once.
     pub(crate) fn note_extent(&self, view: &SegmentView, extent: &Extent, stage: Stage) {
         for hole in &extent.holes {

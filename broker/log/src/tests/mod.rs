@@ -11,6 +11,7 @@ mod impossible;
 mod in_use;
 mod lost_groups;
 mod model;
+mod outlived;
 mod passed_over;
 mod readback;
 mod regressions;
