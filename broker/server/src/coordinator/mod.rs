@@ -4,6 +4,7 @@
 //! way of their records into the log. Never decides anything about a group. A reply that claims something leaves only
 //! after its records are durable.
 
+pub(crate) mod events;
 pub(crate) mod load;
 mod owner;
 pub(crate) mod persist;

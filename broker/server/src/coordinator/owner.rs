@@ -1,10 +1,7 @@
 //! The owner's task: one loop over messages, outcomes of persists, and the clock.
 
 use std::collections::{BTreeSet, HashMap};
-use std::future::poll_fn;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
-use std::time::Duration;
 
 use keelson_protocol::builder::BatchBuilder;
 use keelson_state::groups::{
@@ -14,15 +11,13 @@ use keelson_state::groups::{
 use keelson_state::metadata::CONSUMER_OFFSETS;
 use tokio::sync::{mpsc, oneshot};
 
+use super::events::{self, Event};
 use super::load::{self, LoadedShard};
 use super::persist::{Decided, Persists, What, Which};
 use super::shards::Shards;
 use super::{Back, CoordinatorError, EndTransaction, FetchedOffset, GroupSnapshot, Inbox, Message};
-use crate::broker::{Broker, now_ms};
+use crate::broker::Broker;
 use crate::partitions::{Ended, PartitionOwner};
-
-/// Without a deadline the loop still looks at the clock this often; it costs nothing.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// What the members of all groups may take of memory: their metadata and assignments.
 const MEMBER_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -95,13 +90,6 @@ struct Owner {
     next_token: u64,
 }
 
-enum Event {
-    Message(Box<Message>),
-    Decided(Decided),
-    Tick,
-    End,
-}
-
 impl Owner {
     /// Shards that the log may hold something of are read in the background.
     fn start_loading(&mut self, broker: &Broker, sender: mpsc::WeakSender<Message>) {
@@ -114,31 +102,17 @@ impl Owner {
     }
 
     async fn run(mut self, mut inbox: Inbox) {
+        let messages = &mut inbox.receiver;
         loop {
-            let wait = self.shards.next_deadline().map_or(IDLE, |at_ms| {
-                let left = at_ms.saturating_sub(now_ms());
-                Duration::from_millis(u64::try_from(left).unwrap_or(0)).min(IDLE)
-            });
-            let (persists, weak) = (&mut self.persists, &self.broker);
-            let next_decided = poll_fn(|cx| match weak.upgrade() {
-                Some(broker) => persists.poll_decided(&broker, cx),
-                None => Poll::Pending,
-            });
-            let event = tokio::select! {
-                biased;
-                decided = next_decided => Event::Decided(decided),
-                message = inbox.receiver.recv() => message.map_or(Event::End, |message| Event::Message(Box::new(message))),
-                () = tokio::time::sleep(wait) => Event::Tick,
-            };
-            // The broker holds our queue; when it is gone, so is everybody who could ask.
-            let Some(broker) = self.broker.upgrade() else {
+            let deadline_ms = self.shards.next_deadline();
+            let next = events::next(&self.broker, &mut self.persists, deadline_ms, messages);
+            let Some((broker, event)) = next.await else {
                 return;
             };
             match event {
                 Event::Message(message) => self.take(&broker, *message),
                 Event::Decided(decided) => self.decided(&broker, decided),
                 Event::Tick => self.tick(&broker),
-                Event::End => return,
             }
         }
     }
