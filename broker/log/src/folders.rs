@@ -2,7 +2,7 @@
 //!
 //! Owns every repair of a folder. Never guesses: a file that no manifest lists is moved aside and told.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,18 +22,26 @@ use crate::shared::{Shared, now_ms};
 /// A problem found in a folder; dropped when replay shows that the partition is deleted.
 pub(crate) type Problem = UnhealthyRange;
 
+/// What is not as it should be below `p/`.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) problems: Vec<Problem>,
+    /// How far partitions had got, by batches that cannot be taken back. The WAL has them, or they are lost.
+    pub(crate) reached: BTreeMap<PartitionId, i64>,
+}
+
 /// Reads `p/`: one partition per folder. Returns what is to be told.
-pub(crate) fn load_partitions(shared: &Arc<Shared>) -> io::Result<Vec<Problem>> {
-    let mut problems = Vec::new();
+pub(crate) fn load_partitions(shared: &Arc<Shared>) -> io::Result<Found> {
+    let mut found = Found::default();
     let files = &shared.files;
     let root = files.partitions_dir();
     if !files.disk().exists(&root)? {
-        return Ok(problems);
+        return Ok(found);
     }
     for topic in files.disk().list(&root)? {
         let topic_path = root.join(&topic.name);
         let Some(id) = topic.name.parse::<TopicId>().ok().filter(|_| topic.is_dir) else {
-            problems.push(set_aside(shared, &topic_path, None)?);
+            found.problems.push(set_aside(shared, &topic_path, None)?);
             continue;
         };
         for entry in files.disk().list(&topic_path)? {
@@ -43,11 +51,13 @@ pub(crate) fn load_partitions(shared: &Arc<Shared>) -> io::Result<Vec<Problem>> 
                 .ok()
                 .filter(|i| *i >= 0 && entry.is_dir);
             let Some(index) = index.filter(|i| i.to_string() == entry.name) else {
-                problems.push(set_aside(shared, &topic_path.join(&entry.name), None)?);
+                found
+                    .problems
+                    .push(set_aside(shared, &topic_path.join(&entry.name), None)?);
                 continue;
             };
             let id = PartitionId { topic: id, index };
-            if let Some(slots) = load_folder(shared, id, &mut problems)? {
+            if let Some(slots) = load_folder(shared, id, &mut found)? {
                 let partition = Arc::new(Partition::new(shared, id, slots));
                 for range in partition.quarantined() {
                     shared.health.known(range);
@@ -56,15 +66,16 @@ pub(crate) fn load_partitions(shared: &Arc<Shared>) -> io::Result<Vec<Problem>> 
             }
         }
     }
-    Ok(problems)
+    Ok(found)
 }
 
 /// One partition's folder, brought in line with its manifest. `None`: nothing of a partition is there.
 fn load_folder(
     shared: &Arc<Shared>,
     id: PartitionId,
-    problems: &mut Vec<Problem>,
+    found: &mut Found,
 ) -> io::Result<Option<Slots>> {
+    let problems = &mut found.problems;
     let files = &shared.files;
     let dir = files.partition_dir(id);
     files.unlink(&dir.join(MANIFEST_NEW))?;
@@ -102,12 +113,16 @@ fn load_folder(
         return Ok(None);
     }
     let damaged = !loaded.damaged.is_empty();
+    let mut is_witness = false;
     if damaged || crate::salvage::has_more(files, &slots.manifest)? {
         // The slot that follows holds no tails: they must be in their files before.
         put_tails(shared, &slots.manifest)?;
         crate::salvage::roll_forward(shared, id, &mut slots, damaged)?;
+        let reached = crate::salvage::reached(files, &slots.manifest)?;
+        is_witness = reached.is_some();
+        found.reached.extend(reached.map(|offset| (id, offset)));
     }
-    tidy_folder(shared, id, &mut slots, problems)?;
+    tidy_folder(shared, &mut slots, is_witness, problems)?;
     Ok(Some(slots))
 }
 
@@ -143,14 +158,16 @@ pub(crate) fn bad_slot(shared: &Shared, slot: Problem, bytes: u64) -> Option<Pro
     None
 }
 
-/// Removes what a crash left, cuts what lies beyond the lengths that count, sets aside what nobody lists.
+/// Removes what a crash left, cuts what lies beyond the lengths that count, sets aside what nobody lists. What lies beyond
+/// stays where it `is_witness`: nothing else says how far the partition had got, until a slot does.
 fn tidy_folder(
     shared: &Arc<Shared>,
-    id: PartitionId,
     slots: &mut Slots,
+    is_witness: bool,
     problems: &mut Vec<Problem>,
 ) -> io::Result<()> {
     let files = &shared.files;
+    let id = slots.manifest.partition;
     let dir = files.partition_dir(id);
     let manifest = &slots.manifest;
     let listed = |key: &FileKey| {
@@ -165,6 +182,7 @@ fn tidy_folder(
         let path = dir.join(&name);
         match FileKey::parse(id, &name) {
             Some(key) if listed(&key) => {}
+            Some(key) if is_witness && manifest.created.contains(&key.base_offset) => {}
             Some(key)
                 if manifest.created.contains(&key.base_offset)
                     || manifest.dropped.contains(&key.base_offset) =>
@@ -195,12 +213,15 @@ fn tidy_folder(
             } else {
                 segment.bytes_of(kind)
             };
-            if let Some(problem) = fit_length(shared, &key, listed, end)? {
+            let may_cut = !(is_last && is_witness && kind == Kind::Log);
+            if let Some(problem) = fit_length(shared, &key, (listed, may_cut), end)? {
                 problems.push(problem);
             }
         }
     }
-    slots.manifest.created.clear();
+    if !is_witness {
+        slots.manifest.created.clear();
+    }
     slots.manifest.dropped.clear();
     files.forget(id);
     Ok(())
@@ -247,19 +268,19 @@ fn put_tails(shared: &Shared, manifest: &Manifest) -> io::Result<()> {
     Ok(())
 }
 
-/// Cuts a file to the length that counts. One that is missing or too short is told: here when it costs no offsets;
+/// Cuts a file to the length that counts, if it `may_cut` it. One that is missing or too short is told: here when it costs no offsets;
 /// a short `.log` is found by the read that needs it.
 fn fit_length(
     shared: &Shared,
     key: &FileKey,
-    listed: u64,
+    (listed, may_cut): (u64, bool),
     end: i64,
 ) -> io::Result<Option<Problem>> {
     let files = &shared.files;
     let reason = match files.open(key) {
         Ok(file) => {
             let length = file.len()?;
-            if length > listed {
+            if length > listed && may_cut {
                 file.set_len(listed)?;
                 file.sync_data()?;
             }

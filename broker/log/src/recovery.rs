@@ -2,6 +2,7 @@
 //!
 //! Owns the order of a start. What cannot be decoded becomes a quarantined range; the next offset goes on above it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -85,14 +86,16 @@ fn replay(
     let mut recovery = Wal::open(disk, node, wal_options(shared)).map_err(stop)?;
     shared.watch_space();
     let mut found = small_files(shared, &recovery.damaged());
-    found.extend(load_partitions(shared).map_err(|e| {
+    let folders = load_partitions(shared).map_err(|e| {
         let dir = shared.files.partitions_dir().display().to_string();
         stop(format!("cannot read the partitions in {dir}: {e}"))
-    })?);
+    })?;
+    found.extend(folders.problems);
     let mut replay = Replay {
         shared,
         problems: found,
         missing: Vec::new(),
+        reached: folders.reached,
     };
     let metrics = &shared.metrics;
     while let Some(step) = recovery.next().map_err(stop)? {
@@ -225,6 +228,9 @@ struct Replay<'a> {
     problems: Vec<Problem>,
     /// Offsets (inclusive) that neither a folder nor the WAL holds.
     missing: Vec<(PartitionId, i64, i64)>,
+    /// How far partitions had got, by bytes that nobody counts; of those that the WAL has no append of. Where it has one, a
+    /// crash cut a flush short, or what is missing before it is told.
+    reached: BTreeMap<PartitionId, i64>,
 }
 
 impl Replay<'_> {
@@ -290,6 +296,7 @@ impl Replay<'_> {
             return false;
         };
         if lost.at > partition.applied() {
+            self.reached.remove(&lost.partition);
             let range = wal_range(
                 Some(lost.partition),
                 file,
@@ -337,6 +344,7 @@ impl Replay<'_> {
                 last_offset,
                 batch,
             } => {
+                self.reached.remove(&id);
                 let next = partition.next_offset();
                 if last_offset < next {
                     // A salvaged manifest is behind its own segments.
@@ -387,8 +395,9 @@ impl Replay<'_> {
         at: WalPosition,
     ) -> Result<(), OpenError> {
         partition.truncate_segments(to).map_err(stop)?;
-        // Segments that were cut before this start have a gap before appends that are taken back here.
         let id = partition.id();
+        self.reached.remove(&id);
+        // Segments that were cut before this start have a gap before appends that are taken back here.
         self.missing
             .retain(|(lost, from, _)| *lost != id || *from < to);
         for (_, _, last) in self.missing.iter_mut().filter(|(lost, ..)| *lost == id) {
@@ -413,9 +422,19 @@ impl Replay<'_> {
     }
 
     /// Tells what was found, of partitions that still exist.
-    fn finish(self) {
+    fn finish(mut self) {
         for partition in self.shared.partitions.read().values() {
             partition.pass_given_up();
+        }
+        for (id, reached) in self.reached {
+            let Some(partition) = self.shared.partition(id) else {
+                continue;
+            };
+            let next = partition.next_offset();
+            if reached > next {
+                self.missing.push((id, next, reached - 1));
+                partition.skip_to(reached);
+            }
         }
         for (id, from, to) in self.missing {
             if let Some(partition) = self.shared.partition(id) {

@@ -24,7 +24,7 @@ use crate::partition::format::{
 use crate::partition::producers::record;
 use crate::partition::segments::record_timestamp;
 use crate::partition::slots::Slots;
-use crate::partition::walk::{Expect, walk};
+use crate::partition::walk::{Expect, end_of_suffix, walk};
 use crate::shared::Shared;
 
 /// Bytes behind the counted ones that are looked through at once: any batch fits.
@@ -113,9 +113,9 @@ fn add_segment(
     Ok(())
 }
 
-/// Whether the last segment has more than its manifest counts, or one that it names as created is there: a flush that a
+/// Files with more bytes than their manifest counts: of the last segment, or of one that it names as created. A flush that a
 /// crash cut short, or one whose slot the disk lost.
-pub(crate) fn has_more(files: &Files, manifest: &Manifest) -> io::Result<bool> {
+fn longer(files: &Files, manifest: &Manifest) -> io::Result<Vec<(SegmentEntry, u64)>> {
     let last = manifest.segments.last();
     // Of a listed base, compaction was about to write another generation, which is nothing that a flush began.
     let is_listed = |base: &&i64| manifest.segments.iter().any(|s| s.base_offset == **base);
@@ -124,16 +124,41 @@ pub(crate) fn has_more(files: &Files, manifest: &Manifest) -> io::Result<bool> {
         .iter()
         .filter(|base| !is_listed(base))
         .map(|base| SegmentEntry::empty(*base));
+    let mut longer = Vec::new();
     for segment in last.copied().into_iter().chain(created) {
         let key = segment.key(manifest.partition, Kind::Log);
         match files.disk().open(&files.path(&key), OpenMode::Read) {
-            Ok(file) if file.len()? > segment.log_bytes => return Ok(true),
+            Ok(file) if file.len()? > segment.log_bytes => longer.push((segment, file.len()?)),
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
     }
-    Ok(false)
+    Ok(longer)
+}
+
+/// Whether the files hold more than their manifest counts.
+pub(crate) fn has_more(files: &Files, manifest: &Manifest) -> io::Result<bool> {
+    Ok(!longer(files, manifest)?.is_empty())
+}
+
+/// How far the partition had got, by batches behind what its manifest counts that cannot be taken back, as something in front
+/// of them is damaged. The WAL has them, unless the disk lost the slot that counted them.
+pub(crate) fn reached(files: &Files, manifest: &Manifest) -> io::Result<Option<i64>> {
+    let mut reached = None;
+    for (segment, length) in longer(files, manifest)? {
+        let from = segment
+            .log_bytes
+            .max(length.saturating_sub(BEHIND_BYTES_MAX as u64));
+        let mut behind = vec![0; (length - from) as usize];
+        let key = segment.key(manifest.partition, Kind::Log);
+        let read = read_entry(files, &key, &mut behind, from)?;
+        behind.truncate(read);
+        reached = reached.max(end_of_suffix(&behind));
+    }
+    // A client may have put a batch of any offset into the last header of a record whose own batch is damaged.
+    let is_possible = |offset: &i64| *offset > manifest.next_offset && *offset < i64::MAX / 2;
+    Ok(reached.filter(is_possible))
 }
 
 /// A slot is lost, perhaps the newest: extents behind what the other one counts are taken back. A `damaged` one is

@@ -129,6 +129,32 @@ pub(crate) fn intact_prefix(bytes: &[u8], expect: Expect<'_>) -> Vec<Piece> {
     found
 }
 
+/// The offset behind the last batch of `bytes`, if the last bytes are one, or several that go on from each other. What stands
+/// inside a record's value ends before its host does.
+pub(crate) fn end_of_suffix(bytes: &[u8]) -> Option<i64> {
+    let expect = Expect {
+        base_offset: 0,
+        end_offset: i64::MAX,
+        epochs: &[],
+        gaps: &[],
+        anchors: &[],
+    };
+    let walker = Walker { bytes, expect };
+    let mut at = 0;
+    while at < bytes.len() {
+        let Ok(piece) = walker.intact(at) else {
+            at += 1;
+            continue;
+        };
+        let (behind, end_offset) = walker.run(piece);
+        if behind == bytes.len() {
+            return Some(end_offset);
+        }
+        at = behind;
+    }
+    None
+}
+
 /// The size that the batch at the start of `bytes` claims, if a batch can have it.
 pub(crate) fn claimed_size(bytes: &[u8]) -> Option<usize> {
     let field = bytes.get(LENGTH_FIELD)?;
@@ -276,16 +302,17 @@ impl Walker<'_> {
             .find(|at| self.intact(*at).is_ok_and(|piece| self.leads_to_end(piece)))
     }
 
-    fn leads_to_end(&self, mut piece: Piece) -> bool {
+    fn leads_to_end(&self, piece: Piece) -> bool {
+        self.run(piece) == (self.bytes.len(), self.expect.end_offset)
+    }
+
+    /// Where the batches end that go on from this one: (position, offset).
+    fn run(&self, mut piece: Piece) -> (usize, i64) {
         loop {
-            let at = piece.at + piece.length;
-            let end = piece.end_offset();
-            if at == self.bytes.len() {
-                return end == self.expect.end_offset;
-            }
+            let (at, end) = (piece.at + piece.length, piece.end_offset());
             match self.intact(at) {
                 Ok(p) if p.header.base_offset == self.skip_gaps(end) => piece = p,
-                Ok(_) | Err(_) => return false,
+                Ok(_) | Err(_) => return (at, end),
             }
         }
     }
@@ -457,6 +484,26 @@ mod tests {
         assert_eq!(walked.batches.len(), 1);
         assert_eq!(walked.batches[0].at, behind);
         assert_eq!((walked.holes[0].from, walked.holes[0].to), (100, 100));
+    }
+
+    #[test]
+    fn the_end_of_what_stands_last_is_found_behind_anything() {
+        let (bytes, places) = extent(&[1, 3, 2, 5]);
+        for at in 0..places[3].0 {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x10;
+            assert_eq!(end_of_suffix(&bad), Some(111), "byte {at}");
+        }
+        assert_eq!(end_of_suffix(&bytes[10..]), Some(111));
+        assert_eq!(end_of_suffix(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(end_of_suffix(&[&bytes[..], &[0]].concat()), None);
+        assert_eq!(end_of_suffix(&[]), None);
+        // The last value of a damaged batch is a batch: behind it stands the number of headers.
+        let mut builder = BatchBuilder::new(0);
+        builder.push(None, Some(&batch(5_000, 1)));
+        let mut host = builder.build().to_vec();
+        host[30] ^= 1;
+        assert_eq!(end_of_suffix(&host), None);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! What is outside the promise, as `docs/log-format.md` lists it ("The window that remains"): shown, so that nobody has to
 //! guess where it begins. Beside each, the same damage one witness later, which is inside.
 
+use std::path::{Path, PathBuf};
+
 use super::sim::sim_options;
-use super::support::{Rng, append, batch, open_partition, partition_id, read_everything};
+use super::support::{Rng, append, batch, open_partition, partition_id, read_everything, stored};
 use crate::disk::{Astray, SimDisk, SimFaults};
+use crate::flusher::by_hand::Piece;
 use crate::stepped::Stepped;
 use crate::{PartitionConfig, PartitionId};
 
@@ -42,14 +45,19 @@ fn two_batches(sealed: bool, lost_by_the_disk: bool) -> SimDisk {
     disk
 }
 
-fn find(disk: &SimDisk, needle: &[u8]) -> (std::path::PathBuf, u64) {
-    for path in disk.files(std::path::Path::new("/data/wal")) {
-        let bytes = disk.contents(&path).unwrap();
-        if let Some(at) = bytes.windows(needle.len()).position(|w| w == needle) {
-            return (path, at as u64);
-        }
-    }
-    panic!("the batch is in no file of the WAL");
+fn find(disk: &SimDisk, needle: &[u8]) -> (PathBuf, u64) {
+    position(disk, "wal", needle).expect("the batch is in no file of the WAL")
+}
+
+/// Where bytes stand below a folder of the data directory.
+fn position(disk: &SimDisk, dir: &str, needle: &[u8]) -> Option<(PathBuf, u64)> {
+    let files = disk.files(&Path::new("/data").join(dir)).into_iter();
+    let mut places = files.filter_map(|path| {
+        let bytes = disk.contents(&path)?;
+        let at = bytes.windows(needle.len()).position(|w| w == needle)?;
+        Some((path, at as u64))
+    });
+    places.next()
 }
 
 /// Opens; returns next offset, lost ranges, decode errors, torn tails.
@@ -85,7 +93,7 @@ fn the_last_group_and_every_header_behind_it_damaged_together_are_a_torn_tail() 
     let disk = two_batches(true, false);
     // The seal is the last block that is not zero.
     let path = disk
-        .files(std::path::Path::new("/data/wal"))
+        .files(Path::new("/data/wal"))
         .into_iter()
         .find(|p| p.ends_with("00000000000000000001.wal"))
         .unwrap();
@@ -97,4 +105,87 @@ fn the_last_group_and_every_header_behind_it_damaged_together_are_a_torn_tail() 
     disk.flip(&path, last as u64 * 4096 + 20, 1);
     let (next, lost, errors, torn) = look(&disk);
     assert_eq!((next, lost, errors, torn), (1, vec![], 0, 1));
+}
+
+/// The batches of a second flush, whose writes a disk confirmed; `rolls`: it begins a segment.
+const SECOND: std::ops::Range<usize> = 2..5;
+
+/// A clean stop after two flushes, the `astray`th operation of the second one led astray; then the given batches are
+/// damaged in their segment. `None` where the second flush has fewer operations.
+fn two_flushes(rolls: bool, astray: u64, damaged: std::ops::Range<usize>) -> Option<SimDisk> {
+    let disk = SimDisk::new(3);
+    let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
+    let segment_bytes = if rolls { 1 } else { 1 << 20 };
+    let config = PartitionConfig {
+        segment_bytes,
+        ..PartitionConfig::default()
+    };
+    let partition = open_partition(&stepped.log, id(), config);
+    let mut rng = Rng::new(3);
+    let mut batches = Vec::new();
+    let mut put = |stepped: &mut Stepped| {
+        let bytes = batch(&mut rng, 1000, 1, 100);
+        let base = append(&partition, &bytes).unwrap().base_offset;
+        batches.push(stored(&bytes, base));
+        stepped.write().unwrap();
+    };
+    (0..SECOND.start).for_each(|_| put(&mut stepped));
+    stepped.settle().unwrap();
+    SECOND.for_each(|_| put(&mut stepped));
+    let before = disk.operations();
+    disk.set_faults(SimFaults {
+        astray_at: Some((before + astray, Astray::Lost)),
+        ..SimFaults::default()
+    });
+    stepped.run(Piece::Flush(id())).unwrap();
+    let is_over = disk.operations() < before + astray;
+    drop(partition);
+    stepped.stop().unwrap();
+    disk.power_cut();
+    for bytes in &batches[damaged] {
+        // Where the write of the batches is the one that is lost, they are not there.
+        if let Some((path, at)) = position(&disk, "p", bytes) {
+            disk.flip(&path, at + 70, 1);
+        }
+    }
+    (!is_over).then_some(disk)
+}
+
+#[test]
+fn a_slot_that_the_disk_lost_is_proved_by_one_batch_that_is_left() {
+    for rolls in [false, true] {
+        let mut operations = 0;
+        for astray in 1.. {
+            let Some(disk) = two_flushes(rolls, astray, 2..4) else {
+                break;
+            };
+            operations = astray;
+            let what = format!("rolls {rolls}, operation {astray}");
+            let (next, lost, told, _) = look(&disk);
+            assert_eq!(next, 5, "{what}");
+            assert_eq!(lost.first().map(|(from, _)| *from), Some(2), "{what}");
+            assert!(told > 0, "{what}");
+            disk.kill();
+            let (again, still, ..) = look(&disk);
+            assert_eq!((again, still), (next, lost), "{what}");
+        }
+        assert!(operations > 3, "batches, a slot, and their syncs");
+    }
+}
+
+#[test]
+fn a_slot_that_the_disk_lost_with_all_batches_that_it_counted_is_not_missed() {
+    let mut missed = 0;
+    for astray in 1.. {
+        let Some(disk) = two_flushes(false, astray, SECOND) else {
+            break;
+        };
+        let (next, lost, told, _) = look(&disk);
+        match next {
+            2 => assert_eq!((lost, told), (vec![], 0)),
+            _ => assert_eq!((next, lost), (5, vec![(2, 4)])),
+        }
+        missed += u64::from(next == 2);
+    }
+    assert_eq!(missed, 1, "the write of the slot");
 }
