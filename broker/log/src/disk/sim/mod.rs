@@ -169,6 +169,11 @@ impl SimDisk {
     pub fn files(&self, path: &Path) -> Vec<PathBuf> {
         self.world().files(path)
     }
+
+    /// Where a write landed that was led elsewhere: the file that it was meant for, and the one that it hit, if both are there.
+    pub fn went_astray(&self) -> Option<(PathBuf, PathBuf)> {
+        self.world().went_astray()
+    }
 }
 
 impl fmt::Debug for SimDisk {

@@ -52,6 +52,8 @@ pub(super) struct World {
     nodes: Vec<Node>,
     /// Blocks that cannot be read.
     broken: BTreeSet<(NodeId, u64)>,
+    /// The write that landed elsewhere: the file that it was meant for, and the other one.
+    went_astray: Option<(NodeId, NodeId)>,
     /// The write during which the process ended, and what the file held before.
     under_way: Option<(NodeId, Change, Vec<u8>)>,
     pub(super) fingerprint: u64,
@@ -102,6 +104,7 @@ impl World {
         World {
             nodes: vec![Node::Dir(Dir::default())],
             broken: BTreeSet::new(),
+            went_astray: None,
             under_way: None,
             fingerprint: 0,
             random: seed,

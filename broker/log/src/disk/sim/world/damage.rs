@@ -3,7 +3,7 @@
 //! Owns what becomes of the bytes. When it happens is decided by the faults and by the tests.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::super::BLOCK_BYTES;
 use super::super::Astray;
@@ -63,6 +63,7 @@ impl World {
             return Ok(());
         }
         let target = targets[self.chance(targets.len() as u64) as usize];
+        self.went_astray = Some((id, target));
         let sectors = self
             .file(target)
             .map_or(0, |f| f.platter.len() / SECTOR_BYTES);
@@ -75,6 +76,14 @@ impl World {
             file.bytes[at..at + count].copy_from_slice(&bytes[..count]);
         }
         Ok(())
+    }
+
+    /// Names of the two files, as far as they are there.
+    pub(in super::super) fn went_astray(&self) -> Option<(PathBuf, PathBuf)> {
+        let (meant, hit) = self.went_astray?;
+        let all = self.files(Path::new("/"));
+        let name = |id| all.iter().find(|path| self.lookup(path) == Some(id));
+        Some((name(meant)?.clone(), name(hit)?.clone()))
     }
 
     pub(in super::super) fn break_block(&mut self, path: &Path, position: u64) {
