@@ -285,7 +285,15 @@ fn c6_appending_leaves_the_log_start_where_it_is() {
 fn i10_a_small_read_reads_little_of_a_large_segment() {
     let dir = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let opened = open_log(&disk, options(dir.path())).unwrap();
+    // A flush takes what its memory bound allows, and nothing earlier: extents of many batches.
+    let large_extents = || Options {
+        wal_file_bytes: Some(4 << 20),
+        wal_bytes_max: Some(16 << 20),
+        flush_after: Duration::from_secs(3600),
+        flush_pending_bytes: 256 << 10,
+        ..options(dir.path())
+    };
+    let opened = open_log(&disk, large_extents()).unwrap();
     let id = partition_id(1, 0);
     let partition = open_partition(&opened.log, id, PartitionConfig::default());
     let mut rng = Rng::new(10);
@@ -298,7 +306,7 @@ fn i10_a_small_read_reads_little_of_a_large_segment() {
     }
     opened.log.shutdown();
     drop((partition, opened));
-    let opened = open_log(&disk, options(dir.path())).unwrap();
+    let opened = open_log(&disk, large_extents()).unwrap();
     let partition = open_partition(&opened.log, id, PartitionConfig::default());
     let before = bytes_read_by_this_thread();
     let (bytes, _) = read(&partition, last / 2, 1_000).unwrap();
