@@ -30,6 +30,16 @@ pub(crate) struct Found {
     pub(crate) reached: BTreeMap<PartitionId, i64>,
 }
 
+impl Found {
+    /// Notes what lies behind the bytes that count; returns whether it says how far the partition had got.
+    fn reaches(&mut self, files: &Files, slots: &Slots) -> io::Result<bool> {
+        let reached = crate::salvage::reached(files, &slots.manifest)?;
+        let id = slots.manifest.partition;
+        self.reached.extend(reached.map(|offset| (id, offset)));
+        Ok(reached.is_some())
+    }
+}
+
 /// Reads `p/`: one partition per folder. Returns what is to be told.
 pub(crate) fn load_partitions(shared: &Arc<Shared>) -> io::Result<Found> {
     let mut found = Found::default();
@@ -75,7 +85,6 @@ fn load_folder(
     id: PartitionId,
     found: &mut Found,
 ) -> io::Result<Option<Slots>> {
-    let problems = &mut found.problems;
     let files = &shared.files;
     let dir = files.partition_dir(id);
     files.unlink(&dir.join(MANIFEST_NEW))?;
@@ -92,17 +101,21 @@ fn load_folder(
             files.remove_empty(id)?;
             return Ok(None);
         }
-        problems.push(manifest_problem(shared, id, 0, Reason::MissingFile));
-        return crate::salvage::from_files(shared, id, &names, problems).map(Some);
+        found
+            .problems
+            .push(manifest_problem(shared, id, 0, Reason::MissingFile));
+        return made_anew(shared, id, &names, found).map(Some);
     };
     let failed = has_failed(shared);
     let bad = loaded.damaged.iter();
     let bad = bad.map(|(position, reason)| manifest_problem(shared, id, *position, *reason));
     let Some(mut slots) = loaded.slots else {
-        problems.extend(bad);
-        return crate::salvage::from_files(shared, id, &names, problems).map(Some);
+        found.problems.extend(bad);
+        return made_anew(shared, id, &names, found).map(Some);
     };
-    problems.extend(bad.filter_map(|slot| bad_slot(shared, slot, slots.capacity_bytes())));
+    found
+        .problems
+        .extend(bad.filter_map(|slot| bad_slot(shared, slot, slots.capacity_bytes())));
     if failed {
         // What was read may be in the cache alone, and no later sync would write it.
         slots.write_again(files)?;
@@ -118,12 +131,21 @@ fn load_folder(
         // The slot that follows holds no tails: they must be in their files before.
         put_tails(shared, &slots.manifest)?;
         crate::salvage::roll_forward(shared, id, &mut slots, damaged)?;
-        let reached = crate::salvage::reached(files, &slots.manifest)?;
-        is_witness = reached.is_some();
-        found.reached.extend(reached.map(|offset| (id, offset)));
+        is_witness = found.reaches(files, &slots)?;
     }
-    tidy_folder(shared, &mut slots, is_witness, problems)?;
+    tidy_folder(shared, &mut slots, is_witness, &mut found.problems)?;
     Ok(Some(slots))
+}
+
+fn made_anew(
+    shared: &Arc<Shared>,
+    id: PartitionId,
+    names: &[String],
+    found: &mut Found,
+) -> io::Result<Slots> {
+    let slots = crate::salvage::from_files(shared, id, names, &mut found.problems)?;
+    found.reaches(&shared.files, &slots)?;
+    Ok(slots)
 }
 
 fn manifest_problem(shared: &Shared, id: PartitionId, position: u64, reason: Reason) -> Problem {

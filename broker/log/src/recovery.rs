@@ -263,12 +263,12 @@ impl Replay<'_> {
         let mut counted = false;
         for frame in group.frames {
             while let Some(one) = lost.next_if(|one| one.at < frame.at) {
-                counted |= self.lost(&file, one);
+                counted |= self.lost(&file, one)?;
             }
             self.frame(frame, &pin)?;
         }
         for one in lost {
-            counted |= self.lost(&file, one);
+            counted |= self.lost(&file, one)?;
         }
         let given_up = group.unknown.is_some();
         if given_up {
@@ -290,13 +290,13 @@ impl Replay<'_> {
 
     /// Returns whether the loss is told as a range, now or by an earlier start; it is not when a segment holds the offsets
     /// or nobody asks for them any more.
-    fn lost(&mut self, file: &str, lost: crate::wal::LostAppend) -> bool {
+    fn lost(&mut self, file: &str, lost: crate::wal::LostAppend) -> Result<bool, OpenError> {
         let offsets = (lost.base_offset, lost.last_offset);
         let Some(partition) = self.partition(lost.partition) else {
-            return false;
+            return Ok(false);
         };
         if lost.at > partition.applied() {
-            self.reached.remove(&lost.partition);
+            self.explain(&partition)?;
             let range = wal_range(
                 Some(lost.partition),
                 file,
@@ -306,7 +306,16 @@ impl Replay<'_> {
             );
             partition.lost_in_replay(range, lost.at);
         }
-        partition.has_gap_in(offsets)
+        Ok(partition.has_gap_in(offsets))
+    }
+
+    /// The WAL has an append of the partition: nobody needs what lies behind the bytes that count.
+    fn explain(&mut self, partition: &Partition) -> Result<(), OpenError> {
+        if self.reached.remove(&partition.id()).is_some() {
+            let next = partition.next_offset();
+            partition.truncate_segments(next).map_err(stop)?;
+        }
+        Ok(())
     }
 
     /// The partition of a frame; new where no folder was found, `None` where it was deleted.
@@ -344,7 +353,7 @@ impl Replay<'_> {
                 last_offset,
                 batch,
             } => {
-                self.reached.remove(&id);
+                self.explain(&partition)?;
                 let next = partition.next_offset();
                 if last_offset < next {
                     // A salvaged manifest is behind its own segments.
