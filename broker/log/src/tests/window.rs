@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::sim::sim_options;
 use super::support::{Rng, append, batch, open_partition, partition_id, read_everything, stored};
-use crate::disk::{Astray, SimDisk, SimFaults};
+use crate::disk::{Astray, Disk, Durability, OpenMode, SimDisk, SimFaults};
 use crate::flusher::by_hand::Piece;
 use crate::stepped::Stepped;
 use crate::{PartitionConfig, PartitionId};
@@ -170,6 +170,52 @@ fn a_slot_that_the_disk_lost_is_proved_by_one_batch_that_is_left() {
             assert_eq!((again, still), (next, lost), "{what}");
         }
         assert!(operations > 3, "batches, a slot, and their syncs");
+    }
+}
+
+#[test]
+fn batches_behind_damage_count_where_both_slots_are_lost() {
+    // The second operation is a sync: nothing goes astray.
+    let disk = two_flushes(false, 2, 2..4).unwrap();
+    let mut files = disk.files(Path::new("/data/p")).into_iter();
+    let manifest = files.find(|path| path.ends_with("manifest")).unwrap();
+    for slot in [0, 4096] {
+        disk.flip(&manifest, slot + 20, 1);
+    }
+    for start in 0..2 {
+        let (next, lost, ..) = look(&disk);
+        assert_eq!((next, lost), (5, vec![(2, 4)]), "start {start}");
+        disk.kill();
+    }
+}
+
+#[test]
+fn what_lies_behind_damage_says_nothing_where_the_wal_goes_on() {
+    let disk = SimDisk::new(3);
+    let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
+    let partition = open_partition(&stepped.log, id(), PartitionConfig::default());
+    let mut rng = Rng::new(3);
+    append(&partition, &batch(&mut rng, 1000, 1, 100)).unwrap();
+    stepped.write().unwrap();
+    stepped.settle().unwrap();
+    append(&partition, &batch(&mut rng, 1000, 1, 100)).unwrap();
+    stepped.write().unwrap();
+    stepped.seal().unwrap();
+    drop((partition, stepped));
+    disk.kill();
+    let mut files = disk.files(Path::new("/data/p")).into_iter();
+    let log = files.find(|path| path.ends_with("00000000000000000000.log"));
+    let log = log.unwrap();
+    let length = disk.contents(&log).unwrap().len() as u64;
+    let behind = [vec![7; 1_000], stored(&batch(&mut rng, 1000, 1, 100), 500)].concat();
+    let file = disk.open(&log, OpenMode::Write).unwrap();
+    file.write_at(&behind, length, Durability::Synced).unwrap();
+    for start in 0..3 {
+        assert_eq!(look(&disk), (2, vec![], 0, 0), "start {start}");
+        let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
+        stepped.settle().unwrap();
+        drop(stepped);
+        disk.kill();
     }
 }
 
