@@ -66,8 +66,10 @@ pub(crate) struct FoundFile {
 /// on from.
 const COUNT_MAX: u64 = i64::MAX as u64;
 
+/// Groups and generations count from 1, and the group that is needed is not in front of its file.
 fn is_possible(slot: &ManifestSlot) -> bool {
     let at = &slot.checkpoint;
+    let begins = at.generation >= 1 && (1..=at.group).contains(&at.first_group);
     let counted = [
         slot.number,
         slot.boot,
@@ -76,10 +78,8 @@ fn is_possible(slot: &ManifestSlot) -> bool {
         at.first_group,
     ];
     let generations = slot.files.iter().map(|(generation, _)| *generation);
-    counted
-        .into_iter()
-        .chain(generations)
-        .all(|number| number <= COUNT_MAX)
+    let mut all = counted.into_iter().chain(generations);
+    begins && all.all(|number| number <= COUNT_MAX)
 }
 
 fn refused(path: &Path, reason: impl Into<String>) -> WalOpenError {
