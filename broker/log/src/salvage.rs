@@ -16,7 +16,7 @@ use crate::health::UnhealthyRange;
 use crate::ids::PartitionId;
 use crate::partition::ends::Tails;
 use crate::partition::epochs;
-use crate::partition::extent::{SegmentReader, SegmentView};
+use crate::partition::extent::{Extent, SegmentReader, SegmentView};
 use crate::partition::format::{
     IDX_ENTRY_BYTES, Manifest, SUM_ENTRY_BYTES, SegmentEntry, SnapshotRef, SumEntry, decode_idx,
     decode_producers, decode_sum, encode_producers, encode_sum,
@@ -161,6 +161,26 @@ pub(crate) fn reached(files: &Files, manifest: &Manifest) -> io::Result<Option<i
     Ok(reached.filter(is_possible))
 }
 
+/// The offsets (inclusive) that a start would not take back, though batches behind them prove that they were assigned.
+pub(crate) fn lost_behind(files: &Files, manifest: &Manifest) -> io::Result<Option<(i64, i64)>> {
+    let Some(reached) = reached(files, manifest)? else {
+        return Ok(None);
+    };
+    let mut next = manifest.next_offset;
+    for (mut segment, _) in longer(files, manifest)? {
+        if segment.log_bytes == 0 && segment.base_offset < next {
+            continue;
+        }
+        let mut end = next.max(segment.base_offset);
+        while let Some(behind) = next_behind(files, manifest.partition, &segment, end)? {
+            count(&mut segment, &behind.sum);
+            end = behind.sum.end_offset;
+            next = end;
+        }
+    }
+    Ok((next < reached).then_some((next, reached - 1)))
+}
+
 /// A slot is lost, perhaps the newest: extents behind what the other one counts are taken back. A `damaged` one is
 /// written anew in any case.
 pub(crate) fn roll_forward(
@@ -293,33 +313,66 @@ impl Producers {
     }
 }
 
+/// An intact extent behind what counts.
+struct Behind {
+    sum: SumEntry,
+    /// Its checksum was made when the batches were written.
+    is_vouched: bool,
+    extent: Extent,
+}
+
+/// The extent behind a segment's counted length, if it goes on at `next` and is whole.
+fn next_behind(
+    files: &Files,
+    partition: PartitionId,
+    segment: &SegmentEntry,
+    next: i64,
+) -> io::Result<Option<Behind>> {
+    let Some((sum, is_vouched)) = entry_behind(files, partition, segment, next)? else {
+        return Ok(None);
+    };
+    let view = SegmentView {
+        partition,
+        entry: SegmentEntry {
+            log_bytes: sum.position + u64::from(sum.length),
+            ..*segment
+        },
+        end_offset: sum.end_offset,
+        // The slot that is lost may have started one; the extent's own CRC covers what stands in the batches.
+        epochs: Arc::new([]),
+        gaps: Arc::new([]),
+        tails: None,
+    };
+    let extent = match SegmentReader::new(files, &view).read_extent(&sum, true) {
+        Ok(extent) if extent.holes.is_empty() => extent,
+        Ok(_) => return Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    Ok(Some(Behind {
+        sum,
+        is_vouched,
+        extent,
+    }))
+}
+
+fn count(segment: &mut SegmentEntry, sum: &SumEntry) {
+    segment.log_bytes += u64::from(sum.length);
+    segment.sum_bytes += SUM_ENTRY_BYTES as u64;
+}
+
 /// Takes intact extents behind the last segment's counted length into the manifest.
 fn extend(files: &Files, manifest: &mut Manifest, producers: &mut Producers) -> io::Result<()> {
     let Some(mut segment) = manifest.segments.pop() else {
         return Ok(());
     };
     let mut next = manifest.next_offset;
-    while let Some((sum, is_vouched)) = entry_behind(files, manifest.partition, &segment, next)? {
-        let view = SegmentView {
-            partition: manifest.partition,
-            entry: SegmentEntry {
-                log_bytes: sum.position + u64::from(sum.length),
-                ..segment
-            },
-            end_offset: sum.end_offset,
-            // The slot that is lost may have started one; the extent's own CRC covers what stands in the batches.
-            epochs: Arc::new([]),
-            gaps: Arc::new([]),
-            tails: None,
-        };
-        let extent = match SegmentReader::new(files, &view).read_extent(&sum, true) {
-            Ok(extent) => extent,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => break,
-            Err(e) => return Err(e),
-        };
-        if !extent.holes.is_empty() {
-            break;
-        }
+    while let Some(behind) = next_behind(files, manifest.partition, &segment, next)? {
+        let Behind {
+            sum,
+            is_vouched,
+            extent,
+        } = behind;
         write_again(files, manifest.partition, &segment, &sum, &extent.bytes)?;
         for piece in &extent.batches {
             let header = &piece.header;
@@ -340,8 +393,7 @@ fn extend(files: &Files, manifest: &mut Manifest, producers: &mut Producers) -> 
                 .first()
                 .map_or(-1, |p| p.header.max_timestamp);
         }
-        segment.log_bytes += u64::from(sum.length);
-        segment.sum_bytes += SUM_ENTRY_BYTES as u64;
+        count(&mut segment, &sum);
         next = sum.end_offset;
     }
     segment.idx_bytes = index_bytes(files, manifest.partition, &segment)?;

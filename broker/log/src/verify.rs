@@ -20,6 +20,7 @@ use crate::offline::{Directory, Folder, views};
 use crate::partition::extent::{SegmentReader, SegmentView};
 use crate::partition::format::{IDX_ENTRY_BYTES, Manifest, decode_producers};
 use crate::partition::slots::{MANIFEST, MANIFEST_NEW};
+use crate::salvage::lost_behind;
 use crate::wal::{FrameBody, Recovered};
 use spans::Spans;
 
@@ -294,6 +295,7 @@ impl Pass<'_> {
             })?;
         }
         self.missing(id, &self.spans.missing(&manifest))?;
+        self.uncounted(id, &manifest)?;
         self.snapshot(id, &manifest)?;
         self.unlisted(id, &manifest)
     }
@@ -311,6 +313,31 @@ impl Pass<'_> {
         })
     }
 
+    /// Batches behind damage that no slot counts, and no append of the WAL explains.
+    fn uncounted(&mut self, id: PartitionId, manifest: &Manifest) -> Result<(), VerifyError> {
+        let Some(lost) = lost_behind(&self.directory.files, manifest)? else {
+            return Ok(());
+        };
+        // Beside a running broker, the WAL may have gone on since it was read, and the folder, too.
+        let goes_on = self.spans.goes_on(manifest) || self.spans_now()?.goes_on(manifest);
+        let now = self.directory.manifest(id)?.and_then(|loaded| loaded.slots);
+        match goes_on || now.is_none_or(|slots| slots.manifest.seq != manifest.seq) {
+            true => Ok(()),
+            false => self.missing(id, &[lost]),
+        }
+    }
+
+    fn spans_now(&self) -> Result<Spans, VerifyError> {
+        let mut now = Spans::default();
+        let mut scan = self.directory.wal()?;
+        while let Some(step) = scan.next()? {
+            if let Recovered::Group(group) = step {
+                now.group(&group);
+            }
+        }
+        Ok(now)
+    }
+
     /// Partitions that are only in the WAL: it must hold them from their first offset on.
     fn never_flushed(&mut self) -> Result<(), VerifyError> {
         let missing = |spans: &Spans, id| spans.missing(&Manifest::empty(id));
@@ -324,13 +351,7 @@ impl Pass<'_> {
                 continue;
             }
             // Beside a running broker, a deletion may have taken the folder since the WAL was read.
-            let mut now = Spans::default();
-            let mut scan = self.directory.wal()?;
-            while let Some(step) = scan.next()? {
-                if let Recovered::Group(group) = step {
-                    now.group(&group);
-                }
-            }
+            let now = self.spans_now()?;
             if !now.is_deleted(id) && missing(&now, id) == found {
                 self.missing(id, &found)?;
             }

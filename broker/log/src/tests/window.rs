@@ -2,12 +2,15 @@
 //! guess where it begins. Beside each, the same damage one witness later, which is inside.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::sim::sim_options;
 use super::support::{Rng, append, batch, open_partition, partition_id, read_everything, stored};
 use crate::disk::{Astray, Disk, Durability, OpenMode, SimDisk, SimFaults};
 use crate::flusher::by_hand::Piece;
+use crate::offline::Directory;
 use crate::stepped::Stepped;
+use crate::verify::verify_directory;
 use crate::{PartitionConfig, PartitionId};
 
 fn id() -> PartitionId {
@@ -58,6 +61,13 @@ fn position(disk: &SimDisk, dir: &str, needle: &[u8]) -> Option<(PathBuf, u64)> 
         Some((path, at as u64))
     });
     places.next()
+}
+
+/// What `log verify` counts.
+fn problems(disk: &SimDisk) -> u64 {
+    let directory = Directory::open_on(Arc::new(disk.clone()), Path::new("/data")).unwrap();
+    let report = verify_directory(&directory, &|_| None, &mut std::io::sink());
+    report.unwrap().problems
 }
 
 /// Opens; returns next offset, lost ranges, decode errors, torn tails.
@@ -161,7 +171,9 @@ fn a_slot_that_the_disk_lost_is_proved_by_one_batch_that_is_left() {
             };
             operations = astray;
             let what = format!("rolls {rolls}, operation {astray}");
+            let problems = problems(&disk);
             let (next, lost, told, _) = look(&disk);
+            assert!(problems > 0, "{what}: log verify found nothing");
             assert_eq!(next, 5, "{what}");
             assert_eq!(lost.first().map(|(from, _)| *from), Some(2), "{what}");
             assert!(told > 0, "{what}");
@@ -211,6 +223,7 @@ fn what_lies_behind_damage_says_nothing_where_the_wal_goes_on() {
     let file = disk.open(&log, OpenMode::Write).unwrap();
     file.write_at(&behind, length, Durability::Synced).unwrap();
     for start in 0..3 {
+        assert_eq!(problems(&disk), 0, "start {start}");
         assert_eq!(look(&disk), (2, vec![], 0, 0), "start {start}");
         let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
         stepped.settle().unwrap();

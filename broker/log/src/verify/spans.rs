@@ -89,12 +89,20 @@ impl Spans {
         said.into_iter().any(|said| matches!(said, Said::Deleted))
     }
 
+    /// Whether there is an append, or a truncation, that the folder with this manifest does not reflect.
+    pub(super) fn goes_on(&self, manifest: &Manifest) -> bool {
+        let applied = applied(manifest);
+        let mut said = self.0.get(&manifest.partition).into_iter().flatten();
+        said.any(|said| match said {
+            Said::Held { last: at, .. } | Said::Truncated { at, .. } => *at > applied,
+            Said::Deleted => true,
+            Said::Started { .. } => false,
+        })
+    }
+
     /// Offsets (inclusive) that neither the folder with this manifest nor the WAL holds.
     pub(super) fn missing(&self, manifest: &Manifest) -> Vec<(i64, i64)> {
-        let applied = WalPosition {
-            group: manifest.applied_group,
-            frame: manifest.applied_frame,
-        };
+        let applied = applied(manifest);
         let (mut next, mut start) = (manifest.next_offset, manifest.log_start);
         let mut missing: Vec<(i64, i64)> = Vec::new();
         for said in self.0.get(&manifest.partition).into_iter().flatten() {
@@ -130,5 +138,13 @@ impl Spans {
         }
         missing.retain(|(_, to)| *to >= start);
         missing
+    }
+}
+
+/// The newest frame that a folder reflects.
+fn applied(manifest: &Manifest) -> WalPosition {
+    WalPosition {
+        group: manifest.applied_group,
+        frame: manifest.applied_frame,
     }
 }
