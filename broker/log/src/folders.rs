@@ -290,8 +290,8 @@ fn put_tails(shared: &Shared, manifest: &Manifest) -> io::Result<()> {
     Ok(())
 }
 
-/// Cuts a file to the length that counts, if it `may_cut` it. One that is missing or too short is told: here when it costs no offsets;
-/// a short `.log` is found by the read that needs it.
+/// Cuts a file to the length that counts, if it `may_cut` it. One that is missing or too short is told: here when it costs
+/// no offsets; a short `.log` is found by the read that needs it.
 fn fit_length(
     shared: &Shared,
     key: &FileKey,

@@ -129,6 +129,10 @@ pub(crate) fn intact_prefix(bytes: &[u8], expect: Expect<'_>) -> Vec<Piece> {
     found
 }
 
+/// How many times its length the search of a suffix may check, at most: a record's value can be full of headers that claim
+/// all that is behind them.
+const SUFFIX_EFFORT: usize = 16;
+
 /// The offset behind the last batch of `bytes`, if the last bytes are one, or several that go on from each other. What stands
 /// inside a record's value ends before its host does.
 pub(crate) fn end_of_suffix(bytes: &[u8]) -> Option<i64> {
@@ -140,8 +144,12 @@ pub(crate) fn end_of_suffix(bytes: &[u8]) -> Option<i64> {
         anchors: &[],
     };
     let walker = Walker { bytes, expect };
-    let mut at = 0;
-    while at < bytes.len() {
+    let (mut at, mut checked) = (0, 0);
+    while at < bytes.len() && checked <= SUFFIX_EFFORT * bytes.len() {
+        let claimed = BatchHeader::parse(&bytes[at..]).map_or(0, |header| header.size());
+        if claimed <= bytes.len() - at {
+            checked += claimed;
+        }
         let Ok(piece) = walker.intact(at) else {
             at += 1;
             continue;
@@ -504,6 +512,19 @@ mod tests {
         let mut host = builder.build().to_vec();
         host[30] ^= 1;
         assert_eq!(end_of_suffix(&host), None);
+    }
+
+    /// Without a bound this would take minutes.
+    #[test]
+    fn a_value_full_of_headers_is_not_checked_for_each_of_them() {
+        let header = batch(7, 1)[..BATCH_HEADER_BYTES].to_vec();
+        let mut bytes = header.repeat((4 << 20) / BATCH_HEADER_BYTES);
+        for at in (0..bytes.len()).step_by(BATCH_HEADER_BYTES) {
+            let length = (bytes.len() - at - LENGTH_OVERHEAD_BYTES) as i32;
+            bytes[at + LENGTH_FIELD.start..at + LENGTH_FIELD.end]
+                .copy_from_slice(&length.to_be_bytes());
+        }
+        assert_eq!(end_of_suffix(&bytes), None);
     }
 
     #[test]
