@@ -363,9 +363,14 @@ fn find_created(disk: &dyn Disk, dir: &Path) -> Result<Found, WalOpenError> {
 
 /// A range that cannot be read, or that the file lacks, counts as not zero: writing mends it.
 fn is_zero(file: &dyn DiskFile, position: u64, length: u64) -> bool {
-    let mut bytes = vec![0; length as usize];
-    match file.read_at(&mut bytes, position) {
-        Ok(read) => read as u64 == length && bytes.iter().all(|byte| *byte == 0),
-        Err(_) => false,
-    }
+    let mut buffer = vec![0; CLEARED_BYTES.min(length) as usize];
+    let end = position.saturating_add(length);
+    let mut starts = (position..end).step_by(CLEARED_BYTES as usize);
+    starts.all(|start| {
+        let piece = &mut buffer[..CLEARED_BYTES.min(end - start) as usize];
+        match file.read_at(piece, start) {
+            Ok(read) => read == piece.len() && piece.iter().all(|byte| *byte == 0),
+            Err(_) => false,
+        }
+    })
 }

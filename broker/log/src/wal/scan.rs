@@ -484,9 +484,14 @@ impl Scanner {
         self.ready.push_back(group);
     }
 
-    fn finish(&mut self, here: Place, extents: Vec<Extent>) -> Result<(), WalOpenError> {
+    fn finish(&mut self, here: Place, mut extents: Vec<Extent>) -> Result<(), WalOpenError> {
         self.at = here;
         self.ended = true;
+        // A header may claim more than its file has.
+        for extent in &mut extents {
+            let end = self.source.files[extent.place.file].head.file_bytes;
+            extent.length = extent.length.min(end.saturating_sub(extent.place.position));
+        }
         if let Some(bad) = self.source.unreadable_from(here) {
             // What cannot be read is not known to be the end: cutting it off could drop what was acknowledged.
             return self.unreadable_end(here, bad);
