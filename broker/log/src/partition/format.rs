@@ -315,11 +315,11 @@ fn take_segment(c: &mut Cursor<'_>) -> Result<SegmentEntry, Undecodable> {
 
 /// Numbers that can be counted on from, and lengths that a file can have: a checksum that holds does not make them so.
 fn is_possible(m: &Manifest) -> bool {
-    let numbers = [m.seq, m.applied_group];
     let lengths = m.segments.iter().flat_map(|s| [s.log_bytes, s.sum_bytes]);
     let bases = m.segments.iter().map(|s| s.base_offset);
     let offsets = [m.log_start, m.next_offset].into_iter().chain(bases);
-    numbers.into_iter().all(|number| number <= i64::MAX as u64)
+    m.seq.max(m.applied_group) <= i64::MAX as u64
+        && m.applied_frame < u32::MAX
         && lengths.into_iter().all(|length| length <= FILE_BYTES_MAX)
         && offsets
             .into_iter()

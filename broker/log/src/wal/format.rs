@@ -303,9 +303,12 @@ impl FrameHeader {
         put_u32(out, 60, crc);
     }
 
-    /// `None` unless the bytes are a frame header of group `seq`.
+    /// `None` unless the bytes are a frame header of group `seq`, and one of those that it counts.
     pub(crate) fn decode(bytes: &[u8], seq: u64) -> Option<FrameHeader> {
-        if bytes.len() < FRAME_HEADER_BYTES || frame_crc(seq, bytes) != get_u32(bytes, 60) {
+        if bytes.len() < FRAME_HEADER_BYTES
+            || frame_crc(seq, bytes) != get_u32(bytes, 60)
+            || get_u32(bytes, 52) >= get_u32(bytes, 56)
+        {
             return None;
         }
         let mut partition = PartitionId {
@@ -577,6 +580,7 @@ impl ManifestSlot {
         if count > MANIFEST_FILES_MAX || get_u64(block, 56) > FILE_BYTES_MAX {
             return SlotRead::Damaged;
         }
+        let file = |at: usize| (get_u64(block, at), get_u64(block, at + 8));
         SlotRead::Valid(ManifestSlot {
             number: get_u64(block, 16),
             boot: get_u64(block, 24),
@@ -586,14 +590,7 @@ impl ManifestSlot {
                 first_group: get_u64(block, 48),
             },
             file_bytes: get_u64(block, 56),
-            files: (0..count)
-                .map(|index| {
-                    (
-                        get_u64(block, 64 + index * 16),
-                        get_u64(block, 72 + index * 16),
-                    )
-                })
-                .collect(),
+            files: (0..count).map(|at| file(64 + at * 16)).collect(),
         })
     }
 }
