@@ -137,6 +137,7 @@ fn load_folder(
     Ok(Some(slots))
 }
 
+/// A partition of which no slot is left, from its files.
 fn made_anew(
     shared: &Arc<Shared>,
     id: PartitionId,

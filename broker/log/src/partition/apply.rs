@@ -156,7 +156,8 @@ impl Partition {
     }
 
     /// The partition is deleted: nothing of it is kept in memory, and it holds nothing back any more. Returns how many
-    /// of its appends and truncations are still queued; under the lock, since an append looks at the flag and is queued under it.
+    /// of its appends and truncations are still queued; under the lock, since an append looks at the flag and is queued
+    /// under it.
     pub(crate) fn delete_durable(&self) -> usize {
         let mut state = self.state.lock();
         self.mark_deleted();

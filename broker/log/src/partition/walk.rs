@@ -146,10 +146,12 @@ pub(crate) fn end_of_suffix(bytes: &[u8]) -> Option<i64> {
     let walker = Walker { bytes, expect };
     let (mut at, mut checked) = (0, 0);
     while at < bytes.len() && checked <= SUFFIX_EFFORT * bytes.len() {
-        let claimed = BatchHeader::parse(&bytes[at..]).map_or(0, |header| header.size());
-        if claimed <= bytes.len() - at {
-            checked += claimed;
-        }
+        let header = BatchHeader::parse(&bytes[at..]).ok();
+        let Some(header) = header.filter(|header| header.size() <= bytes.len() - at) else {
+            at += 1;
+            continue;
+        };
+        checked += header.size();
         let Ok(piece) = walker.intact(at) else {
             at += 1;
             continue;

@@ -6,17 +6,16 @@ use std::sync::Arc;
 
 use super::sim::sim_options;
 use super::support::{
-    EPOCH, Everything, Rng, append_in, batch, open_partition, partition_id, read, read_everything,
+    EPOCH, Everything, Rng, append_in, batch, groups, open_partition, partition_id, read,
+    read_everything, verify,
 };
 use crate::accept::group::accept_group_on;
 use crate::accept::{AcceptRequest, GroupRequest, KnownPartition, accept_loss_on};
 use crate::disk::{BLOCK_BYTES, Disk, OpenMode, SimDisk};
 use crate::metrics::{HealthState, Reason, Source, Stage};
-use crate::offline::Directory;
 use crate::stepped::Stepped;
-use crate::verify::verify_directory;
 use crate::wal::format::{FRAME_HEADER_BYTES, GROUP_HEADER_BYTES};
-use crate::wal::{FrameBody, Recovered, RecoveredGroup};
+use crate::wal::{FrameBody, RecoveredGroup};
 use crate::{AcceptedLoss, Partition, PartitionConfig, PartitionId};
 
 const DIR: &str = "/data";
@@ -45,28 +44,6 @@ fn put(stepped: &Stepped, name: (u8, i32)) -> i64 {
 
 fn open(disk: &SimDisk) -> Result<Stepped, String> {
     Stepped::open(disk, sim_options()).map_err(|error| error.to_string())
-}
-
-/// Where the groups lie.
-fn groups(disk: &SimDisk) -> Vec<RecoveredGroup> {
-    let mut steps = directory(disk).wal().unwrap();
-    let mut groups = Vec::new();
-    while let Some(step) = steps.next().unwrap() {
-        if let Recovered::Group(group) = step {
-            groups.push(group);
-        }
-    }
-    groups
-}
-
-fn directory(disk: &SimDisk) -> Directory {
-    Directory::open_on(Arc::new(disk.clone()), Path::new(DIR)).unwrap()
-}
-
-fn problems(disk: &SimDisk) -> (u64, String) {
-    let mut out = Vec::new();
-    let report = verify_directory(&directory(disk), &|_| None, &mut out).unwrap();
-    (report.problems, String::from_utf8(out).unwrap())
 }
 
 /// Three groups, the one in the middle with a batch of each partition; `ends`: nothing is written behind it.
@@ -210,7 +187,7 @@ fn a_group_without_its_tables_can_be_given_up_and_no_offset_is_used_twice() {
             .len(),
         1
     );
-    assert_eq!(problems(&disk), (0, String::new()));
+    assert_eq!(verify(&disk), (0, String::new()));
     let stepped = open(&disk).unwrap();
     assert_eq!(stepped.log.health().states, [HealthState::Ok]);
     assert_eq!(stepped.log.health().accepted_total, 4);
@@ -220,10 +197,10 @@ fn a_group_without_its_tables_can_be_given_up_and_no_offset_is_used_twice() {
 fn verify_tells_a_lost_group_until_it_is_given_up() {
     let (disk, lost) = written(false);
     damage_tables(&disk, &lost);
-    let (count, lines) = problems(&disk);
+    let (count, lines) = verify(&disk);
     assert!(count > 0 && lines.contains("reason=tables_lost"), "{lines}");
     give_up(&disk, lost.seq).unwrap();
-    let (_, lines) = problems(&disk);
+    let (_, lines) = verify(&disk);
     assert!(!lines.contains("reason=tables_lost"), "{lines}");
 }
 

@@ -2,16 +2,16 @@
 //! offset, and it is told all the same.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::sim::sim_options;
-use super::support::{EPOCH, Rng, append_in, batch, open_partition, partition_id, read_everything};
-use crate::disk::{Disk, SimDisk};
+use super::support::{
+    EPOCH, Rng, append_in, batch, groups, open_partition, partition_id, read_everything,
+};
+use crate::disk::SimDisk;
 use crate::flusher::by_hand::Piece;
 use crate::metrics::{HealthState, Reason, Source, Stage};
-use crate::offline::Directory;
 use crate::stepped::Stepped;
-use crate::wal::{FrameBody, Recovered};
+use crate::wal::FrameBody;
 use crate::{Entry, PartitionConfig, PartitionId};
 
 const DIR: &str = "/data";
@@ -36,13 +36,7 @@ fn put(stepped: &Stepped, id: PartitionId) {
 
 /// A bit of the batch that is outlived.
 fn damage(disk: &SimDisk) {
-    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
-    let directory = Directory::open_on(shared, Path::new(DIR)).unwrap();
-    let mut steps = directory.wal().unwrap();
-    while let Some(step) = steps.next().unwrap() {
-        let Recovered::Group(group) = step else {
-            continue;
-        };
+    for group in groups(disk) {
         let mut frames = group.frames.iter();
         let found = frames.find(|frame| {
             frame.frame.partition == outlived()

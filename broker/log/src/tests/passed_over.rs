@@ -2,16 +2,15 @@
 //! read, the scrubber and `log verify` each tell of them, whoever comes first.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::sim::sim_options;
-use super::support::{Rng, append, batch, open_partition, partition_id, read_everything, stored};
+use super::support::{
+    Rng, append, batch, open_partition, partition_id, read_everything, stored, verify,
+};
 use crate::disk::SimDisk;
 use crate::metrics::{HealthState, Reason, Source, Stage};
-use crate::offline::Directory;
 use crate::partition::format::{SUM_ENTRY_BYTES, SegmentEntry, SumEntry, decode_sum, encode_sum};
 use crate::stepped::Stepped;
-use crate::verify::verify_directory;
 use crate::{PartitionConfig, PartitionId};
 
 const DIR: &str = "/data";
@@ -101,10 +100,7 @@ impl Volume {
 
     /// What `log verify` says: problems and its lines.
     fn verify(&self) -> (u64, String) {
-        let directory = Directory::open_on(Arc::new(self.disk.clone()), Path::new(DIR)).unwrap();
-        let mut out = Vec::new();
-        let report = verify_directory(&directory, &|_| None, &mut out).unwrap();
-        (report.problems, String::from_utf8(out).unwrap())
+        verify(&self.disk)
     }
 
     fn without(&self, (from, to): (i64, i64)) -> Vec<(i64, Vec<u8>)> {

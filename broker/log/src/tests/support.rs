@@ -9,9 +9,12 @@ use keelson_protocol::batch::{BatchHeader, patch_offset_and_epoch};
 use keelson_protocol::builder::BatchBuilder;
 use parking_lot::{Condvar, Mutex};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, SimDisk};
 use crate::metrics::LogMetrics;
+use crate::offline::Directory;
 use crate::stepped::Fatal;
+use crate::verify::verify_directory;
+use crate::wal::{Recovered, RecoveredGroup};
 use crate::{
     AppendError, Appended, CompactionPace, Hooks, Log, Observer, OpenError, Options, Partition,
     PartitionConfig, PartitionId, ProducedBatch, ReadError, ReadOutcome, ReadRequest, TopicId,
@@ -245,4 +248,27 @@ pub(super) fn read_everything(partition: &Partition, max_bytes: u64) -> Everythi
         }
     }
     (batches, lost)
+}
+
+fn directory(disk: &SimDisk) -> Directory {
+    Directory::open_on(Arc::new(disk.clone()), Path::new("/data")).unwrap()
+}
+
+/// Where the groups of the WAL lie, on a disk that no process uses.
+pub(super) fn groups(disk: &SimDisk) -> Vec<RecoveredGroup> {
+    let mut steps = directory(disk).wal().unwrap();
+    let mut groups = Vec::new();
+    while let Some(step) = steps.next().unwrap() {
+        if let Recovered::Group(group) = step {
+            groups.push(group);
+        }
+    }
+    groups
+}
+
+/// What `log verify` says: problems and its lines.
+pub(super) fn verify(disk: &SimDisk) -> (u64, String) {
+    let mut out = Vec::new();
+    let report = verify_directory(&directory(disk), &|_| None, &mut out).unwrap();
+    (report.problems, String::from_utf8(out).unwrap())
 }

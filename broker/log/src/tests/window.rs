@@ -2,15 +2,14 @@
 //! guess where it begins. Beside each, the same damage one witness later, which is inside.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::sim::sim_options;
-use super::support::{Rng, append, batch, open_partition, partition_id, read_everything, stored};
+use super::support::{
+    Rng, append, batch, open_partition, partition_id, read_everything, stored, verify,
+};
 use crate::disk::{Astray, Disk, Durability, OpenMode, SimDisk, SimFaults};
 use crate::flusher::by_hand::Piece;
-use crate::offline::Directory;
 use crate::stepped::Stepped;
-use crate::verify::verify_directory;
 use crate::{PartitionConfig, PartitionId};
 
 fn id() -> PartitionId {
@@ -63,13 +62,6 @@ fn position(disk: &SimDisk, dir: &str, needle: &[u8]) -> Option<(PathBuf, u64)> 
     places.next()
 }
 
-/// What `log verify` counts.
-fn problems(disk: &SimDisk) -> u64 {
-    let directory = Directory::open_on(Arc::new(disk.clone()), Path::new("/data")).unwrap();
-    let report = verify_directory(&directory, &|_| None, &mut std::io::sink());
-    report.unwrap().problems
-}
-
 /// Opens; returns next offset, lost ranges, decode errors, torn tails.
 fn look(disk: &SimDisk) -> (i64, Vec<(i64, i64)>, u64, u64) {
     let stepped = Stepped::open(disk, sim_options()).unwrap();
@@ -117,10 +109,10 @@ fn the_last_group_and_every_header_behind_it_damaged_together_are_a_torn_tail() 
     assert_eq!((next, lost, errors, torn), (1, vec![], 0, 1));
 }
 
-/// The batches of a second flush, whose writes a disk confirmed; `rolls`: it begins a segment.
+/// The batches of a second flush, whose writes a disk confirmed.
 const SECOND: std::ops::Range<usize> = 2..5;
 
-/// A clean stop after two flushes, the `astray`th operation of the second one led astray; then the given batches are
+/// A clean stop after two flushes (`rolls`: the second begins a segment), the `astray`th operation of the second one led astray; then the given batches are
 /// damaged in their segment. `None` where the second flush has fewer operations.
 fn two_flushes(rolls: bool, astray: u64, damaged: std::ops::Range<usize>) -> Option<SimDisk> {
     let disk = SimDisk::new(3);
@@ -171,7 +163,7 @@ fn a_slot_that_the_disk_lost_is_proved_by_one_batch_that_is_left() {
             };
             operations = astray;
             let what = format!("rolls {rolls}, operation {astray}");
-            let problems = problems(&disk);
+            let (problems, _) = verify(&disk);
             let (next, lost, told, _) = look(&disk);
             assert!(problems > 0, "{what}: log verify found nothing");
             assert_eq!(next, 5, "{what}");
@@ -223,7 +215,7 @@ fn what_lies_behind_damage_says_nothing_where_the_wal_goes_on() {
     let file = disk.open(&log, OpenMode::Write).unwrap();
     file.write_at(&behind, length, Durability::Synced).unwrap();
     for start in 0..3 {
-        assert_eq!(problems(&disk), 0, "start {start}");
+        assert_eq!(verify(&disk).0, 0, "start {start}");
         assert_eq!(look(&disk), (2, vec![], 0, 0), "start {start}");
         let mut stepped = Stepped::open(&disk, sim_options()).unwrap();
         stepped.settle().unwrap();

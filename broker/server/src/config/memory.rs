@@ -19,8 +19,8 @@ const CONTROL_BYTES_MIN: u64 = (CONTROL_FRAME_BYTES_MAX + DECODED_BYTES_MAX) as 
 const BYTES_MIN: u64 = MIB;
 
 /// How much memory each part of the process may hold, in bytes: as much as serves it well, and in a container a part of its
-/// limit. All together they leave three eighths of a limit of 256 MiB and more to what is not counted: connections, partitions, compaction's
-/// map of keys, what the allocator has not given back.
+/// limit. All together they leave three eighths of a limit of 256 MiB and more to what is not counted: connections,
+/// partitions, compaction's map of keys, what the allocator has not given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryBounds {
     /// Records that are not yet in a segment, and produce requests (`keelson.tail.memory.bytes`).

@@ -1,4 +1,6 @@
 //! What an owner's task waits for: messages, outcomes of persists, and the clock.
+//!
+//! Owns which of them comes first. Never decides what is done with one.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
